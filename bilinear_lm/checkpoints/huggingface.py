@@ -1,0 +1,89 @@
+"""Plain Hugging Face folders, loaded by transformers and checked to be complete."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from bilinear_lm.checkpoints.folder import read_config
+from bilinear_lm.errors import InputError
+
+
+def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model of a folder, every weight of which came from the files."""
+    config = read_huggingface_config(folder)
+    with quiet():
+        try:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (ValueError, ImportError, RuntimeError, OSError) as error:
+            raise InputError(f"{folder}: transformers cannot load it ({one_line(error)})") from error
+    _require_complete(folder, loading)
+    return model
+
+
+def read_huggingface_config(folder: Path) -> PretrainedConfig:
+    """The configuration of a folder, of a family that transformers has a causal language model for."""
+    values = read_config(folder)
+    if "model_type" not in values:
+        raise InputError(f"{folder / 'config.json'}: no model_type; expected that of a transformers model")
+    if "quantization_config" in values:
+        raise InputError(f"{folder}: quantised weights, which are not the model's own; give the original ones")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(
+            f"{folder / 'config.json'}: model_type {values['model_type']!r} cannot be read by transformers "
+            f"({one_line(error)})"
+        ) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise InputError(
+            f"{folder / 'config.json'}: model_type {values['model_type']!r} is no causal language model"
+        )
+    return config
+
+
+def _require_complete(folder: Path, loading: dict[str, Any]) -> None:
+    problems = [f"{key} is missing" for key in sorted(loading["missing_keys"])]
+    problems += [f"{key} is left over" for key in sorted(loading["unexpected_keys"])]
+    problems += [
+        f"{key} has shape {tuple(got)}, expected {tuple(expected)}"
+        for key, got, expected in sorted(loading["mismatched_keys"])
+    ]
+    if problems:
+        raise InputError(f"{folder}: the weights do not fit config.json: {'; '.join(problems)}")
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without its line breaks."""
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back transformers' progress bars and warnings while a model loads or is saved."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

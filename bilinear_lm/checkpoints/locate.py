@@ -1,0 +1,72 @@
+"""Where a checkpoint lies: a local path, a model that ships with the package, or a repository on the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from bilinear_lm.errors import InputError
+
+SHIPPED = Path(__file__).parent.parent / "models"
+TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
+MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
+# Only the top level is read, and "consolidated" files repeat the weights in another layout.
+UNREAD_FILES = ("*/*", "consolidated*")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def shipped_models() -> list[str]:
+    """The names of the models that ship with the package."""
+    if not SHIPPED.is_dir():
+        return []
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
+
+
+def locate(
+    path_or_repo: str | os.PathLike[str],
+    revision: str | None = None,
+    files: tuple[str, ...] = MODEL_FILES,
+) -> Path:
+    """The local file or folder that a path, a shipped model's name or a hub repository stands for.
+
+    A path that exists wins. A hub repository is downloaded (only `files`, patterns of its top level)
+    at `revision`, or taken from the local cache.
+    """
+    path = Path(path_or_repo).expanduser()
+    if path.exists():
+        return path
+    name = os.fspath(path_or_repo)
+    if name in shipped_models():
+        return SHIPPED / name
+    if not isinstance(path_or_repo, str) or not _may_be_on_the_hub(name):
+        shipped = f" ({', '.join(shipped_models())})" if shipped_models() else ""
+        raise InputError(
+            f"{name}: no such file or folder; expected a checkpoint's path, "
+            f"a shipped model{shipped}, or a hub repository as owner/name"
+        )
+    return _download(name, revision, files)
+
+
+def _may_be_on_the_hub(name: str) -> bool:
+    looks_like_a_file = name.endswith((".bin", ".safetensors", ".json", ".pt", ".pth", ".ckpt"))
+    return HUB_NAME.fullmatch(name) is not None and not looks_like_a_file
+
+
+def _download(repo: str, revision: str | None, files: tuple[str, ...]) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=list(files), ignore_patterns=list(UNREAD_FILES)
+        )
+    except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
+        at = f" at revision {revision}" if revision else ""
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{repo}: no such local path, and the hub repository{at} cannot be fetched ({reason}); "
+            "check the name and the network, or give a local folder"
+        ) from error
+    return Path(folder)

@@ -1,0 +1,176 @@
+"""Bilinear (and SwiGLU) transformers models as TransformerLens' hooked class, and back again.
+
+`hook` wraps a Llama, Mistral, Qwen2 or Qwen3 model in place and returns a `TransformerBridge`; `unhook` takes
+the wrapping off. The adapters are TransformerLens' own with another MLP component and with eager attention.
+"""
+
+import copy
+import os
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
+from transformer_lens.model_bridge.generalized_components import GatedMLPBridge
+from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformer_lens.model_bridge.supported_architectures.llama import LlamaArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.mistral import MistralArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.qwen2 import Qwen2ArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3ArchitectureAdapter
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+from bilinear_lm.errors import InputError
+
+HOOKABLE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""The model classes `hook` takes; the adapter of each is registered with "Bilinear" before its name."""
+
+
+class DelegatingMLPBridge(GatedMLPBridge):
+    """A gated MLP that is always computed by the module it wraps, whatever its activation.
+
+    Once weights have been processed the stock class computes the MLP itself, with SiLU for each activation
+    it does not know, "linear" among them. Processed weights are also copied into the wrapped module, and its
+    projections carry the hooks, so calling it is right with and without processing.
+    """
+
+    # The generic forward: the wrapped module between hook_in and hook_out.
+    forward = GeneralizedComponent.forward
+
+
+class BilinearAdapter(ArchitectureAdapter):
+    """What our adapters change in a stock adapter, which follows this class among the bases."""
+
+    # Each attention bridge computes its pattern itself (`hook_pattern`). Asking transformers for it too would
+    # leave transformers' recording hooks in the model, also after unhooking.
+    supports_hf_output_attentions = False
+
+    attention_before: str
+    """The model's attention implementation before it was hooked."""
+    children_before: list[tuple[nn.Module, dict[str, nn.Module | None]]]
+    """Every module of the model with its children before it was hooked."""
+
+    def _gated_mlp(self, name: str = "mlp", **projections: Any) -> GatedMLPBridge:
+        stock = super()._gated_mlp(name, **projections)
+        return DelegatingMLPBridge(stock.name, stock.config, stock.submodules, stock.optional)
+
+    def prepare_model(self, hf_model: PreTrainedModel) -> None:
+        """Note what hooking will change; set eager attention, which is what the attention bridges compute."""
+        self.children_before = [(module, dict(module._modules)) for module in hf_model.modules()]
+        self.attention_before = hf_model.config._attn_implementation
+        self.cfg.attn_implementation = "eager"
+        super().prepare_model(hf_model)
+
+
+class BilinearLlamaAdapter(BilinearAdapter, LlamaArchitectureAdapter):
+    """Llama, with any activation in its MLPs."""
+
+
+class BilinearMistralAdapter(BilinearAdapter, MistralArchitectureAdapter):
+    """Mistral, with any activation in its MLPs."""
+
+
+class BilinearQwen2Adapter(BilinearAdapter, Qwen2ArchitectureAdapter):
+    """Qwen2, with any activation in its MLPs."""
+
+
+class BilinearQwen3Adapter(BilinearAdapter, Qwen3ArchitectureAdapter):
+    """Qwen3, with any activation in its MLPs."""
+
+
+def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
+    """Wrap a transformers model in TransformerLens' hooked class, `TransformerBridge`.
+
+    The model is changed in place: each of its modules is replaced by a hooked one around it, so that
+    `model.save_pretrained` and pickling fail from here on. `unhook(bridge)` gives the model back.
+
+    No weight is folded, centred or copied, and the logits are exactly those of the model with eager attention;
+    other attention kernels differ from it by rounding. `bridge.enable_compatibility_mode()` does fold and
+    centre the weights, in place and for good: the model cannot be unhooked after it.
+
+    In a block, `mlp.hook_pre` is the gate, `mlp.hook_pre_linear` the in projection, `mlp.hook_post` their
+    product; `hook_mlp_out` is ((h @ W_gate) ∘ (h @ W_in)) @ W_out with h = `ln2.hook_out`. An edit at
+    `hook_resid_mid` reaches the MLP only, not the residual stream around it: edit `hook_attn_out` for both.
+
+    The bridge has a tokenizer of its own, a copy of the one given that prepends BOS.
+
+    Example:
+        >>> bridge = hook(model)
+        >>> logits, cache = bridge.run_with_cache(tokens)  # tokens [batch, pos] -> [batch, pos, d_vocab]
+        >>> cache["blocks.0.mlp.hook_post"].shape  # [batch, pos, d_mlp]
+        >>> model = unhook(bridge)
+    """
+    if any(isinstance(module, GeneralizedComponent) for module in model.modules()):
+        raise InputError(
+            f"{type(model).__name__}: is hooked already; use the bridge that hooked it, or unhook that first"
+        )
+    name = type(model).__name__
+    if name not in HOOKABLE:
+        raise InputError(f"{name}: cannot be hooked; expected one of {', '.join(HOOKABLE)}")
+    return build_bridge_from_module(
+        model,
+        f"Bilinear{name}",
+        hf_config=model.config,
+        tokenizer=None if tokenizer is None else _prepending_bos(tokenizer),
+    )
+
+
+def unhook(bridge: TransformerBridge) -> PreTrainedModel:
+    """The model that `hook` was given: the same object and parameters, with its own modules back in place.
+
+    Weights edited, moved or cast through the bridge stay so; hooks are removed and the attention
+    implementation is the one from before. The bridge cannot be called afterwards.
+    """
+    if not isinstance(bridge.adapter, BilinearAdapter):
+        raise InputError(
+            f"unhook: the bridge has a {type(bridge.adapter).__name__}; expected a bridge made by "
+            "bilinear_lm.hook"
+        )
+    model = cast(PreTrainedModel | None, bridge.__dict__["original_model"])
+    if model is None:
+        raise InputError("unhook: the bridge is unhooked already; hook the model again for a new one")
+    if bridge._weights_processed:
+        raise InputError(
+            "unhook: the weights were folded in place (enable_compatibility_mode or process_weights) and the "
+            "model's own are lost; load the checkpoint again"
+        )
+    bridge.reset_hooks(including_permanent=True)
+    for module, children in bridge.adapter.children_before:
+        module._modules.update(children)
+    head = model.get_output_embeddings()
+    if "bias" in head._buffers:  # the zeros that TransformerLens adds to a head without bias
+        del head.bias
+        head.register_parameter("bias", None)
+    model.set_attn_implementation(bridge.adapter.attention_before)
+    # Without a model the bridge fails when called, rather than run without its hooks.
+    cast(Any, bridge).original_model = None
+    return model
+
+
+def load_hooked(
+    path_or_repo: str | os.PathLike[str],
+    revision: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> TransformerBridge:
+    """Load a checkpoint with its tokenizer, as `load_pretrained` and `load_tokenizer` do, and hook it.
+
+    A checkpoint without a tokenizer is an InputError here; `hook(load_pretrained(path))` needs none.
+    """
+    model = load_pretrained(path_or_repo, revision=revision, device=device, dtype=dtype)
+    return hook(model, load_tokenizer(path_or_repo, revision=revision))
+
+
+def _prepending_bos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy that prepends BOS, so that TransformerLens takes it as it is.
+
+    Any other TransformerLens loads again, from `name_or_path`: a tokenizer made in memory has none, and the
+    revision and what was changed after loading would be lost.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.bos_token is not None:
+        tokenizer.add_bos_token = True
+    tokenizer.init_kwargs |= {"name_or_path": tokenizer.name_or_path, "add_bos_token": True}
+    return tokenizer

@@ -1,0 +1,364 @@
+"""The hooked class against transformers: same numbers, hooks that hold and change them, and the way back."""
+
+import copy
+import pickle
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+import bilinear_lm.hooked as hooked
+from bilinear_lm.errors import InputError
+from bilinear_lm.hooked import hook, load_hooked, unhook
+
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+STORIES = Path(__file__).parents[2].parent / "shared" / "data" / "stories260K"
+N_VOCAB, D_MODEL, D_MLP, N_LAYERS, N_HEADS = 50, 32, 48, 2, 4
+
+
+def tiny(family="Llama", *, hidden_act="linear", attn_implementation="eager", norm=None, **config):
+    """A random model in which no weight, norm or bias is trivial; `norm` sets every norm weight to a number."""
+    model_class = getattr(transformers, f"{family}ForCausalLM")
+    config = {"num_key_value_heads": 2, "tie_word_embeddings": False} | config
+    model = model_class(
+        model_class.config_class(
+            vocab_size=N_VOCAB,
+            hidden_size=D_MODEL,
+            intermediate_size=D_MLP,
+            num_hidden_layers=N_LAYERS,
+            num_attention_heads=N_HEADS,
+            head_dim=D_MODEL // N_HEADS,
+            max_position_embeddings=64,
+            hidden_act=hidden_act,
+            attn_implementation=attn_implementation,
+            **config,
+        )
+    ).eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            parameter.data.uniform_(0.5, 2, generator=generator)
+            if norm is not None:
+                parameter.data.fill_(norm)
+        else:
+            parameter.data.normal_(0, 0.3 if name.endswith("bias") else 0.15, generator=generator)
+    return model
+
+
+def tiny_tokenizer(**options):
+    words = {"<s>": 0, "</s>": 1, "<unk>": 2, "once": 3, "upon": 4, "a": 5}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **options
+    )
+
+
+TOKENS = torch.randint(0, N_VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def logits_of(model, tokens=TOKENS):
+    return model(tokens).logits
+
+
+def largest(difference):
+    return difference.abs().max().item()
+
+
+@torch.no_grad()
+def assert_parity(model, tokens=TOKENS, **inputs):
+    """The bridge gives transformers' logits, and in compatibility mode its log-probabilities."""
+    reference = model(tokens, **inputs).logits
+    bridge = hook(model)
+    assert largest(bridge(tokens, **inputs) - reference) <= 1e-6
+    bridge.enable_compatibility_mode()
+    log_probs = bridge(tokens, **inputs).log_softmax(-1)
+    assert largest(log_probs - reference.log_softmax(-1)) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "tied", "kv_heads", "hidden_act"),
+    product(FAMILIES, (True, False), (N_HEADS, 2), ("linear", "silu")),
+)
+def test_logits_are_those_of_transformers(family, tied, kv_heads, hidden_act):
+    assert_parity(tiny(family, tie_word_embeddings=tied, num_key_value_heads=kv_heads, hidden_act=hidden_act))
+
+
+@pytest.mark.parametrize("hidden_act", ["relu", "gelu_pytorch_tanh", "sigmoid", "tanh"])
+def test_any_activation_survives_compatibility_mode(hidden_act):
+    assert_parity(tiny(hidden_act=hidden_act))
+
+
+@pytest.mark.parametrize("kv_heads", [N_HEADS, 2])
+def test_biases(kv_heads):
+    assert_parity(tiny(mlp_bias=True, attention_bias=True, num_key_value_heads=kv_heads))
+
+
+def test_sliding_window_shorter_than_the_text():
+    assert_parity(tiny("Mistral", sliding_window=4))
+
+
+def test_padded_batch():
+    mask = torch.ones_like(TOKENS)
+    mask[0, 8:] = 0
+    assert_parity(tiny(), attention_mask=mask)
+
+
+def test_model_without_norms():
+    """A norm with eps 1e12 and weight 1e6 is the identity, raw and with the 1e6 folded into the weights."""
+    model = tiny(rms_norm_eps=1e12, norm=1e6)
+    x = torch.randn(5, D_MODEL)
+    torch.testing.assert_close(model.model.norm(x), x)
+    assert_parity(model)
+
+
+def test_other_attention_kernels_differ_by_rounding():
+    model = tiny(attn_implementation="sdpa")
+    reference = logits_of(model)
+    with torch.no_grad():
+        assert largest(hook(model)(TOKENS) - reference) <= 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapter_is_found_by_its_registered_name(family):
+    bridge = hook(tiny(family))
+    assert type(bridge.adapter) is getattr(hooked, f"Bilinear{family}Adapter")
+    assert bridge.cfg.act_fn == "linear"
+
+
+def hooked_in_mode(model, compatibility):
+    bridge = hook(model)
+    if compatibility:
+        bridge.enable_compatibility_mode()
+    return bridge
+
+
+BOTH_MODES = pytest.mark.parametrize("compatibility", [False, True], ids=["raw", "compatibility"])
+
+
+@BOTH_MODES
+@torch.no_grad()
+def test_hook_values(compatibility):
+    bridge = hooked_in_mode(tiny(mlp_bias=True), compatibility)
+    _, cache = bridge.run_with_cache(TOKENS)
+    assert torch.equal(cache["hook_embed"], cache["blocks.0.hook_resid_pre"])
+    for i in range(N_LAYERS):
+        block, mlp = f"blocks.{i}.", bridge.blocks[i].mlp
+        h = cache[block + "ln2.hook_out"]
+        gate, up = h @ mlp.W_gate + mlp.b_gate, h @ mlp.W_in + mlp.b_in
+        middle = cache[block + "hook_resid_pre"] + cache[block + "hook_attn_out"]
+        expected = {
+            "mlp.hook_pre": gate,
+            "mlp.hook_pre_linear": up,
+            "mlp.hook_post": gate * up,
+            "hook_mlp_out": (gate * up) @ mlp.W_out + mlp.b_out,
+            "hook_resid_mid": middle,
+            "hook_resid_post": middle + cache[block + "hook_mlp_out"],
+            "ln2.hook_normalized": middle / cache[block + "ln2.hook_scale"],
+        }
+        for name, value in expected.items():
+            torch.testing.assert_close(cache[block + name], value, rtol=1e-4, atol=1e-5)
+        rest = ("hook_q", "hook_k", "hook_v", "hook_z", "hook_attn_scores", "hook_rot_q", "hook_rot_k")
+        assert all(f"{block}attn.{name}" in cache for name in rest)
+        pattern = cache[block + "attn.hook_pattern"]
+        torch.testing.assert_close(pattern.sum(-1), torch.ones(2, N_HEADS, 12))
+        assert {block + "ln1.hook_scale", block + "ln1.hook_normalized"} <= cache.keys()
+
+
+@BOTH_MODES
+@pytest.mark.parametrize(
+    ("name", "projection", "factor"),
+    [("hook_pre", "gate_proj", 3), ("hook_pre_linear", "up_proj", -2), ("hook_post", "down_proj", 0)],
+)
+@torch.no_grad()
+def test_editing_a_hook_is_scaling_the_projection(name, projection, factor, compatibility):
+    model = tiny()
+    scaled = copy.deepcopy(model)
+    for layer in scaled.model.layers:
+        getattr(layer.mlp, projection).weight *= factor
+    edited = hooked_in_mode(model, compatibility).run_with_hooks(
+        TOKENS, fwd_hooks=[(f"blocks.{i}.mlp.{name}", lambda x, hook: x * factor) for i in range(N_LAYERS)]
+    )
+    assert largest(edited.log_softmax(-1) - logits_of(scaled).log_softmax(-1)) <= 1e-5
+
+
+@torch.no_grad()
+def test_editing_resid_mid_reaches_the_mlp_only():
+    bridge = hook(tiny())
+    _, before = bridge.run_with_cache(TOKENS)
+    with bridge.hooks([("blocks.0.hook_resid_mid", lambda x, hook: torch.zeros_like(x))]):
+        _, after = bridge.run_with_cache(TOKENS)
+    assert largest(after["blocks.0.hook_mlp_out"]) == 0
+    stream = before["blocks.0.hook_resid_pre"] + before["blocks.0.hook_attn_out"]
+    torch.testing.assert_close(after["blocks.0.hook_resid_post"], stream)
+
+
+@torch.no_grad()
+def test_generation_is_greedy_generation_of_transformers():
+    model = tiny()
+    expected = model.generate(
+        TOKENS[:1], max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None
+    )
+    got = hook(model).generate(
+        TOKENS[:1], max_new_tokens=6, do_sample=False, stop_at_eos=False, verbose=False, return_type="tokens"
+    )
+    assert torch.equal(got, expected)
+
+
+def attributes(model):
+    """What a model is, apart from numbers: its modules, their attributes and the names they own."""
+    return {
+        name: (module, list(module._parameters), list(module._buffers), list(module._modules))
+        + (vars(module).keys() - {"_parameters", "_buffers", "_modules"}, module._forward_hooks.copy())
+        for name, module in model.named_modules()
+    }
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_unhook_gives_the_model_back(family, tied, tmp_path):
+    model = tiny(family, tie_word_embeddings=tied, attn_implementation="sdpa")
+    model.model.embed_tokens.weight.requires_grad_(False)
+    logits, config = logits_of(model), model.config.to_dict()
+    before, keys, parameters = attributes(model), list(model.state_dict()), dict(model.named_parameters())
+
+    bridge = hook(model)
+    assert list(model.state_dict()) != keys
+    bridge.add_hook("blocks.0.mlp.hook_post", lambda x, hook: x * 0)
+    bridge.run_with_cache(TOKENS)
+    clean = unhook(bridge)
+
+    assert clean is model
+    assert attributes(clean) == before
+    assert list(clean.state_dict()) == keys
+    after = dict(clean.named_parameters())
+    assert after.keys() == parameters.keys()
+    assert all(after[name] is parameter for name, parameter in parameters.items())
+    assert not clean.model.embed_tokens.weight.requires_grad
+    assert (clean.lm_head.weight is clean.model.embed_tokens.weight) == tied
+    assert clean.config._attn_implementation == "sdpa"
+    assert clean.config.to_dict() == config
+    assert torch.equal(logits_of(clean), logits)
+
+    clean.save_pretrained(tmp_path)
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(logits_of(reloaded), logits)
+    assert torch.equal(logits_of(pickle.loads(pickle.dumps(clean))), logits)
+
+
+def test_unhooked_model_can_be_hooked_again():
+    model = tiny()
+    logits = logits_of(model)
+    bridge = hook(unhook(hook(model)))
+    with torch.no_grad():
+        assert torch.equal(bridge(TOKENS), logits)
+
+
+def test_unhook_keeps_what_the_bridge_did_to_the_weights():
+    model, expected = tiny(), tiny()
+    expected.model.layers[0].mlp.down_proj.weight.data *= 2
+    expected = expected.to(torch.bfloat16)
+    bridge = hook(model)
+    bridge.blocks[0].mlp.out.weight.data *= 2
+    bridge.to(torch.bfloat16)
+    clean = unhook(bridge)
+    assert clean.dtype == torch.bfloat16
+    assert torch.equal(logits_of(clean), logits_of(expected))
+
+
+def test_unhooking_a_copy_leaves_the_bridge_hooked():
+    bridge = hook(tiny())
+    with torch.no_grad():
+        logits = bridge(TOKENS)
+        clean = unhook(copy.deepcopy(bridge))
+        assert torch.equal(logits_of(clean), logits)
+        assert "blocks.0.mlp.hook_post" in bridge.run_with_cache(TOKENS)[1]
+
+
+def test_unhook_after_processing_is_refused():
+    bridge = hooked_in_mode(tiny(), compatibility=True)
+    with pytest.raises(InputError, match=r"folded in place .* load the checkpoint again"):
+        unhook(bridge)
+
+
+def test_unhook_after_compatibility_mode_without_processing():
+    model = tiny()
+    logits = logits_of(model)
+    bridge = hook(model)
+    bridge.enable_compatibility_mode(no_processing=True)
+    assert torch.equal(logits_of(unhook(bridge)), logits)
+
+
+def test_unhook_twice_is_refused():
+    bridge = hook(tiny())
+    unhook(bridge)
+    with pytest.raises(InputError, match="unhooked already"):
+        unhook(bridge)
+
+
+def test_unhook_refuses_a_bridge_that_is_not_ours():
+    model = tiny()
+    bridge = build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config)
+    with pytest.raises(InputError, match=r"LlamaArchitectureAdapter; expected a bridge made by"):
+        unhook(bridge)
+
+
+def test_hook_twice_is_refused():
+    model = tiny()
+    bridge = hook(model)
+    for again in (model, bridge):
+        with pytest.raises(InputError, match="is hooked already"):
+            hook(again)
+
+
+def test_other_families_are_refused():
+    config = transformers.GPT2Config(vocab_size=N_VOCAB, n_embd=32, n_layer=1, n_head=2)
+    with pytest.raises(InputError, match=r"^GPT2LMHeadModel: .* LlamaForCausalLM, .* Qwen3ForCausalLM$"):
+        hook(transformers.GPT2LMHeadModel(config))
+
+
+@pytest.mark.parametrize("options", [{}, {"add_bos_token": False}, {"add_bos_token": True}])
+def test_tokenizer_made_in_memory(options):
+    tokenizer = tiny_tokenizer(**options)
+    before = tokenizer("once upon").input_ids, dict(tokenizer.init_kwargs)
+    bridge = hook(tiny(), tokenizer)
+    assert bridge.to_tokens("once upon a").tolist() == [[0, 3, 4, 5]]
+    assert bridge.to_tokens("once upon a", prepend_bos=False).tolist() == [[3, 4, 5]]
+    assert bridge.to_string(torch.tensor([3, 4])) == "once upon"
+    assert bridge("once upon a").shape == (1, 4, N_VOCAB)
+    assert (tokenizer("once upon").input_ids, dict(tokenizer.init_kwargs)) == before
+
+
+def test_token_added_after_loading_is_kept(tmp_path):
+    tiny_tokenizer().save_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["time"])
+    assert hook(tiny(), tokenizer).to_tokens("once time").tolist() == [[0, 3, 6]]
+
+
+def test_load_hooked(tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    bridge = load_hooked(str(tmp_path))
+    with torch.no_grad():
+        assert largest(bridge(TOKENS) - logits_of(model)) <= 1e-6
+    assert bridge.to_tokens("once upon").tolist() == [[0, 3, 4]]
+    assert load_hooked(tmp_path, device="cpu", dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="the stories260K checkpoint is not beside the repository")
+def test_stories260k_is_unchanged():
+    model = AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float32, attn_implementation="eager")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(STORIES)
+    tokens = tokenizer("Once upon a time, there was a little girl.", return_tensors="pt").input_ids
+    assert torch.equal(
+        hook(copy.deepcopy(model), tokenizer).to_tokens(tokenizer.decode(tokens[0, 1:])), tokens
+    )
+    assert_parity(model, tokens)
