@@ -1,0 +1,73 @@
+"""Bilinear language models: load them, hook them, and read what their MLPs compute from the weights.
+
+A bilinear MLP is `down(gate(x) * up(x))`, without activation: a third-order tensor. `BilinearTensor` and
+the accessors need torch alone; what needs transformers or transformer_lens loads it on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from bilinear_lm.errors import InputError
+from bilinear_lm.tensor import BilinearTensor
+from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
+
+if TYPE_CHECKING:
+    from bilinear_lm.checkpoints import (
+        checkpoint_info,
+        export,
+        load_pretrained,
+        load_tokenizer,
+        shipped_models,
+    )
+    from bilinear_lm.evaluate import TextLoss, text_loss
+    from bilinear_lm.generate import sample
+    from bilinear_lm.hooked import hook, load_hooked, unhook
+
+__version__ = "0.1.0"
+
+_ON_FIRST_USE = {
+    "checkpoint_info": "bilinear_lm.checkpoints",
+    "export": "bilinear_lm.checkpoints",
+    "load_pretrained": "bilinear_lm.checkpoints",
+    "load_tokenizer": "bilinear_lm.checkpoints",
+    "shipped_models": "bilinear_lm.checkpoints",
+    "TextLoss": "bilinear_lm.evaluate",
+    "text_loss": "bilinear_lm.evaluate",
+    "sample": "bilinear_lm.generate",
+    "hook": "bilinear_lm.hooked",
+    "load_hooked": "bilinear_lm.hooked",
+    "unhook": "bilinear_lm.hooked",
+}
+
+__all__ = [
+    "AttentionWeights",
+    "BilinearTensor",
+    "InputError",
+    "TextLoss",
+    "attention_weights",
+    "checkpoint_info",
+    "embedding",
+    "export",
+    "hook",
+    "load_hooked",
+    "load_pretrained",
+    "load_tokenizer",
+    "mlp_tensor",
+    "sample",
+    "shipped_models",
+    "text_loss",
+    "unembedding",
+    "unhook",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_FIRST_USE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

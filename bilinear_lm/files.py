@@ -63,7 +63,9 @@ def require_finite(tensors: dict[str, Tensor], where: Path | str) -> None:
     broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
     if broken:
         names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise InputError(f"{where}: NaN or infinity in {names}; expected finite weights, fetch or train it again")
+        raise InputError(
+            f"{where}: NaN or infinity in {names}; expected finite weights, fetch or train it again"
+        )
 
 
 @contextmanager
@@ -79,7 +81,18 @@ def _clear_refusal(path: Path) -> Iterator[None]:
 def require_new(path: Path) -> None:
     """Raises InputError unless `path` is absent or an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: exists already; expected a new or empty folder, choose another or delete it")
+        raise InputError(
+            f"{path}: exists already; expected a new or empty folder, choose another or delete it"
+        )
+
+
+def require_writable(path: Path) -> None:
+    """Raises InputError unless a file can be written at `path`; to be asked before long work."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected the name of a file to write")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    with _clear_refusal(path), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextmanager
@@ -91,7 +104,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
             yield draft
+            # Temporary folders, and files that safetensors writes, are readable by their owner only.
             draft.chmod(0o777 & ~_umask())
+            for file in draft.rglob("*"):
+                file.chmod((0o777 if file.is_dir() else 0o666) & ~_umask())
             if path.is_dir():
                 path.rmdir()
             draft.rename(path)
@@ -107,8 +123,8 @@ def write_text(path: Path, text: str) -> None:
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            os.chmod(draft, 0o666 & ~_umask())
-            os.replace(draft, path)
+            Path(draft).chmod(0o666 & ~_umask())
+            Path(draft).replace(path)
         finally:
             Path(draft).unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from transformer_lens.model_bridge.supported_architectures.qwen2 import Qwen2Arc
 from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3ArchitectureAdapter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+from bilinear_lm.checkpoints import has_tokenizer, load_pretrained, load_tokenizer
 from bilinear_lm.errors import InputError
 
 HOOKABLE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -86,9 +86,9 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     The model is changed in place: each of its modules is replaced by a hooked one around it, so that
     `model.save_pretrained` and pickling fail from here on. `unhook(bridge)` gives the model back.
 
-    No weight is folded, centred or copied, and the logits are exactly those of the model with eager attention;
-    other attention kernels differ from it by rounding. `bridge.enable_compatibility_mode()` does fold and
-    centre the weights, in place and for good: the model cannot be unhooked after it.
+    No weight is folded, centred or copied, and the logits are exactly those of the model with eager
+    attention; other attention kernels differ from it by rounding. `bridge.enable_compatibility_mode()` does
+    fold and centre the weights, in place and for good: the model cannot be unhooked after it.
 
     In a block, `mlp.hook_pre` is the gate, `mlp.hook_pre_linear` the in projection, `mlp.hook_post` their
     product; `hook_mlp_out` is ((h @ W_gate) ∘ (h @ W_in)) @ W_out with h = `ln2.hook_out`. An edit at
@@ -102,11 +102,9 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         >>> cache["blocks.0.mlp.hook_post"].shape  # [batch, pos, d_mlp]
         >>> model = unhook(bridge)
     """
-    if any(isinstance(module, GeneralizedComponent) for module in model.modules()):
-        raise InputError(
-            f"{type(model).__name__}: is hooked already; use the bridge that hooked it, or unhook that first"
-        )
     name = type(model).__name__
+    if any(isinstance(module, GeneralizedComponent) for module in model.modules()):
+        raise InputError(f"{name}: is hooked already; use the bridge that hooked it, or unhook that first")
     if name not in HOOKABLE:
         raise InputError(f"{name}: cannot be hooked; expected one of {', '.join(HOOKABLE)}")
     return build_bridge_from_module(
@@ -155,11 +153,14 @@ def load_hooked(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> TransformerBridge:
-    """Load a checkpoint with its tokenizer, as `load_pretrained` and `load_tokenizer` do, and hook it.
+    """Load a checkpoint as `load_pretrained` does, with the tokenizer that comes with it, and hook it.
 
-    A checkpoint without a tokenizer is an InputError here; `hook(load_pretrained(path))` needs none.
+    A checkpoint that comes without one is hooked without one. Where it names one on the hub, as the published
+    checkpoints do, `hook(load_pretrained(repo), load_tokenizer(repo))` has it too.
     """
     model = load_pretrained(path_or_repo, revision=revision, device=device, dtype=dtype)
+    if not has_tokenizer(path_or_repo, revision=revision):
+        return hook(model)
     return hook(model, load_tokenizer(path_or_repo, revision=revision))
 
 

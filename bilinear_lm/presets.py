@@ -6,15 +6,15 @@ A bilinear language model is a transformers Llama whose gate has no activation (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.weights import IDENTITY_EPS
 
-IDENTITY_EPS = 1e12
-"""The epsilon of an RMSNorm that is the identity: x · w / sqrt(mean(x²) + ε) = x to float32 rounding
-with w = sqrt(ε). A Llama without norms is written so."""
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, LlamaForCausalLM
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def find_preset(name: str) -> Preset:
 
 def llama_config(preset: Preset, *, gate: str = "linear", d_vocab: int | None = None) -> LlamaConfig:
     """The transformers configuration of a preset; `gate` is the activation's name in transformers."""
+    from transformers import LlamaConfig
+
     return LlamaConfig(
         hidden_size=preset.d_model,
         intermediate_size=preset.d_mlp,
@@ -79,15 +81,15 @@ def llama_config(preset: Preset, *, gate: str = "linear", d_vocab: int | None = 
     )
 
 
-def has_identity_norms(config: LlamaConfig) -> bool:
-    """Whether the RMSNorms of a model are the identity (up to their weights' ratio to sqrt(ε))."""
-    return config.rms_norm_eps >= IDENTITY_EPS
-
-
 def new_model(preset: Preset, *, gate: str = "linear", d_vocab: int | None = None) -> LlamaForCausalLM:
-    """A freshly initialised model; identity norms are frozen. Seed torch before."""
-    config = llama_config(preset, gate=gate, d_vocab=d_vocab)
-    model = LlamaForCausalLM(config)
+    """A freshly initialised model; seed torch before.
+
+    Without norms it is written as a Llama whose RMSNorms are the identity: ε = 1e12 and weights sqrt(ε),
+    frozen.
+    """
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM(llama_config(preset, gate=gate, d_vocab=d_vocab))
     if not preset.norms:
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -1,7 +1,18 @@
 """Checkpoints: every format that is read, the one that is written, and what they hold."""
 
+from bilinear_lm.checkpoints.info import CheckpointInfo, checkpoint_info
 from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.locate import shipped_models
-from bilinear_lm.checkpoints.tokenizer import load_tokenizer
+from bilinear_lm.checkpoints.save import export, save_folder
+from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
 
-__all__ = ["load_pretrained", "load_tokenizer", "shipped_models"]
+__all__ = [
+    "CheckpointInfo",
+    "checkpoint_info",
+    "export",
+    "has_tokenizer",
+    "load_pretrained",
+    "load_tokenizer",
+    "save_folder",
+    "shipped_models",
+]

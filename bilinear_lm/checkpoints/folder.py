@@ -57,9 +57,10 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
+        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        if not names or not all(isinstance(name, str) for name in names):
             raise InputError(f"{index}: names no weights; expected a weight_map from tensors to files")
-        return [folder / Path(name).name for name in sorted(set(weight_map.values()))]
+        return [folder / Path(name).name for name in sorted(names)]
     dictionary = [folder / name for name in ("sae_weights.safetensors", "sae.safetensors")]
     if any(file.is_file() for file in dictionary):
         return [file for file in dictionary if file.is_file()]
@@ -92,4 +93,6 @@ def _refuse_other_files(path: Path) -> None:
     if path.suffix in PICKLES or start == b"PK" or (start[:1] == b"\x80" and path.stem == "pytorch_model"):
         raise InputError(f"{path}: {_PICKLE}")
     if path.suffix != ".bin":
-        raise InputError(f"{path}: not a checkpoint; expected a folder with config.json, or a llama2.c .bin file")
+        raise InputError(
+            f"{path}: not a checkpoint; expected a folder with config.json, or a llama2.c .bin file"
+        )

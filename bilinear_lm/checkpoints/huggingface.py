@@ -9,11 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from bilinear_lm.checkpoints.folder import read_config
 from bilinear_lm.errors import InputError
+
+# What transformers raises for a configuration or weights that it cannot make a model of.
+_REFUSALS = (ValueError, TypeError, KeyError, ImportError, RuntimeError, OSError, StrictDataclassError)
 
 
 def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -21,7 +33,7 @@ def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = read_huggingface_config(folder)
     with quiet():
         try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -31,9 +43,21 @@ def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-        except (ValueError, ImportError, RuntimeError, OSError) as error:
+        except _REFUSALS as error:
             raise InputError(f"{folder}: transformers cannot load it ({one_line(error)})") from error
+    model, loading = loaded
     _require_complete(folder, loading)
+    return model
+
+
+def build_llama(config: LlamaConfig, state: dict[str, Tensor], dtype: torch.dtype) -> PreTrainedModel:
+    """A Llama with the given weights."""
+    with quiet():
+        loaded: Any = LlamaForCausalLM.from_pretrained(
+            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+        )
+    model, loading = loaded
+    _require_complete("the converted Llama", loading)
     return model
 
 
@@ -43,10 +67,12 @@ def read_huggingface_config(folder: Path) -> PretrainedConfig:
     if "model_type" not in values:
         raise InputError(f"{folder / 'config.json'}: no model_type; expected that of a transformers model")
     if "quantization_config" in values:
-        raise InputError(f"{folder}: quantised weights, which are not the model's own; give the original ones")
+        raise InputError(
+            f"{folder}: quantised weights, which are not the model's own; give the original ones"
+        )
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except _REFUSALS as error:
         raise InputError(
             f"{folder / 'config.json'}: model_type {values['model_type']!r} cannot be read by transformers "
             f"({one_line(error)})"
@@ -58,7 +84,7 @@ def read_huggingface_config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _require_complete(folder: Path, loading: dict[str, Any]) -> None:
+def _require_complete(where: Path | str, loading: dict[str, Any]) -> None:
     problems = [f"{key} is missing" for key in sorted(loading["missing_keys"])]
     problems += [f"{key} is left over" for key in sorted(loading["unexpected_keys"])]
     problems += [
@@ -66,12 +92,12 @@ def _require_complete(folder: Path, loading: dict[str, Any]) -> None:
         for key, got, expected in sorted(loading["mismatched_keys"])
     ]
     if problems:
-        raise InputError(f"{folder}: the weights do not fit config.json: {'; '.join(problems)}")
+        raise InputError(f"{where}: the weights do not fit config.json: {'; '.join(problems)}")
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without its line breaks."""
-    return " ".join(str(error).split())
+    """An error's kind and message without its line breaks."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager

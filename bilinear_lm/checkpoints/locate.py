@@ -33,12 +33,14 @@ def locate(
     A path that exists wins. A hub repository is downloaded (only `files`, patterns of its top level)
     at `revision`, or taken from the local cache.
     """
-    path = Path(path_or_repo).expanduser()
-    if path.exists():
-        return path
     name = os.fspath(path_or_repo)
-    if name in shipped_models():
-        return SHIPPED / name
+    path = Path(name).expanduser()
+    if not path.exists() and name in shipped_models():
+        path = SHIPPED / name
+    if name and path.exists():
+        if revision is not None:
+            raise InputError(f"{name}: a local path has no revision {revision}; leave the revision out")
+        return path
     if not isinstance(path_or_repo, str) or not _may_be_on_the_hub(name):
         shipped = f" ({', '.join(shipped_models())})" if shipped_models() else ""
         raise InputError(

@@ -117,14 +117,14 @@ def parse_published(config: dict[str, Any], shapes: dict[str, Shape], where: Pat
     or of another shape than the configuration makes it.
     """
     config = _without_nothing(config)
-    _require_sizes(config, where)
+    _require_types(config, where)
     _refuse_inexpressible(config, shapes, where)
     form = _format(config, shapes)
     _refuse_unknown_keys(config, form, where)
     activation, two_branches = _mlp_kind(config, form, shapes, where)
     has_norms = _has_norms(config, form, where)
     prefix, parameters = _norm_parameters(config, form, shapes) if has_norms else ("", ())
-    scaled, origin = _scale(config, form, where)
+    scaled, origin = _scale(config, form)
     w_bias, out_bias = _mlp_biases(config, form, two_branches)
     spec = PublishedSpec(
         format=form,
@@ -133,7 +133,7 @@ def parse_published(config: dict[str, Any], shapes: dict[str, Shape], where: Pat
         n_ctx=config["n_ctx"],
         d_model=config["d_model"],
         d_mlp=config["d_hidden"],
-        d_vocab=config.get("n_vocab") or shapes.get("transformer.wte.weight", (0,))[0],
+        d_vocab=config.get("n_vocab", shapes.get("transformer.wte.weight", (0,))[0]),
         activation=activation,
         two_branches=two_branches,
         has_norms=has_norms,
@@ -158,14 +158,22 @@ def _without_nothing(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if value is not None or key in answers}
 
 
-def _require_sizes(config: dict[str, Any], where: Path) -> None:
+def _require_types(config: dict[str, Any], where: Path) -> None:
+    sizes = [*_SIZES, "n_vocab"] if "n_vocab" in config else list(_SIZES)
     wrong = [
-        f"{key} is {config.get(key)!r}"
-        for key in _SIZES
+        f"{key} is {config.get(key)!r}, expected a positive whole number"
+        for key in sizes
         if type(config.get(key)) is not int or config[key] < 1
     ]
+    wrong += [
+        f"{key} is {config[key]!r}, expected true or false"
+        for key in ("bilinear", "scale_attn", "attention2", "rms", "bias", "mlp_bias", "norm_bias")
+        if not isinstance(config.get(key, False), bool)
+    ]
+    if not isinstance(config.get("tokenizer", ""), str | None):
+        wrong.append(f"tokenizer is {config['tokenizer']!r}, expected a name")
     if wrong:
-        raise InputError(f"{where / 'config.json'}: {', '.join(wrong)}; expected positive whole numbers")
+        raise InputError(f"{where / 'config.json'}: {'; '.join(wrong)}")
     if config["d_model"] % (2 * config["n_head"]):
         raise InputError(
             f"{where / 'config.json'}: d_model {config['d_model']} over n_head {config['n_head']}; "
@@ -182,7 +190,8 @@ def _refuse_inexpressible(config: dict[str, Any], shapes: dict[str, Shape], wher
         found.append("attention2, a product of two scores without softmax")
     if config.get("rms") is False or config.get("normalization") == "ln":
         found.append("LayerNorm")
-    found += [f"a linear map in place of a norm ({key})" for key in shapes if _STAND_IN.fullmatch(key)]
+    if stand_ins := [key for key in shapes if _STAND_IN.fullmatch(key)]:
+        found.append(f"linear maps in place of norms ({', '.join(stand_ins)})")
     if found:
         raise InputError(f"{where}: {', '.join(found)}: a transformers Llama cannot express this model")
 
@@ -205,13 +214,11 @@ def _refuse_unknown_keys(config: dict[str, Any], form: str, where: Path) -> None
         )
 
 
-def _mlp_kind(
-    config: dict[str, Any], form: str, shapes: dict[str, Shape], where: Path
-) -> tuple[str, bool]:
+def _mlp_kind(config: dict[str, Any], form: str, shapes: dict[str, Shape], where: Path) -> tuple[str, bool]:
     """The left branch's activation and whether there is a right branch."""
     if form == "F2":
         kinds = {"blp": ("linear", True), "glp": ("gelu", True), "mlp": ("gelu", False)}
-        if config["mlp"] not in kinds:
+        if config["mlp"] not in list(kinds):
             raise InputError(
                 f"{where / 'config.json'}: mlp is {config['mlp']!r}; expected one of {', '.join(kinds)}"
             )
@@ -221,7 +228,7 @@ def _mlp_kind(
     if form == "F1":
         return "linear" if bilinear else "gelu", bilinear
     gate = config.get("gate")
-    if gate not in _ACTIVATIONS:
+    if gate not in list(_ACTIVATIONS):
         raise InputError(
             f"{where / 'config.json'}: gate is {gate!r}; expected null, a boolean, relu, silu or gelu"
         )
@@ -233,7 +240,7 @@ def _has_norms(config: dict[str, Any], form: str, where: Path) -> bool:
     kinds = {True: True, "rms": True, False: False, None: False}
     setting = config.get("normalization", True if form == "F1" else "absent")
     places = setting if isinstance(setting, list) else [setting] * len(NORM_PLACES)
-    if len(places) != len(NORM_PLACES) or any(kind not in kinds for kind in places):
+    if len(places) != len(NORM_PLACES) or any(kind not in list(kinds) for kind in places):
         raise InputError(
             f"{where / 'config.json'}: normalization is {setting!r}; expected true or false, rms or null, "
             "or a list of one boolean each for head, attention and mlp"
@@ -254,7 +261,7 @@ def _norm_parameters(
     prefix = ".norm" if any(match[1] for match in found) else ""
     names = {match[2] for match in found}
     if form in ("F4", "F5"):
-        names |= {"a", "b"} if config.get("norm_bias") else set()
+        names |= {"a", "b"} if config.get("norm_bias") or names & {"a", "b"} else set()
     else:
         names |= {"weight", "bias"} if config.get("norm_bias") else {"weight"}
     if config.get("norm_bias") is False and form != "F3":
@@ -271,13 +278,10 @@ def _mlp_biases(config: dict[str, Any], form: str, two_branches: bool) -> tuple[
     return bool(config.get("bias")), bool(config.get("bias"))
 
 
-def _scale(config: dict[str, Any], form: str, where: Path) -> tuple[bool, ScaleOrigin]:
+def _scale(config: dict[str, Any], form: str) -> tuple[bool, ScaleOrigin]:
     """Whether the attention branch is scaled: F4 and F5 differ in nothing else."""
-    explicit = config.get("scale_attn")
-    if explicit is not None and not isinstance(explicit, bool):
-        raise InputError(f"{where / 'config.json'}: scale_attn is {explicit!r}; expected true or false")
-    if explicit is not None:
-        return explicit, "explicit"
+    if "scale_attn" in config:
+        return config["scale_attn"], "explicit"
     return form == "F5", "derived" if form in ("F4", "F5") else "format"
 
 

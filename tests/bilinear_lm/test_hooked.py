@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -21,8 +21,17 @@ STORIES = Path(__file__).parents[2].parent / "shared" / "data" / "stories260K"
 N_VOCAB, D_MODEL, D_MLP, N_LAYERS, N_HEADS = 50, 32, 48, 2, 4
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """On matrices this small, threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def tiny(family="Llama", *, hidden_act="linear", attn_implementation="eager", norm=None, **config):
-    """A random model in which no weight, norm or bias is trivial; `norm` sets every norm weight to a number."""
+    """A random model in which no weight, norm or bias is trivial; `norm` is one value for all norms."""
     model_class = getattr(transformers, f"{family}ForCausalLM")
     config = {"num_key_value_heads": 2, "tie_word_embeddings": False} | config
     model = model_class(
@@ -51,9 +60,11 @@ def tiny(family="Llama", *, hidden_act="linear", attn_implementation="eager", no
 
 
 def tiny_tokenizer(**options):
-    words = {"<s>": 0, "</s>": 1, "<unk>": 2, "once": 3, "upon": 4, "a": 5}
+    """In memory and, like Llama's, one whose first word is another token right after the text "<s>"."""
+    words = {"<s>": 0, "</s>": 1, "<unk>": 2, "▁once": 3, "▁upon": 4, "▁a": 5}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **options
     )
@@ -73,13 +84,17 @@ def largest(difference):
 
 @torch.no_grad()
 def assert_parity(model, tokens=TOKENS, **inputs):
-    """The bridge gives transformers' logits, and in compatibility mode its log-probabilities."""
+    """The bridge gives transformers' logits, and in compatibility mode its log-probabilities.
+
+    At padding in front of a text, whose attention has nothing to see, compatibility mode has other values.
+    """
+    text = inputs.get("attention_mask", torch.ones_like(tokens)).bool()
     reference = model(tokens, **inputs).logits
     bridge = hook(model)
     assert largest(bridge(tokens, **inputs) - reference) <= 1e-6
     bridge.enable_compatibility_mode()
     log_probs = bridge(tokens, **inputs).log_softmax(-1)
-    assert largest(log_probs - reference.log_softmax(-1)) <= 1e-5
+    assert largest((log_probs - reference.log_softmax(-1))[text]) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -104,10 +119,12 @@ def test_sliding_window_shorter_than_the_text():
     assert_parity(tiny("Mistral", sliding_window=4))
 
 
-def test_padded_batch():
+@pytest.mark.parametrize("padding", [slice(4), slice(8, None)], ids=["left", "right"])
+def test_padded_batch(padding):
     mask = torch.ones_like(TOKENS)
-    mask[0, 8:] = 0
-    assert_parity(tiny(), attention_mask=mask)
+    mask[0, padding] = 0
+    # What the bridge makes of a mask by itself: positions counted from the first token.
+    assert_parity(tiny(), attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0))
 
 
 def test_model_without_norms():
@@ -118,7 +135,18 @@ def test_model_without_norms():
     assert_parity(model)
 
 
-def test_other_attention_kernels_differ_by_rounding():
+@pytest.mark.parametrize("kernel", ["sdpa", "flex_attention"])
+@torch.no_grad()
+def test_attention_is_eager_whatever_kernel_the_model_has(kernel):
+    mask = torch.ones_like(TOKENS)
+    mask[0, 8:] = 0
+    model = tiny(attn_implementation=kernel)
+    bridge = hook(model)
+    assert torch.equal(bridge(TOKENS, attention_mask=mask), tiny()(TOKENS, attention_mask=mask).logits)
+    assert unhook(bridge).config._attn_implementation == kernel
+
+
+def test_model_with_another_kernel_differs_by_rounding():
     model = tiny(attn_implementation="sdpa")
     reference = logits_of(model)
     with torch.no_grad():
@@ -213,9 +241,9 @@ def test_generation_is_greedy_generation_of_transformers():
 
 def attributes(model):
     """What a model is, apart from numbers: its modules, their attributes and the names they own."""
+    own = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
     return {
-        name: (module, list(module._parameters), list(module._buffers), list(module._modules))
-        + (vars(module).keys() - {"_parameters", "_buffers", "_modules"}, module._forward_hooks.copy())
+        name: (module, set(vars(module)), {key: set(vars(module)[key]) for key in own})
         for name, module in model.named_modules()
     }
 
@@ -338,8 +366,8 @@ def test_tokenizer_made_in_memory(options):
 def test_token_added_after_loading_is_kept(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    tokenizer.add_tokens(["time"])
-    assert hook(tiny(), tokenizer).to_tokens("once time").tolist() == [[0, 3, 6]]
+    tokenizer.add_tokens(["!"])
+    assert hook(tiny(), tokenizer).to_tokens("once!").tolist() == [[0, 3, 6]]
 
 
 def test_load_hooked(tmp_path):
@@ -353,12 +381,25 @@ def test_load_hooked(tmp_path):
     assert load_hooked(tmp_path, device="cpu", dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
 
 
+def test_load_hooked_without_a_tokenizer(tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    bridge = load_hooked(tmp_path)
+    assert bridge.tokenizer is None
+    with torch.no_grad():
+        assert largest(bridge(TOKENS) - logits_of(model)) <= 1e-6
+
+
 @pytest.mark.skipif(not STORIES.is_dir(), reason="the stories260K checkpoint is not beside the repository")
 def test_stories260k_is_unchanged():
     model = AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float32, attn_implementation="eager")
     tokenizer = transformers.AutoTokenizer.from_pretrained(STORIES)
-    tokens = tokenizer("Once upon a time, there was a little girl.", return_tensors="pt").input_ids
-    assert torch.equal(
-        hook(copy.deepcopy(model), tokenizer).to_tokens(tokenizer.decode(tokens[0, 1:])), tokens
-    )
-    assert_parity(model, tokens)
+    text = "Once upon a time, there was a little girl."
+    tokens = tokenizer(text, return_tensors="pt").input_ids
+    reference = logits_of(model, tokens)
+    bridge = hook(model, tokenizer)
+    assert torch.equal(bridge.to_tokens(text), tokens)
+    with torch.no_grad():
+        assert largest(bridge(text) - reference) <= 1e-6
+    # In float64: log-probabilities go down to -33 here, and float32 alone is off by more than 1e-5.
+    assert_parity(unhook(bridge).double(), tokens)

@@ -1,0 +1,98 @@
+"""Plotly figures of what analyses return.
+
+Their backgrounds are transparent and their text is grey, so that they can be read on light and on dark pages.
+"""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+from jaxtyping import Float
+from torch import Tensor
+
+POSITIVE = "#3b7dd8"
+NEGATIVE = "#e2711d"
+INK = "#808080"
+_GRID = "rgba(128, 128, 128, 0.22)"
+
+
+def spectrum_figure(values: Float[Tensor, " k"], marked: int = 0) -> go.Figure:
+    """Eigenvalues by their rank: positive ones above the axis, negative ones below, largest first.
+
+    `marked` numbers that many of the largest by magnitude.
+    """
+    figure = go.Figure()
+    for sign, name, color in ((1, "positive", POSITIVE), (-1, "negative", NEGATIVE)):
+        side = (values * sign).sort(descending=True).values
+        heights = _short(side[side > 0] * sign)
+        figure.add_scatter(
+            x=list(range(1, len(heights) + 1)),
+            y=heights,
+            name=name,
+            mode="lines",
+            line={"color": color, "width": 2},
+            fill="tozeroy",
+            hovertemplate="%{y} <extra>" + name + " %{x}</extra>",
+        )
+    order = values.abs().argsort(descending=True)[:marked]
+    heights = values[order]
+    figure.add_scatter(
+        x=[int(((values * value.sign()) > value.abs()).sum()) + 1 for value in heights],
+        y=_short(heights),
+        mode="markers+text",
+        marker={"color": [_color(float(value)) for value in heights], "size": 8},
+        text=[str(i + 1) for i in range(len(heights))],
+        textposition=["top right" if value > 0 else "bottom right" for value in heights],
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(type="log", dtick=1, title="rank among its sign")
+    figure.update_yaxes(title="eigenvalue λ", zeroline=True)
+    return _calm(figure, height=230)
+
+
+def strength_figure(labels: list[str], strengths: Float[Tensor, " n"]) -> go.Figure:
+    """The strengths of named output directions as horizontal bars, first on top."""
+    # Plotly reads markup in labels, so that they are escaped; two tokens may share a text, so that
+    # positions and not texts are the axis.
+    escaped = [html.escape(label, quote=False) for label in labels]
+    places = list(range(len(labels)))
+    figure = go.Figure(
+        go.Bar(
+            x=_short(strengths),
+            y=places,
+            orientation="h",
+            marker_color=POSITIVE,
+            hovertemplate="%{customdata}: %{x}<extra></extra>",
+            customdata=escaped,
+        )
+    )
+    figure.update_xaxes(title="strength")
+    figure.update_yaxes(tickvals=places, ticktext=escaped, autorange="reversed", showgrid=False)
+    return _calm(figure, height=90 + 22 * len(labels))
+
+
+def _calm(figure: go.Figure, height: int) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin={"l": 8, "r": 8, "t": 12, "b": 8},
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
+        font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
+        showlegend=False,
+        dragmode=False,
+        bargap=0.35,
+    )
+    figure.update_xaxes(gridcolor=_GRID, zerolinecolor=_GRID, automargin=True, fixedrange=True)
+    figure.update_yaxes(gridcolor=_GRID, zerolinecolor=INK, automargin=True, fixedrange=True)
+    return figure
+
+
+def _color(value: float) -> str:
+    return POSITIVE if value > 0 else NEGATIVE
+
+
+def _short(values: Float[Tensor, " k"]) -> list[float]:
+    """Four digits of each: what a figure can show, in a fraction of the page."""
+    return [float(f"{value:.4g}") for value in values.tolist()]

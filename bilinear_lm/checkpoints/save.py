@@ -1,0 +1,81 @@
+"""Writing: any loadable checkpoint, or a model at hand, as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from bilinear_lm.checkpoints.huggingface import quiet
+from bilinear_lm.checkpoints.info import checkpoint_info
+from bilinear_lm.checkpoints.load import load_pretrained
+from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
+from bilinear_lm.errors import InputError
+from bilinear_lm.files import new_folder, require_new, write_json
+
+RECORD = "bilinear_lm.json"
+
+
+def save_folder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    folder: Path,
+    record: dict[str, Any] | None = None,
+) -> None:
+    """Writes a model, its tokenizer and a record of where they come from into a folder.
+
+    AutoModelForCausalLM and AutoTokenizer read it anywhere. The record, `bilinear_lm.json`, is `record`
+    and the versions that wrote it. To write all or nothing, fill the folder of `files.new_folder`.
+    """
+    with quiet():
+        model.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+    packages = ("bilinear-lm", "torch", "transformers")
+    versions = {package.replace("-", "_"): version(package) for package in packages}
+    write_json(folder / RECORD, {**(record or {}), "versions": versions})
+
+
+def export(
+    path_or_repo: str | os.PathLike[str],
+    out: Path,
+    revision: str | None = None,
+    attention_scale: bool | None = None,
+) -> None:
+    """Writes any loadable checkpoint as a plain Hugging Face folder `out`, all or nothing.
+
+    Where the tokenizer that a published checkpoint names cannot be fetched, or there is none, the folder
+    has none and a warning says so.
+    """
+    require_new(out)
+    info = checkpoint_info(path_or_repo, revision, attention_scale)
+    model = load_pretrained(path_or_repo, revision, attention_scale=attention_scale)
+    tokenizer = _tokenizer_if_any(path_or_repo, revision)
+    record = {
+        "source": info.name,
+        "revision": revision,
+        "format": info.format,
+        "attention_scale": info.attention_scale,
+        "tokenizer": tokenizer is not None,
+    }
+    if tokenizer is not None and model.generation_config.eos_token_id is None:
+        model.generation_config.bos_token_id = tokenizer.bos_token_id
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+    with new_folder(out) as draft:
+        save_folder(model, tokenizer, draft, record)
+
+
+def _tokenizer_if_any(
+    path_or_repo: str | os.PathLike[str], revision: str | None
+) -> PreTrainedTokenizerBase | None:
+    if has_tokenizer(path_or_repo, revision):
+        return load_tokenizer(path_or_repo, revision)
+    try:
+        return load_tokenizer(path_or_repo, revision)
+    except InputError as error:
+        warnings.warn(f"exported without a tokenizer: {error}", stacklevel=3)
+        return None
