@@ -17,7 +17,6 @@ from analysis.directions import OutputDirection, strongest
 from analysis.eigen import effective_rank, eigendecompose
 from analysis.tokens import TokenReading, direct_scores, read_tokens, virtual_scores
 from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import AttentionWeights
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,10 @@ class LayerReader:
     """
 
     tensor: BilinearTensor
-    attention: AttentionWeights
     W_E: Float[Tensor, "d_vocab d_model"]
     W_U: Float[Tensor, "d_model d_vocab"]
+    W_V: Float[Tensor, "n_heads d_model d_head"]
+    W_O: Float[Tensor, "n_heads d_head d_model"]
     x: Float[Tensor, "pos d_model"]
     n_eigenvectors: int = 2
     n_tokens: int = 6
@@ -113,7 +113,7 @@ class LayerReader:
         )
 
     def _readings(self, v: Float[Tensor, " d_model"]) -> tuple[HeadReading, ...]:
-        heads = virtual_scores(v, self.W_E, self.attention.W_V, self.attention.W_O)
+        heads = virtual_scores(v, self.W_E, self.W_V, self.W_O)
         loudest = heads.abs().amax(dim=1).argsort(descending=True)[: self.n_heads].tolist()
         direct = HeadReading(None, read_tokens(direct_scores(v, self.W_E), self.n_tokens))
         return (direct, *(HeadReading(head, read_tokens(heads[head], self.n_tokens)) for head in loudest))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from analysis.directions import OutputDirection, parse_direction, strongest
 from analysis.page import render
-from analysis.readings import DirectionReading, LayerReader
-from analysis.vocabulary import Vocabulary
-from bilinear_lm.activations import mlp_inputs
-from bilinear_lm.errors import InputError
-from bilinear_lm.evaluate import TextLoss, text_loss
-from bilinear_lm.generate import sample
-from bilinear_lm.weights import IDENTITY_EPS, attention_weights, embedding, mlp_tensor, unembedding
+from analysis.report_data import ReportOptions, collect
+
+__all__ = ["ReportOptions", "report"]
+
+
+def report(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    options: ReportOptions | None = None,
+    progress: bool = True,
+) -> str:
+    """A self-contained HTML page about a bilinear language model.
+
+    For each layer it shows the spectra and effective ranks of the interaction matrices of the strongest and the
+    asked-for output directions, their eigenvectors in tokens, directly and through attention heads, and
+    where they act on a text; and the loss and a sample of the model.
+
+    >>> page = report(model, tokenizer, "stories", ReportOptions(tokens=(" swim - run, fly",)))  # doctest: +SKIP
+    """
+    return render(collect(model, tokenizer, name, options or ReportOptions(), progress))

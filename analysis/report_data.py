@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -114,6 +114,8 @@ class ReportData:
     sample: str | None
     text: tuple[int, ...]
     """The tokens of the text, as far as they fit the context."""
+    has_first: bool
+    """Whether the model read a beginning-of-sequence token in front of them."""
     n_left_out: int
     """How many tokens at its end did not fit."""
     layers: tuple[LayerReading, ...]
@@ -134,28 +136,18 @@ def collect(
     ids = torch.tensor([[*first, *text]], device=model.device)
     inputs = mlp_inputs(model, ids, layers)[:, 0, len(first) :]
     readings = _read_layers(model, vocabulary, asked, layers, inputs, options, progress)
-    loss = written = None
+    loss = None
     if options.evaluation_text is not None:
         loss = text_loss(model, tokenizer, options.evaluation_text, progress=progress)
-    if options.sample_tokens:
-        written = next(
-            sample(
-                model,
-                tokenizer,
-                options.prompt,
-                max_tokens=options.sample_tokens,
-                temperature=options.temperature,
-                seed=options.seed,
-            )
-        )
     return ReportData(
         name=name,
         options=options,
         vocabulary=vocabulary,
         shape=_shape(model),
         loss=loss,
-        sample=written,
+        sample=_sample(model, tokenizer, options),
         text=text,
+        has_first=bool(first),
         n_left_out=n_left_out,
         layers=readings,
     )
@@ -174,30 +166,55 @@ def _read_layers(
     W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
     U = (W_U - W_U.mean(dim=1, keepdim=True)).T[: vocabulary.n_known]
     readings = []
-    with tqdm(total=len(layers), desc="layers", unit="layer", disable=not progress) as bar:
-        for layer, x in zip(layers, inputs, strict=True):
-            reader = LayerReader(
-                tensor=mlp_tensor(model, layer).to(precision),
-                attention=attention_weights(model, layer).to(precision),
-                W_E=W_E,
-                W_U=W_U,
-                x=x.to(precision),
-                n_eigenvectors=options.n_eigenvectors,
-                n_tokens=options.n_tokens,
-                n_heads=options.n_heads,
-            )
-            found, strengths = strongest(reader.tensor, U, options.n_directions)
-            listed = strengths.topk(min(LISTED, len(strengths)))
-            directions = dict.fromkeys([*asked, *(OutputDirection(token) for token in found)])
-            reading = LayerReading(
-                layer=layer,
-                listed=tuple(listed.indices.tolist()),
-                strengths=listed.values,
-                directions=tuple(reader.read(direction) for direction in directions),
-            )
-            readings.append(reading)
-            bar.update()
+    for layer, x in zip(tqdm(layers, desc="layers", disable=not progress), inputs, strict=True):
+        attention = attention_weights(model, layer)
+        reader = LayerReader(
+            tensor=mlp_tensor(model, layer).to(precision),
+            W_E=W_E,
+            W_U=W_U,
+            W_V=attention.W_V.to(precision),
+            W_O=attention.W_O.to(precision),
+            x=x.to(precision),
+            n_eigenvectors=options.n_eigenvectors,
+            n_tokens=options.n_tokens,
+            n_heads=options.n_heads,
+        )
+        readings.append(_read_layer(reader, layer, U, asked, options.n_directions))
     return tuple(readings)
+
+
+def _read_layer(
+    reader: LayerReader,
+    layer: int,
+    U: Float[Tensor, "n_known d_model"],
+    asked: tuple[OutputDirection, ...],
+    n_directions: int,
+) -> LayerReading:
+    found, strengths = strongest(reader.tensor, U, n_directions)
+    listed = strengths.topk(min(LISTED, len(strengths)))
+    directions = dict.fromkeys([*asked, *(OutputDirection(token) for token in found)])
+    return LayerReading(
+        layer=layer,
+        listed=tuple(listed.indices.tolist()),
+        strengths=listed.values,
+        directions=tuple(reader.read(direction) for direction in directions),
+    )
+
+
+def _sample(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ReportOptions
+) -> str | None:
+    if not options.sample_tokens:
+        return None
+    texts = sample(
+        model,
+        tokenizer,
+        options.prompt,
+        max_tokens=options.sample_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    return next(texts)
 
 
 def _existing(layers: tuple[int, ...] | None, n_layers: int) -> list[int]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.errors import InputError
+
 
 def end_of_text_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The token ids after which generation stops: the model's own, else the tokenizer's."""
@@ -39,14 +41,14 @@ def sample(
     ids = torch.tensor([start + tokenizer.encode(prompt, add_special_tokens=False)])
     room = model.config.max_position_embeddings - ids.shape[1]
     if ids.shape[1] == 0:
-        raise ValueError("an empty prompt needs a tokenizer with a beginning-of-sequence token; give a prompt")
+        raise InputError("an empty prompt needs a tokenizer with a beginning-of-sequence token; give a prompt")
     if room <= 0:
-        raise ValueError(
+        raise InputError(
             f"the prompt has {ids.shape[1]} tokens and leaves no room in a context of "
             f"{model.config.max_position_embeddings}; shorten it"
         )
     end = end_of_text_ids(model, tokenizer)
-    options = {"do_sample": False}
+    options: dict[str, object] = {"do_sample": False}
     if temperature > 0:
         options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     if count > 1:  # a preallocated cache is twice as fast as a growing one at large batches

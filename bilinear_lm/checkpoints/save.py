@@ -6,8 +6,10 @@ import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.checkpoints.huggingface import quiet
@@ -25,19 +27,33 @@ def save_folder(
     tokenizer: PreTrainedTokenizerBase | None,
     folder: Path,
     record: dict[str, Any] | None = None,
+    *,
+    store: Literal["float32", "float16"] | None = None,
 ) -> None:
     """Writes a model, its tokenizer and a record of where they come from into a folder.
 
     AutoModelForCausalLM and AutoTokenizer read it anywhere. The record, `bilinear_lm.json`, is `record`
     and the versions that wrote it. To write all or nothing, fill the folder of `files.new_folder`.
+
+    `store` is the precision in the file, by default the model's; it leaves the model as it is, and what is
+    read from the file has the model's dtype again.
     """
     with quiet():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=_stored(model, getattr(torch, store)) if store else None)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
     packages = ("bilinear-lm", "torch", "transformers")
     versions = {package.replace("-", "_"): version(package) for package in packages}
     write_json(folder / RECORD, {**(record or {}), "versions": versions})
+
+
+def _stored(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights in another precision, those too large for it as they are; tied ones stay one tensor."""
+    stored: dict[int, Tensor] = {}
+    for value in model.state_dict().values():
+        cast = value.to(dtype)
+        stored[value.data_ptr()] = cast if torch.isfinite(cast).all() else value
+    return {name: stored[value.data_ptr()] for name, value in model.state_dict().items()}
 
 
 def export(

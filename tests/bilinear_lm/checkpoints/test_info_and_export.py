@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from bilinear_lm.checkpoints import checkpoint_info, export, load_pretrained, save_folder
 from bilinear_lm.errors import InputError
@@ -164,3 +165,25 @@ def test_save_folder(tmp_path):
     record = json.loads((tmp_path / "out" / "bilinear_lm.json").read_text())
     assert record["steps"] == 3
     assert torch.equal(load_pretrained(tmp_path / "out")(IDS).logits, model(IDS).logits)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_in_half_precision(tied, tmp_path):
+    """Half the size, the model untouched, tied weights once, and a norm weight of 1e6 as it was."""
+    model = tiny(tie_word_embeddings=tied)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(1e6)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (tmp_path / "half").mkdir()
+    save_folder(model, None, tmp_path / "half", store="float16")
+    stored = load_file(tmp_path / "half" / "model.safetensors")
+    loaded = load_pretrained(tmp_path / "half")
+    assert {name: value.dtype for name, value in stored.items() if value.dtype != torch.float16} == {
+        "model.norm.weight": torch.float32
+    }
+    assert ("lm_head.weight" in stored) != tied
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+        expected = value if name == "model.norm.weight" else value.half().float()
+        assert torch.equal(loaded.state_dict()[name], expected)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype is torch.float32

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 IDS = torch.arange(12)[None]
 
 
-def tiny():
+def tiny(**config):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=20,
@@ -17,6 +17,7 @@ def tiny():
         num_attention_heads=2,
         hidden_act="linear",
         max_position_embeddings=16,
+        **config,
     )
     return LlamaForCausalLM(config).eval()
 

@@ -1,0 +1,58 @@
+"""Tiny models, a tiny tokenizer, and the folder of real data where there is one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bilinear_lm.presets import Preset, new_model
+from finetune.data import train_tokenizer
+
+torch.set_num_threads(1)  # tiny models; the tests run side by side instead
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+WORDS = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. "
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real models and text, which lie beside the repository where the project is developed."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the real models and texts of ../shared/data, which are not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """A byte-level tokenizer of a few hundred tokens."""
+    return train_tokenizer([WORDS], 300)
+
+
+@pytest.fixture
+def make_model():
+    """Builds a tiny Llama with random weights of order one, norm weights and biases among them."""
+
+    def make(
+        *, gate="linear", seed=0, n_layers=2, norms=True, n_kv_heads=2, d_vocab=300, mlp_bias=False, attention_bias=False
+    ):
+        from transformers import LlamaForCausalLM
+
+        from bilinear_lm.presets import llama_config
+
+        torch.manual_seed(seed)
+        preset = Preset(
+            d_model=16, d_mlp=24, n_layers=n_layers, n_heads=4, n_kv_heads=n_kv_heads, n_ctx=32, d_vocab=d_vocab, norms=norms
+        )
+        model = new_model(preset, gate=gate)
+        if mlp_bias or attention_bias:
+            config = llama_config(preset, gate=gate)
+            config.mlp_bias, config.attention_bias = mlp_bias, attention_bias
+            model = LlamaForCausalLM(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if norms or not name.endswith("norm.weight"):
+                    parameter.normal_(1.0 if name.endswith("norm.weight") else 0.0, 0.3)
+        return model.eval()
+
+    return make

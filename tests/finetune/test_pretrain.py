@@ -1,0 +1,118 @@
+"""Training runs, from text to a checkpoint that bare transformers load."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+import finetune.pretrain
+from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
+from bilinear_lm.presets import PRESETS, Preset
+from finetune import PretrainConfig, pretrain
+
+TINY = Preset(d_model=16, d_mlp=24, n_layers=1, n_heads=2, n_ctx=16, d_vocab=300)
+
+
+@pytest.fixture(autouse=True)
+def tiny_presets(monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    monkeypatch.setitem(PRESETS, "tiny-no-norms", dataclasses.replace(TINY, norms=False))
+
+
+@pytest.fixture
+def config(tmp_path):
+    generator = random.Random(0)
+    names, verbs = ["A cat", "A dog", "The old man"], ["ran home", "saw a ball", "was happy"]
+    stories = [
+        " ".join(f"{generator.choice(names)} {generator.choice(verbs)}." for _ in range(6)) for _ in range(120)
+    ]
+    (tmp_path / "train.txt").write_text("\n<|endoftext|>\n".join(stories[:100]))
+    (tmp_path / "held-out.txt").write_text("\n".join(stories[100:]))
+    return PretrainConfig(
+        output=tmp_path / "model",
+        data=(str(tmp_path / "train.txt"),),
+        passes=(6.0,),
+        preset="tiny",
+        validation=tmp_path / "held-out.txt",
+        batch_size=8,
+        learning_rate=1e-2,
+        precision="float32",
+        device="cpu",
+        checkpoint_steps=10,
+    )
+
+
+@pytest.mark.parametrize("gate", ["linear", "silu"])
+def test_a_run_learns_and_leaves_a_plain_checkpoint(config, gate, tmp_path):
+    record = pretrain(dataclasses.replace(config, gate=gate))
+    folder = config.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["held-out.txt", "model", "train.txt"]
+    saved = json.loads((folder / "train.json").read_text())
+    assert saved == record
+    assert saved["settings"]["data"] == ["train.txt"]
+    assert saved["validation"]["nats_per_token"] < 2.0
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.hidden_act == gate
+    loss = text_loss(model, load_tokenizer(folder), (tmp_path / "held-out.txt").read_text())
+    assert loss.nats_per_token == pytest.approx(saved["validation"]["nats_per_token"], rel=1e-5)
+
+
+def test_identity_norms_stay_frozen_and_half_precision_keeps_them(config):
+    pretrain(dataclasses.replace(config, preset="tiny-no-norms", store="float16", validation=None))
+    model = load_pretrained(config.output)
+    assert model.config.rms_norm_eps == 1e12
+    assert torch.equal(model.model.norm.weight, torch.full((16,), 1e6))
+    gate = model.model.layers[0].mlp.gate_proj.weight
+    assert torch.equal(gate, gate.half().float())
+    assert torch.allclose(mlp_tensor(model, 0).W_gate, gate.T, rtol=1e-6)
+
+
+def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypatch):
+    whole = dataclasses.replace(config, output=tmp_path / "whole")
+    pretrain(whole)
+
+    class Interrupted(finetune.pretrain.Trainer):
+        def training_step(self, *args, **kwargs):
+            if self.state.global_step == 25:
+                raise KeyboardInterrupt
+            return super().training_step(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.pretrain, "Trainer", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config)
+    assert not config.output.exists()
+    with pytest.raises(InputError, match="an interrupted run is there; add --resume"):
+        pretrain(config)
+    with pytest.raises(InputError, match=r"learning_rate was 0\.01, is 0\.02"):
+        pretrain(dataclasses.replace(config, resume=True, learning_rate=2e-2))
+    pretrain(dataclasses.replace(config, resume=True))
+    files = ("model.safetensors", "tokenizer.json")
+    assert all((config.output / name).read_bytes() == (whole.output / name).read_bytes() for name in files)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preset": "huge"}, "no preset 'huge'; expected one of stories"),
+        ({"data": ()}, "no data given"),
+        ({"passes": (1.0, 2.0)}, "2 numbers of passes for 1 sources"),
+        ({"passes": (0.0,)}, "expected positive numbers"),
+        ({"resume": True}, "no interrupted run there"),
+        ({"max_tokens": 7}, "7 tokens of text, too short for one window of 16"),
+    ],
+)
+def test_bad_settings(config, change, message):
+    with pytest.raises(InputError, match=message):
+        pretrain(dataclasses.replace(config, **change))
+    assert not config.output.exists()
+
+
+def test_an_output_that_exists(config):
+    config.output.mkdir()
+    (config.output / "precious").touch()
+    with pytest.raises(InputError, match="model: exists already; expected a new or empty folder"):
+        pretrain(config)

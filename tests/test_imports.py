@@ -1,0 +1,45 @@
+"""Importing the tensor and the analyses stays light, and imports go one way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("package", ["bilinear_lm", "analysis"])
+def test_heavy_libraries_load_on_first_use_only(package):
+    code = f"import sys, {package}; print(*(m for m in ('transformers', 'transformer_lens', 'datasets', 'plotly') if m in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
+
+
+def test_every_public_name_is_there():
+    import analysis
+    import bilinear_lm
+    import finetune
+
+    for package in (bilinear_lm, analysis, finetune):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+            assert name in dir(package)
+
+
+def imported(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("bilinear_lm", {"analysis", "finetune"}), ("analysis", {"finetune"}), ("finetune", {"analysis"})],
+)
+def test_imports_go_one_way(package, forbidden):
+    for path in (ROOT / package).rglob("*.py"):
+        if path.name != "cli.py":  # the command line alone knows all three
+            assert not imported(path) & forbidden, path
