@@ -6,6 +6,7 @@ Their backgrounds are transparent and their text is grey, so that they can be re
 from __future__ import annotations
 
 import html
+import math
 
 import plotly.graph_objects as go
 from jaxtyping import Float
@@ -23,32 +24,47 @@ def spectrum_figure(values: Float[Tensor, " k"], marked: int = 0) -> go.Figure:
     `marked` numbers that many of the largest by magnitude.
     """
     figure = go.Figure()
+    longest = 2
     for sign, name, color in ((1, "positive", POSITIVE), (-1, "negative", NEGATIVE)):
-        side = (values * sign).sort(descending=True).values
-        heights = _short(side[side > 0] * sign)
+        sizes = (values * sign).sort(descending=True).values
+        heights = _short(sizes[sizes > 0] * sign)
+        longest = max(longest, len(heights))
         figure.add_scatter(
             x=list(range(1, len(heights) + 1)),
             y=heights,
             name=name,
-            mode="lines",
-            line={"color": color, "width": 2},
+            mode="lines+markers",
+            line={"color": color, "width": 1.5},
+            marker={"size": 4},
             fill="tozeroy",
-            hovertemplate="%{y} <extra>" + name + " %{x}</extra>",
+            hovertemplate="%{y}<extra>" + name + " %{x}</extra>",
         )
-    order = values.abs().argsort(descending=True)[:marked]
-    heights = values[order]
-    figure.add_scatter(
-        x=[int(((values * value.sign()) > value.abs()).sum()) + 1 for value in heights],
-        y=_short(heights),
+    if marked:
+        figure.add_trace(_marks(values, marked))
+    last = math.log10(longest)
+    ticks = [step * 10**power for power in range(len(str(longest))) for step in (1, 2, 5)]
+    figure.update_xaxes(
+        type="log", tickvals=ticks, range=[-0.03 * last, 1.02 * last], title="rank among its sign"
+    )
+    figure.update_yaxes(title="eigenvalue λ", zeroline=True)
+    return _calm(figure, height=250)
+
+
+def _marks(values: Float[Tensor, " k"], count: int) -> go.Scatter:
+    heights = _short(values[values.abs().argsort(descending=True)[:count]])
+    positive = [height > 0 for height in heights]
+    return go.Scatter(
+        # Among its sign, an eigenvalue comes after the larger ones, which stand before it here.
+        x=[positive[: i + 1].count(side) for i, side in enumerate(positive)],
+        y=heights,
         mode="markers+text",
-        marker={"color": [_color(float(value)) for value in heights], "size": 8},
+        marker={"color": [POSITIVE if side else NEGATIVE for side in positive], "size": 8},
         text=[str(i + 1) for i in range(len(heights))],
-        textposition=["top right" if value > 0 else "bottom right" for value in heights],
+        textposition="middle right",
+        textfont={"size": 14},
+        cliponaxis=False,
         hoverinfo="skip",
     )
-    figure.update_xaxes(type="log", dtick=1, title="rank among its sign")
-    figure.update_yaxes(title="eigenvalue λ", zeroline=True)
-    return _calm(figure, height=230)
 
 
 def strength_figure(labels: list[str], strengths: Float[Tensor, " n"]) -> go.Figure:
@@ -68,15 +84,17 @@ def strength_figure(labels: list[str], strengths: Float[Tensor, " n"]) -> go.Fig
         )
     )
     figure.update_xaxes(title="strength")
-    figure.update_yaxes(tickvals=places, ticktext=escaped, autorange="reversed", showgrid=False)
-    return _calm(figure, height=90 + 22 * len(labels))
+    figure.update_yaxes(
+        tickvals=places, ticktext=escaped, autorange="reversed", showgrid=False, zeroline=False
+    )
+    return _calm(figure, height=60 + 21 * len(labels))
 
 
 def _calm(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="none",
         height=height,
-        margin={"l": 8, "r": 8, "t": 12, "b": 8},
+        margin={"l": 8, "r": 8, "t": 12, "b": 42},
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
         font={"color": INK, "size": 12, "family": "system-ui, sans-serif"},
@@ -84,13 +102,9 @@ def _calm(figure: go.Figure, height: int) -> go.Figure:
         dragmode=False,
         bargap=0.35,
     )
-    figure.update_xaxes(gridcolor=_GRID, zerolinecolor=_GRID, automargin=True, fixedrange=True)
+    figure.update_xaxes(gridcolor=_GRID, zerolinecolor=_GRID, fixedrange=True, title_standoff=6)
     figure.update_yaxes(gridcolor=_GRID, zerolinecolor=INK, automargin=True, fixedrange=True)
     return figure
-
-
-def _color(value: float) -> str:
-    return POSITIVE if value > 0 else NEGATIVE
 
 
 def _short(values: Float[Tensor, " k"]) -> list[float]:

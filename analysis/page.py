@@ -17,41 +17,6 @@ from analysis.page_parts import direction_title, numbers
 from analysis.report_data import ReportData
 from analysis.vocabulary import visible
 
-_INTRODUCTION = """
-<p class="lead">A language model is a stack of layers. In each, attention moves information between the words of a
-text, and an <em>MLP</em> computes with what has come together at one word. The MLPs of this model are
-<em>bilinear</em>: all they do is multiply pairs of inputs and add up the products. So what they compute can be
-written down exactly from their weights, and that is what this page shows. The model is only run for the coloured
-text, the loss and the sample.</p>
-"""
-
-_GUIDE = """
-<dl class="guide">
-<dt>Output direction</dt>
-<dd>Something that a layer can raise or lower. Here it is the score (logit) of one token as the next one,
-against the mean of all tokens or of a few others. Tokens are pieces of words: <code>␣</code> is a blank,
-<code>⏎</code> a line break.</dd>
-<dt>Interaction matrix</dt>
-<dd>For one output direction, how much each pair of inputs adds to it: the layer's output along the direction is
-xᵀQx, with x the layer's input and Q the interaction matrix.</dd>
-<dt>Eigenvectors and eigenvalues</dt>
-<dd>Q taken apart into its simplest terms: the output is the sum of λ(v·x)² over its eigenvectors v. Each v is one
-pattern in the input. Where the input holds the pattern, a positive eigenvalue λ
-<span class="p key">raises</span> the direction, a negative one <span class="n key">lowers</span> it.</dd>
-<dt>Strength and effective rank</dt>
-<dd>The strength of a direction is the size of Q, √Σλ². The effective rank, (Σ|λ|)²/Σλ², says how many eigenvectors
-share the work: 1 means that a single one does it all.</dd>
-<dt>Eigenvectors in tokens</dt>
-<dd>An eigenvector is read <em>directly</em>, by how far each token's embedding lies along it, and through an attention
-<em>head</em>, by what that head of the same layer writes when it attends to each token. Because v·x is squared,
-both ends of v act alike, and which end is called + is a convention. $norms
-From the second layer on the input also holds what earlier layers wrote; the direct reading sees the embedding's part
-only.</dd>
-<dt>The text</dt>
-<dd>Each token of the text is coloured by what the layer computes there; point at a token for the number. $text</dd>
-</dl>
-"""
-
 
 def render(data: ReportData) -> str:
     """The page of what `collect` computed."""
@@ -73,11 +38,10 @@ def _file(name: str) -> str:
 def _nav(data: ReportData) -> str:
     layers = []
     for at in data.layers:
-        directions = "".join(
-            f'<li><a href="#{anchor(at, i)}"><code>{escape(data.vocabulary.label(reading.direction.token))}</code>'
-            f"{' …' if reading.direction.against else ''}</a></li>"
-            for i, reading in enumerate(at.directions)
-        )
+        directions = ""
+        for i, direction in enumerate(reading.direction for reading in at.directions):
+            token, more = escape(data.vocabulary.label(direction.token)), " …" if direction.against else ""
+            directions += f'<li><a href="#{anchor(at, i)}"><code>{token}</code>{more}</a></li>'
         layers.append(f'<li><a href="#layer-{at.layer}">Layer {at.layer}</a><ul>{directions}</ul></li>')
     return (
         '<ul><li><a href="#model">The model</a></li><li><a href="#guide">How to read this page</a></li>'
@@ -88,7 +52,7 @@ def _nav(data: ReportData) -> str:
 def _header(data: ReportData) -> str:
     return (
         '<header id="model"><p class="kicker">A bilinear language model, read from its weights</p>'
-        f"<h1>What {escape(data.name)} computes</h1>{_INTRODUCTION}{_loss(data)}"
+        f"<h1>What {escape(data.name)} computes</h1>{_file('introduction.html')}{_loss(data)}"
         f'<div class="about">{_shape_table(data)}{_sample(data)}</div></header>'
     )
 
@@ -112,7 +76,11 @@ def _shape_table(data: ReportData) -> str:
 
 def _loss(data: ReportData) -> str:
     if data.loss is None:
-        return ""
+        return (
+            '<p class="note">There is no loss here: it takes a beginning-of-sequence token, and this '
+            "tokenizer has none.</p>"
+        )
+    where = "of the text below" if data.options.evaluation_text is None else "of text"
     facts = numbers(
         [
             ("loss, nats per token", f"{data.loss.nats_per_token:.3f}"),
@@ -121,7 +89,7 @@ def _loss(data: ReportData) -> str:
         ]
     )
     return (
-        f'{facts}<p class="note">How well the model predicts {data.loss.n_tokens:,} tokens of text; lower is '
+        f'{facts}<p class="note">How well the model predicts {data.loss.n_tokens:,} tokens {where}; lower is '
         "better.</p>"
     )
 
@@ -132,24 +100,23 @@ def _sample(data: ReportData) -> str:
     prompt = data.options.prompt if data.sample.startswith(data.options.prompt) else ""
     begin, rest = (escape(visible(part, keep=" \n")) for part in (prompt, data.sample[len(prompt) :]))
     return (
-        f"<figure><blockquote><b>{begin}</b>{rest}</blockquote><figcaption>What the model wrote when asked to go on "
-        f"after the words in bold (temperature {data.options.temperature:g}).</figcaption></figure>"
+        f"<figure><blockquote><b>{begin}</b>{rest}</blockquote><figcaption>What the model wrote when "
+        "asked to go on after the words in bold (temperature "
+        f"{data.options.temperature:g}).</figcaption></figure>"
     )
 
 
 def _guide(data: ReportData) -> str:
     text = "The token that marks the beginning is not shown." if data.has_first else ""
     if data.n_left_out:
-        text += (
-            f" The text was longer than the model's context: its last {data.n_left_out:,} tokens are left out."
-        )
+        text += f" It was longer than the model's context: its last {data.n_left_out:,} tokens are left out."
     norms = ""
     if data.shape.norms:
         norms = (
-            "The norm in front of a layer divides its input by its size; weights alone do not know that number, "
-            "so scores compare tokens within one reading."
+            "The norm in front of a layer divides its input by its size; weights alone do not know that "
+            "number, so scores compare tokens within one reading."
         )
-    guide = Template(_GUIDE).substitute(norms=norms, text=text)
+    guide = Template(_file("guide.html")).substitute(norms=norms, text=text)
     return f'<section id="guide"><h2>How to read this page</h2>{guide}</section>'
 
 
@@ -163,9 +130,9 @@ def _summary(data: ReportData) -> str:
         for i, reading in enumerate(at.directions)
     )
     return (
-        '<section id="summary"><h2>All directions</h2><div class="scroll"><table class="summary"><caption>The output '
-        "directions on this page: those that were asked for and the strongest ones of each layer, without any that "
-        "nearly repeat a stronger one.</caption><thead><tr>"
+        '<section id="summary"><h2>All directions</h2><div class="scroll"><table class="summary">'
+        "<caption>The output directions on this page: those that were asked for and the strongest ones of "
+        "each layer, without any that nearly repeat a stronger one.</caption><thead><tr>"
         '<th scope="col">Layer</th><th scope="col">Output direction</th><th scope="col">Strength</th>'
         f'<th scope="col">Effective rank</th><th scope="col">Top {k} of Σλ²</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"

@@ -21,12 +21,10 @@ def layer_section(data: ReportData, at: LayerReading) -> str:
     """A layer: its strongest tokens, then each direction."""
     strengths = plot(
         strength_figure([data.vocabulary.label(token) for token in at.listed], at.strengths),
-        f"The tokens whose logits layer {at.layer} acts on most strongly.",
+        f"The tokens whose logits layer {at.layer} acts on most strongly, each against the mean of all.",
     )
     articles = "".join(_direction(data, at, index) for index in range(len(at.directions)))
-    return (
-        f'<section id="layer-{at.layer}" class="layer"><h2>Layer {at.layer}</h2>{strengths}{articles}</section>'
-    )
+    return f'<section id="layer-{at.layer}"><h2>Layer {at.layer}</h2>{strengths}{articles}</section>'
 
 
 def _direction(data: ReportData, at: LayerReading, index: int) -> str:
@@ -51,7 +49,7 @@ def _direction(data: ReportData, at: LayerReading, index: int) -> str:
     cards = "".join(_eigenvector(data, part, rank) for rank, part in enumerate(reading.eigenvectors, start=1))
     return (
         f'<article id="{anchor(at, index)}"><h3>{direction_title(reading.direction, data.vocabulary)}</h3>'
-        f'<div class="spectrum">{spectrum}{facts}</div>{_whole(data, reading)}<div class="cards">{cards}</div>'
+        f'{facts}{spectrum}{_whole(data, reading)}<div class="cards">{cards}</div>'
         "</article>"
     )
 
@@ -62,8 +60,8 @@ def _whole(data: ReportData, reading: DirectionReading) -> str:
     titles = [f"{label}: {signed(value)}" for label, value in zip(labels, values, strict=True)]
     return (
         f"<figure>{coloured(texts, values, titles)}<figcaption>All eigenvectors together: where the layer "
-        '<span class="p key">raises</span> and where it <span class="n key">lowers</span> this direction. Full '
-        f"colour is {_largest(values)}.</figcaption></figure>"
+        '<span class="p key">raises</span> and where it <span class="n key">lowers</span> this direction. '
+        f"The strongest colour stands for {_largest(values)}.</figcaption></figure>"
     )
 
 
@@ -78,12 +76,14 @@ def _eigenvector(data: ReportData, part: EigenvectorReading, rank: int) -> str:
     verb, sign = ("raises", "p") if part.value > 0 else ("lowers", "n")
     constant = ""
     if part.constant is not None:
-        constant = f'<p class="note">The constant input, which carries the biases, is {part.constant:.0%} of it.</p>'
+        constant = (
+            f'<p class="note">The constant input, which carries the biases, is {part.constant:.0%} of it.</p>'
+        )
     return (
         f'<section class="card {sign}"><h4>Eigenvector {rank}<span class="value {sign} key">λ = '
         f"{signed(part.value)}</span></h4>{_readings(data.vocabulary, part.readings)}{constant}"
         f"<figure>{coloured(texts, values, titles)}<figcaption>Where it {verb} the direction in the text, by "
-        f"λ(v·x)²; full colour is {_largest(values)}. Most at "
+        f"λ(v·x)²; the strongest colour stands for {_largest(values)}. Most at "
         f"{chips([labels[i] for i in loudest], [values[i] for i in loudest])}</figcaption></figure></section>"
     )
 
@@ -97,13 +97,15 @@ def _readings(vocabulary: Vocabulary, readings: tuple[HeadReading, ...]) -> str:
             (reading.tokens.bottom, reading.tokens.bottom_scores),
         )
         cells = "".join(
-            f"<td>{chips(map(vocabulary.label, tokens.tolist()), scores.tolist())}</td>" for tokens, scores in ends
+            f"<td>{chips(map(vocabulary.label, tokens.tolist()), scores.tolist())}</td>"
+            for tokens, scores in ends
         )
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
-        '<div class="scroll"><table class="ends"><caption>The tokens at its two ends, by embedding (direct) and by '
-        'what the loudest heads write.</caption><thead><tr><td></td><th scope="col">+ end</th>'
-        f'<th scope="col">− end</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        '<div class="scroll"><table class="ends"><caption>The tokens at its two ends, by embedding '
+        "(direct) and by what the loudest heads write.</caption>"
+        '<thead><tr><td></td><th scope="col">+ end</th><th scope="col">− end</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

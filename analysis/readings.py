@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.directions import OutputDirection, strongest
+from analysis.directions import OutputDirection
 from analysis.eigen import effective_rank, eigendecompose
 from analysis.tokens import TokenReading, direct_scores, read_tokens, virtual_scores
 from bilinear_lm.tensor import BilinearTensor

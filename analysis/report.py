@@ -5,7 +5,8 @@ from __future__ import annotations
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.page import render
-from analysis.report_data import ReportOptions, collect
+from analysis.report_data import collect
+from analysis.report_options import ReportOptions
 
 __all__ = ["ReportOptions", "report"]
 
@@ -19,10 +20,11 @@ def report(
 ) -> str:
     """A self-contained HTML page about a bilinear language model.
 
-    For each layer it shows the spectra and effective ranks of the interaction matrices of the strongest and the
-    asked-for output directions, their eigenvectors in tokens, directly and through attention heads, and
-    where they act on a text; and the loss and a sample of the model.
+    For each layer it shows the spectra and effective ranks of the interaction matrices of the strongest
+    and the asked-for output directions, their eigenvectors in tokens, directly and through attention
+    heads, and where they act on a text; and the loss and a sample of the model.
 
-    >>> page = report(model, tokenizer, "stories", ReportOptions(tokens=(" swim - run, fly",)))  # doctest: +SKIP
+    >>> options = ReportOptions(tokens=(" swim - run, fly",))
+    >>> page = report(model, tokenizer, "stories", options)  # doctest: +SKIP
     """
     return render(collect(model, tokenizer, name, options or ReportOptions(), progress))

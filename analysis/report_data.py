@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.directions import OutputDirection, parse_direction, strongest
 from analysis.readings import DirectionReading, LayerReader
+from analysis.report_options import ReportOptions
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.activations import mlp_inputs
 from bilinear_lm.errors import InputError
@@ -19,58 +20,8 @@ from bilinear_lm.evaluate import TextLoss, text_loss
 from bilinear_lm.generate import sample
 from bilinear_lm.weights import IDENTITY_EPS, attention_weights, embedding, mlp_tensor, unembedding
 
-STORY = (
-    "One morning, a girl named Lily saw a red kite in a tall tree. She wanted to help, but the tree was "
-    'too big for her. "Do not be sad," said her friend Tom, "my dog and I can shake it!" They pushed and '
-    "pushed until the kite fell on the soft grass. Lily was so happy that she let Tom fly it all day, and "
-    "the little dog ran after them."
-)
-"""The text that is coloured by default."""
-
 LISTED = 10
 """Tokens in a layer's list of the strongest."""
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What goes on the page."""
-
-    tokens: tuple[str, ...] = ()
-    """Output directions to show in every layer: "A", or "A - B, C" for a token against others."""
-    layers: tuple[int, ...] | None = None
-    """The layers to show; None: all."""
-    n_directions: int = 3
-    """How many of the strongest output directions of a layer to show."""
-    n_eigenvectors: int = 2
-    """Eigenvectors shown for a direction, the largest by |λ|."""
-    n_tokens: int = 6
-    """Tokens shown at each end of an eigenvector."""
-    n_heads: int = 2
-    """Heads through which an eigenvector is shown, those with the largest scores."""
-    text: str = STORY
-    """The text on which eigenvectors are shown at work."""
-    evaluation_text: str | None = None
-    """The text on which the loss is measured; None: no loss on the page."""
-    prompt: str = "Once upon a time"
-    """Where the sample of text begins."""
-    sample_tokens: int = 100
-    """The length of the sample; 0: no sample on the page."""
-    temperature: float = 0.8
-    """Of the sample; 0 always takes the likeliest token."""
-    seed: int = 0
-    """Of the sample."""
-
-    def __post_init__(self):
-        least = {"n_directions": 0, "n_eigenvectors": 1, "n_tokens": 1, "n_heads": 0, "sample_tokens": 0}
-        for name, smallest in least.items():
-            if (value := getattr(self, name)) < smallest:
-                raise InputError(f"report: {name}={value}; expected at least {smallest}")
-        if not self.text.strip():
-            raise InputError("report: the text to colour is empty; expected a sentence or more")
-        if not self.tokens and not self.n_directions:
-            raise InputError("report: no directions to show; ask for tokens or for n_directions of at least 1")
-        if self.layers is not None and not self.layers:
-            raise InputError("report: an empty list of layers; expected at least one, or None for all")
 
 
 @dataclass(frozen=True)
@@ -111,7 +62,9 @@ class ReportData:
     vocabulary: Vocabulary
     shape: Shape
     loss: TextLoss | None
+    """None where none was asked for and the tokenizer has no beginning-of-sequence token."""
     sample: str | None
+    """The prompt and its continuation; None where none was asked for."""
     text: tuple[int, ...]
     """The tokens of the text, as far as they fit the context."""
     has_first: bool
@@ -136,15 +89,12 @@ def collect(
     ids = torch.tensor([[*first, *text]], device=model.device)
     inputs = mlp_inputs(model, ids, layers)[:, 0, len(first) :]
     readings = _read_layers(model, vocabulary, asked, layers, inputs, options, progress)
-    loss = None
-    if options.evaluation_text is not None:
-        loss = text_loss(model, tokenizer, options.evaluation_text, progress=progress)
     return ReportData(
         name=name,
         options=options,
         vocabulary=vocabulary,
         shape=_shape(model),
-        loss=loss,
+        loss=_loss(model, tokenizer, options, progress),
         sample=_sample(model, tokenizer, options),
         text=text,
         has_first=bool(first),
@@ -201,9 +151,16 @@ def _read_layer(
     )
 
 
-def _sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ReportOptions
-) -> str | None:
+def _loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ReportOptions, progress: bool
+) -> TextLoss | None:
+    if options.evaluation_text is None and tokenizer.bos_token_id is None:
+        return None
+    text = options.text if options.evaluation_text is None else options.evaluation_text
+    return text_loss(model, tokenizer, text, progress=progress)
+
+
+def _sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ReportOptions) -> str | None:
     if not options.sample_tokens:
         return None
     texts = sample(
@@ -217,13 +174,11 @@ def _sample(
     return next(texts)
 
 
-def _existing(layers: tuple[int, ...] | None, n_layers: int) -> list[int]:
-    if layers is None:
-        return list(range(n_layers))
+def _existing(layers: tuple[int, ...], n_layers: int) -> list[int]:
     for layer in layers:
         if not 0 <= layer < n_layers:
             raise InputError(f"layer {layer} does not exist; the model has layers 0 to {n_layers - 1}")
-    return sorted(set(layers))
+    return sorted(set(layers)) or list(range(n_layers))
 
 
 def _text_ids(

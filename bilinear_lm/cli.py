@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -72,9 +73,7 @@ def info(checkpoint: Checkpoint, /, as_json: Annotated[bool, tyro.conf.arg(name=
             print(note)
 
 
-def export(
-    checkpoint: Checkpoint, /, output: Output, attention_scale: bool | None = None
-) -> None:
+def export(checkpoint: Checkpoint, /, output: Output, attention_scale: bool | None = None) -> None:
     """Write a published checkpoint as a plain Hugging Face folder that loads anywhere.
 
     Args:
@@ -138,7 +137,7 @@ def generate(
 
 def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
     """Train a bilinear language model, or its SwiGLU twin, from scratch."""
-    from finetune.pretrain import pretrain
+    from finetune.from_scratch import pretrain
 
     record = pretrain(config)
     if "validation" in record:
@@ -147,14 +146,19 @@ def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
     print(config.output)
 
 
-COMMANDS = {"report": report, "info": info, "export": export, "generate": generate, "train": train}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    command.__name__: command for command in (report, info, export, generate, train)
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="bilinear-lm", description="Bilinear language models, read from their weights.", args=arguments
+            COMMANDS,
+            prog="bilinear-lm",
+            description="Bilinear language models, read from their weights.",
+            args=arguments,
         )
     except InputError as error:
         print(f"bilinear-lm: {error}", file=sys.stderr)

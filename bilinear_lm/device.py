@@ -15,5 +15,7 @@ def find_device(name: DeviceName) -> torch.device:
     """The device of that name; auto: a GPU where there is one."""
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
-        raise InputError("no CUDA device is available to torch here; expected one for --device cuda, use --device cpu")
+        raise InputError(
+            "no CUDA device is available to torch here; expected one for --device cuda, use --device cpu"
+        )
     return torch.device("cuda" if there and name != "cpu" else "cpu")

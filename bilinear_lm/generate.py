@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +42,9 @@ def sample(
     ids = torch.tensor([start + tokenizer.encode(prompt, add_special_tokens=False)])
     room = model.config.max_position_embeddings - ids.shape[1]
     if ids.shape[1] == 0:
-        raise InputError("an empty prompt needs a tokenizer with a beginning-of-sequence token; give a prompt")
+        raise InputError(
+            "an empty prompt needs a tokenizer with a beginning-of-sequence token; give a prompt"
+        )
     if room <= 0:
         raise InputError(
             f"the prompt has {ids.shape[1]} tokens and leaves no room in a context of "
@@ -57,7 +60,7 @@ def sample(
     for first in range(0, count, batch_size):
         rows = ids.repeat(min(batch_size, count - first), 1).to(model.device)
         with torch.inference_mode():
-            out = model.generate(
+            out = cast(Any, model).generate(
                 rows,
                 attention_mask=torch.ones_like(rows),
                 max_new_tokens=min(max_tokens or room, room),
@@ -66,4 +69,4 @@ def sample(
                 **options,
             )
         for row in out.tolist():
-            yield tokenizer.decode(row, skip_special_tokens=True)
+            yield cast(str, tokenizer.decode(row, skip_special_tokens=True))

@@ -30,15 +30,13 @@ class Preset:
     n_kv_heads: int | None = None
     """Key and value heads; None: as many as heads."""
     norms: bool = True
-    """False: every RMSNorm is the identity, so that the model is a polynomial once attention patterns are given."""
+    """False: every norm is the identity, and the model a polynomial once attention patterns are given."""
     rms_norm_eps: float = 1e-8
 
 
 PRESETS = {
     "stories": Preset(d_model=192, d_mlp=512, n_layers=4, n_heads=6, n_ctx=256, d_vocab=2048),
-    "stories-1l": Preset(
-        d_model=192, d_mlp=768, n_layers=1, n_heads=6, n_ctx=256, d_vocab=2048, norms=False
-    ),
+    "stories-1l": Preset(d_model=192, d_mlp=768, n_layers=1, n_heads=6, n_ctx=256, d_vocab=2048, norms=False),
     "ts-medium": Preset(d_model=512, d_mlp=2048, n_layers=6, n_heads=8, n_ctx=256, d_vocab=4096),
     "fw-small": Preset(d_model=768, d_mlp=3072, n_layers=12, n_heads=12, n_ctx=512, d_vocab=32000),
     "fw-medium": Preset(d_model=1024, d_mlp=4096, n_layers=16, n_heads=16, n_ctx=512, d_vocab=32000),

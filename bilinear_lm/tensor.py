@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -36,7 +36,7 @@ class BilinearTensor:
 
     With `constant=True` the last input coordinate is the constant 1 that carries the biases:
     W_gate = [W; b]. Then `d_in` counts it, and inputs may leave it out: points (`x`, `y` of a call) have
-    it 1, directions (`left`, `right`, `v`) have it 0. `from_layer` builds such a tensor from biases.
+    it 1, directions (`left`, `right`, `v`) have it 0. `from_layer` makes such a tensor from biases.
 
     Vectors carry the tensor's batch axes first; their other axes are free.
 
@@ -57,7 +57,7 @@ class BilinearTensor:
         gate, into, out = self.W_gate.shape, self.W_in.shape, self.W_out.shape
         if len(gate) < 2 or gate != into or out[:-1] != (*gate[:-2], gate[-1]):
             raise InputError(
-                f"factors of a bilinear layer: got W_gate {list(gate)}, W_in {list(into)}, W_out {list(out)}; "
+                f"factors of a bilinear tensor: W_gate {list(gate)}, W_in {list(into)}, W_out {list(out)}; "
                 "expected [*batch, d_in, d_mlp] twice and [*batch, d_mlp, d_out]"
             )
 
@@ -81,7 +81,7 @@ class BilinearTensor:
         gate = torch.cat([W_gate, (zeros if b_gate is None else b_gate).unsqueeze(-2)], dim=-2)
         into = torch.cat([W_in, (zeros if b_in is None else b_in).unsqueeze(-2)], dim=-2)
         if b_out is not None:
-            unit = gate.new_zeros(gate.shape[:-1] + (1,))
+            unit = gate.new_zeros((*gate.shape[:-1], 1))
             unit[..., -1, 0] = 1.0
             gate, into = torch.cat([gate, unit], dim=-1), torch.cat([into, unit], dim=-1)
             W_out = torch.cat([W_out, b_out.unsqueeze(-2)], dim=-2)
@@ -119,8 +119,8 @@ class BilinearTensor:
 
     def to(self, *args: Any, **kwargs: Any) -> BilinearTensor:
         """The same tensor on another device or in another precision; arguments as for `torch.Tensor.to`."""
-        factors = (factor.to(*args, **kwargs) for factor in (self.W_gate, self.W_in, self.W_out))
-        return BilinearTensor(*factors, constant=self.constant)
+        factors = ("W_gate", "W_in", "W_out")
+        return replace(self, **{name: getattr(self, name).to(*args, **kwargs) for name in factors})
 
     def __call__(
         self, x: Float[Tensor, "*x_axes x_in"], y: Float[Tensor, "*y_axes y_in"] | None = None
@@ -142,7 +142,12 @@ class BilinearTensor:
         """
         u = self._vector(u, "u", self.d_out)
         if self.batch_shape:
-            return self._stack([layer.interaction_matrix(row) for layer, row in zip(self._layers(), self._rows(u))])
+            return self._stack(
+                [
+                    layer.interaction_matrix(row)
+                    for layer, row in zip(self._layers(), self._rows(u), strict=True)
+                ]
+            )
         rows = u.reshape(-1, self.d_out)
         result = rows.new_empty(len(rows), self.d_in, self.d_in)
         at_once = self._at_once(self.d_in * max(self.d_in, self.d_mlp))
@@ -155,7 +160,7 @@ class BilinearTensor:
     def matvec(
         self, u: Float[Tensor, "*u_axes d_out"], v: Float[Tensor, "*v_axes v_in"]
     ) -> Float[Tensor, "*axes d_in"]:
-        """Q_u v [..., d_in] without Q_u, for output directions u [..., d_out] and input directions v [..., d_in].
+        """Q_u v [..., d_in] without Q_u, for output directions u [..., d_out], directions v [..., d_in].
 
         The free axes of u and v broadcast.
         """
@@ -177,7 +182,7 @@ class BilinearTensor:
         left = self._vector(left, "left", self.d_in, fill=0.0)
         right = left if right is None else self._vector(right, "right", self.d_in, fill=0.0)
         if self.batch_shape:
-            parts = zip(self._layers(), self._rows(u), self._rows(left), self._rows(right))
+            parts = zip(self._layers(), *map(self._rows, (u, left, right)), strict=True)
             return self._stack([layer.pairwise(*vectors) for layer, *vectors in parts])
         rows, n, m = u.reshape(-1, self.d_out), len(left), len(right)
         few, d, h = min(n, m), self.d_in, self.d_mlp
@@ -220,11 +225,11 @@ class BilinearTensor:
         theirs = (other.batch_shape, other.d_out, other.d_in, other.constant)
         if ours != theirs:
             raise InputError(
-                f"inner product of two bilinear tensors: got (batch, d_out, d_in, constant) {ours} and {theirs}; "
+                f"inner product of bilinear tensors: got (batch, d_out, d_in, constant) {ours} and {theirs}; "
                 "expected the same"
             )
         if self.batch_shape:
-            parts = zip(self._layers(), other._layers())
+            parts = zip(self._layers(), other._layers(), strict=True)
             return self._stack([layer.inner(twin) for layer, twin in parts])
         total = self.W_out.new_zeros(())
         at_once = self._at_once(other.d_mlp)
@@ -272,7 +277,10 @@ class BilinearTensor:
 
     def _pairwise_by_hidden(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
         at_once = self._at_once(2 * self.d_mlp)
-        gate_in, in_gate = torch.cat([self.W_gate, self.W_in], dim=1), torch.cat([self.W_in, self.W_gate], dim=1)
+        gate_in, in_gate = (
+            torch.cat([self.W_gate, self.W_in], dim=1),
+            torch.cat([self.W_in, self.W_gate], dim=1),
+        )
         for i, j in product(range(0, len(left), at_once), range(0, len(right), at_once)):
             hidden_left = left[i : i + at_once] @ gate_in
             hidden_right = right[j : j + at_once] @ in_gate
@@ -327,14 +335,15 @@ class BilinearTensor:
         n_batch = len(self.batch_shape)
         if x.shape[:n_batch] != self.batch_shape or x.ndim <= n_batch:
             raise InputError(
-                f"{name}: got shape {list(x.shape)}; expected the batch axes {list(self.batch_shape)} of the tensor first"
+                f"{name}: got shape {list(x.shape)}; expected the batch axes {list(self.batch_shape)} of the "
+                "tensor first"
             )
         return x
 
     def _layers(self) -> list[BilinearTensor]:
         """The layers of a batch, in row-major order."""
-        factors = (self._rows(factor) for factor in (self.W_gate, self.W_in, self.W_out))
-        return [BilinearTensor(*layer, constant=self.constant) for layer in zip(*factors, strict=True)]
+        factors = zip(*map(self._rows, (self.W_gate, self.W_in, self.W_out)), strict=True)
+        return [BilinearTensor(gate, into, out, self.constant) for gate, into, out in factors]
 
     def _rows(self, x: Tensor) -> list[Tensor]:
         """The entries of x [*batch, ...] over the batch axes, in row-major order."""

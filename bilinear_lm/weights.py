@@ -8,6 +8,7 @@ are the identity has no such factor.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -25,9 +26,7 @@ IDENTITY_EPS = 1e12
 A Llama without norms is written with it and γ = sqrt(ε), which makes every norm the identity."""
 
 
-def mlp_tensor(
-    model_or_bridge: nn.Module, layer: int, fold_norm: bool = True
-) -> BilinearTensor:
+def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> BilinearTensor:
     """The tensor of a bilinear MLP, in factors W_gate, W_in [d_model, d_mlp] and W_out [d_mlp, d_model].
 
     With biases it has the constant coordinate, and `d_in` is d_model + 1. With `fold_norm` its input is
@@ -39,8 +38,8 @@ def mlp_tensor(
     mlp = plain(block.mlp)
     if not is_linear(mlp.act_fn):
         raise InputError(
-            f"layer {layer} has a {type(mlp.act_fn).__name__} gate; expected a linear one: make the model bilinear "
-            "with finetune.convert, or `bilinear-lm convert MODEL -o DIR`"
+            f"layer {layer} has a {type(mlp.act_fn).__name__} gate; expected a linear one: make the model "
+            "bilinear with finetune.convert, or `bilinear-lm convert MODEL -o DIR`"
         )
     gate, into, out = (plain(part) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
     factor = norm_factor(plain(block.post_attention_layernorm)) if fold_norm else None
@@ -63,15 +62,13 @@ class AttentionWeights:
     b_O: Float[Tensor, " d_model"] | None = None
 
 
-def attention_weights(
-    model_or_bridge: nn.Module, layer: int, fold_norm: bool = True
-) -> AttentionWeights:
+def attention_weights(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> AttentionWeights:
     """The attention weights of a layer in TransformerLens' shapes.
 
     Head h reads the key and value heads h // (n_heads / n_kv_heads), as grouped-query attention does.
     """
     block = decoder_block(model_or_bridge, layer)
-    attention, config = plain(block.self_attn), _config(model_or_bridge)
+    attention, config = plain(block.self_attn), _transformer(model_or_bridge).config
     factor = norm_factor(plain(block.input_layernorm)) if fold_norm else None
     n_heads, n_kv_heads = config.num_attention_heads, config.num_key_value_heads
     reading = {}
@@ -91,7 +88,7 @@ def attention_weights(
     return AttentionWeights(**reading, W_O=W_O, b_O=_bias(out))
 
 
-def is_linear(activation: nn.Module) -> bool:
+def is_linear(activation: Any) -> bool:
     """Whether an activation returns what it is given."""
     probe = torch.tensor([-3.0, -0.5, 0.25, 2.0])
     return torch.equal(plain(activation)(probe), probe)
@@ -102,22 +99,20 @@ def embedding(model_or_bridge: nn.Module) -> Float[Tensor, "d_vocab d_model"]:
     return plain(_decoder(model_or_bridge).embed_tokens).weight.detach()
 
 
-def unembedding(
-    model_or_bridge: nn.Module, fold_norm: bool = True
-) -> Float[Tensor, "d_model d_vocab"]:
+def unembedding(model_or_bridge: nn.Module, fold_norm: bool = True) -> Float[Tensor, "d_model d_vocab"]:
     """W_U: the direction along which each token's logit is read, with the final norm's weight folded in."""
     head = plain(_transformer(model_or_bridge).lm_head)
     factor = norm_factor(plain(_decoder(model_or_bridge).norm)) if fold_norm else None
     return _folded(head.weight.detach().T, factor)
 
 
-def norm_factor(norm: nn.Module) -> Float[Tensor, " d_model"]:
-    """The factor γ by which an RMSNorm multiplies x / rms(x); by which it multiplies x where it is the identity."""
+def norm_factor(norm: Any) -> Float[Tensor, " d_model"]:
+    """The factor γ by which an RMSNorm multiplies x / rms(x), or x itself where it is the identity."""
     weight, epsilon = norm.weight.detach(), norm.variance_epsilon
     return weight / epsilon**0.5 if epsilon >= IDENTITY_EPS else weight
 
 
-def decoder_block(model_or_bridge: nn.Module, layer: int) -> nn.Module:
+def decoder_block(model_or_bridge: nn.Module, layer: int) -> Any:
     """The transformers module of one block; its parts may be wrapped by a bridge (see `plain`)."""
     blocks = _decoder(model_or_bridge).layers
     if not -len(blocks) <= layer < len(blocks):
@@ -125,12 +120,12 @@ def decoder_block(model_or_bridge: nn.Module, layer: int) -> nn.Module:
     return plain(blocks[layer])
 
 
-def plain(module: nn.Module) -> nn.Module:
+def plain(module: Any) -> Any:
     """The transformers module itself where a bridge has wrapped it."""
     return getattr(module, "_original_component", None) or module
 
 
-def _transformer(model_or_bridge: nn.Module) -> nn.Module:
+def _transformer(model_or_bridge: nn.Module) -> Any:
     model = getattr(model_or_bridge, "original_model", model_or_bridge)
     family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if family not in FAMILIES:
@@ -138,17 +133,13 @@ def _transformer(model_or_bridge: nn.Module) -> nn.Module:
     return model
 
 
-def _decoder(model_or_bridge: nn.Module) -> nn.Module:
+def _decoder(model_or_bridge: nn.Module) -> Any:
     return plain(_transformer(model_or_bridge).model)
-
-
-def _config(model_or_bridge: nn.Module):
-    return _transformer(model_or_bridge).config
 
 
 def _folded(weight: Tensor, factor: Tensor | None) -> Tensor:
     return weight if factor is None else weight * factor.unsqueeze(-1)
 
 
-def _bias(projection: nn.Module) -> Tensor | None:
+def _bias(projection: Any) -> Tensor | None:
     return None if projection.bias is None else projection.bias.detach()

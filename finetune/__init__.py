@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from finetune.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from finetune.pretrain import pretrain
+    from finetune.from_scratch import pretrain
 
 __all__ = ["PretrainConfig", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "pretrain":  # loads transformers' Trainer
-        from finetune.pretrain import pretrain
+        from finetune.from_scratch import pretrain
 
         return pretrain
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,15 @@ def make_model():
     """Builds a tiny Llama with random weights of order one, norm weights and biases among them."""
 
     def make(
-        *, gate="linear", seed=0, n_layers=2, norms=True, n_kv_heads=2, d_vocab=300, mlp_bias=False, attention_bias=False
+        *,
+        gate="linear",
+        seed=0,
+        n_layers=2,
+        norms=True,
+        n_kv_heads=2,
+        d_vocab=300,
+        mlp_bias=False,
+        attention_bias=False,
     ):
         from transformers import LlamaForCausalLM
 
@@ -42,7 +50,14 @@ def make_model():
 
         torch.manual_seed(seed)
         preset = Preset(
-            d_model=16, d_mlp=24, n_layers=n_layers, n_heads=4, n_kv_heads=n_kv_heads, n_ctx=32, d_vocab=d_vocab, norms=norms
+            d_model=16,
+            d_mlp=24,
+            n_layers=n_layers,
+            n_heads=4,
+            n_kv_heads=n_kv_heads,
+            n_ctx=32,
+            d_vocab=d_vocab,
+            norms=norms,
         )
         model = new_model(preset, gate=gate)
         if mlp_bias or attention_bias:

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("package", ["bilinear_lm", "analysis"])
 def test_heavy_libraries_load_on_first_use_only(package):
-    code = f"import sys, {package}; print(*(m for m in ('transformers', 'transformer_lens', 'datasets', 'plotly') if m in sys.modules))"
+    heavy = ("transformers", "transformer_lens", "datasets", "plotly")
+    code = f"import sys, {package}; print(*(name for name in {heavy} if name in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []
 

@@ -39,7 +39,9 @@ def test_reading_both_ends():
     assert reading.bottom_scores[0].tolist() == [-2.0, 0.0]
 
 
-@pytest.mark.parametrize("bad", [lambda: token_direction(draw(D, V), V), lambda: token_direction(draw(D, V), 0, [-1])])
+@pytest.mark.parametrize(
+    "bad", [lambda: token_direction(draw(D, V), V), lambda: token_direction(draw(D, V), 0, [-1])]
+)
 def test_a_token_that_does_not_exist(bad):
     with pytest.raises(InputError, match="does not exist; expected 0 to 19"):
         bad()

@@ -32,7 +32,7 @@ def test_bad_input(make_model, tiny_tokenizer):
     model = make_model(d_vocab=len(tiny_tokenizer))
     with pytest.raises(InputError, match="is empty"):
         text_loss(model, tiny_tokenizer, "")
-    with pytest.raises(InputError, match="window of 32 tokens .* exceed the context of 32"):
+    with pytest.raises(InputError, match=r"window of 32 tokens .* exceed the context of 32"):
         text_loss(model, tiny_tokenizer, TEXT, window=32)
 
 

@@ -79,7 +79,9 @@ def test_call_with_biases_is_the_layer_with_biases():
     for gate, into, out in itertools.product([b_gate, None], [b_in, None], [b_out, None]):
         tensor = BilinearTensor.from_layer(W_gate, W_in, W_out, gate, into, out)
         zero = torch.zeros(1, dtype=torch.float64)
-        hidden = (x @ W_gate + (zero if gate is None else gate)) * (x @ W_in + (zero if into is None else into))
+        hidden = (x @ W_gate + (zero if gate is None else gate)) * (
+            x @ W_in + (zero if into is None else into)
+        )
         assert_close(tensor(x), hidden @ W_out + (zero if out is None else out))
         assert tensor.constant == any(bias is not None for bias in (gate, into, out))
 
@@ -118,7 +120,9 @@ def test_matvec(tensor):
 
 
 # Few and many of each, so that every order of contraction is the cheapest once.
-@pytest.mark.parametrize(("n", "m", "directions"), [(2, 3, 1), (2, 3, 40), (60, 50, 1), (70, 1, 2), (1, 70, 2)])
+@pytest.mark.parametrize(
+    ("n", "m", "directions"), [(2, 3, 1), (2, 3, 40), (60, 50, 1), (70, 1, 2), (1, 70, 2)]
+)
 def test_pairwise(tensor, n, m, directions):
     batch = tensor.batch_shape
     u = draw(*batch, directions, D_OUT)
@@ -146,7 +150,10 @@ def test_change_basis(tensor):
     found = tensor.change_basis(inputs, outputs)
     assert_close(found.dense(), torch.einsum("ao,...oij,bi,cj->...abc", outputs, oracle(tensor), full, full))
     assert found.constant == tensor.constant
-    assert_close(tensor.change_basis(outputs=outputs).dense(), torch.einsum("ao,...oij->...aij", outputs, oracle(tensor)))
+    assert_close(
+        tensor.change_basis(outputs=outputs).dense(),
+        torch.einsum("ao,...oij->...aij", outputs, oracle(tensor)),
+    )
     assert_close(tensor.change_basis().dense(), oracle(tensor))
 
 
@@ -184,7 +191,9 @@ factor = st.floats(0.1, 10.0) | st.floats(-10.0, -0.1)
 def test_hidden_units_can_be_permuted_scaled_and_swapped(data, constant, seed):
     tensor = make(constant=constant, seed=seed)
     order = torch.tensor(data.draw(st.permutations(range(tensor.d_mlp))))
-    scale = torch.tensor(data.draw(st.lists(factor, min_size=tensor.d_mlp, max_size=tensor.d_mlp)), dtype=torch.float64)
+    scale = torch.tensor(
+        data.draw(st.lists(factor, min_size=tensor.d_mlp, max_size=tensor.d_mlp)), dtype=torch.float64
+    )
     swap = torch.tensor(data.draw(st.lists(st.booleans(), min_size=tensor.d_mlp, max_size=tensor.d_mlp)))
     gate, into, out = tensor.W_gate * scale, tensor.W_in / scale, tensor.W_out
     gate, into = torch.where(swap, into, gate), torch.where(swap, gate, into)
@@ -226,7 +235,7 @@ def test_errors_say_what_was_got_and_expected(call, message):
 def test_factors_that_do_not_fit(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as for a user, without shape checks
     tensor = make()
-    with pytest.raises(InputError, match=r"got W_gate \[5, 11\], W_in \[5, 10\]"):
+    with pytest.raises(InputError, match=r"W_gate \[5, 11\], W_in \[5, 10\]"):
         BilinearTensor(tensor.W_gate, tensor.W_in[:, 1:], tensor.W_out)
 
 

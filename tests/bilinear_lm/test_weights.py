@@ -31,7 +31,12 @@ def test_mlp_tensor_is_the_mlp(make_model, norms, mlp_bias):
     model = make_model(norms=norms, mlp_bias=mlp_bias and norms)
     layers = model.model.layers
     seen, _ = record(
-        model, {f"{part}{i}": module for i, b in enumerate(layers) for part, module in (("mlp", b.mlp), ("ln", b.post_attention_layernorm))}
+        model,
+        {
+            f"{part}{i}": module
+            for i, b in enumerate(layers)
+            for part, module in (("mlp", b.mlp), ("ln", b.post_attention_layernorm))
+        },
     )
     inputs = mlp_inputs(model, IDS, [0, 1])
     for layer in (0, 1):
@@ -53,10 +58,20 @@ def test_attention_weights_are_the_projections(make_model, n_kv_heads, attention
     attention = block.self_attn
     seen, _ = record(
         model,
-        {"ln": block.input_layernorm, "q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj, "o": attention.o_proj},
+        {
+            "ln": block.input_layernorm,
+            "q": attention.q_proj,
+            "k": attention.k_proj,
+            "v": attention.v_proj,
+            "o": attention.o_proj,
+        },
     )
     weights = attention_weights(model, 1, fold_norm=False)
-    for name, W, b in (("q", weights.W_Q, weights.b_Q), ("k", weights.W_K, weights.b_K), ("v", weights.W_V, weights.b_V)):
+    for name, W, b in (
+        ("q", weights.W_Q, weights.b_Q),
+        ("k", weights.W_K, weights.b_K),
+        ("v", weights.W_V, weights.b_V),
+    ):
         heads = seen[name].view(2, 9, -1, 4).transpose(1, 2)
         expected = heads if name == "q" else repeat_kv(heads, 4 // n_kv_heads)
         found = torch.einsum("bpd,hde->bhpe", seen["ln"], W)
@@ -97,11 +112,16 @@ def test_identity_norms_fold_to_nothing(make_model):
     mlp = model.model.layers[0].mlp
     tensor = mlp_tensor(model, 0)
     assert torch.allclose(tensor.W_gate, mlp.gate_proj.weight.T, rtol=1e-6)
-    assert torch.allclose(attention_weights(model, 0).W_Q.flatten(1).norm(), attention_weights(model, 0, fold_norm=False).W_Q.norm())
+    assert torch.allclose(
+        attention_weights(model, 0).W_Q.flatten(1).norm(),
+        attention_weights(model, 0, fold_norm=False).W_Q.norm(),
+    )
 
 
 def test_a_gate_with_an_activation_names_the_cure(make_model):
-    with pytest.raises(InputError, match=r"layer 0 has a SiLU.* gate; expected a linear one.*finetune.*bilinear-lm convert"):
+    with pytest.raises(
+        InputError, match=r"layer 0 has a SiLU.* gate; expected a linear one.*finetune.*bilinear-lm convert"
+    ):
         mlp_tensor(make_model(gate="silu"), 0)
 
 

@@ -12,7 +12,9 @@ from finetune.data import END_OF_TEXT, Windows, documents, tokenize, train_token
 
 def test_documents_of_a_text_file(tmp_path):
     file = tmp_path / "text.txt"
-    file.write_text(f"One.\nTwo.\n{END_OF_TEXT}\nThree.{END_OF_TEXT}Four.\n{END_OF_TEXT}\n\n{END_OF_TEXT}Five.")
+    file.write_text(
+        f"One.\nTwo.\n{END_OF_TEXT}\nThree.{END_OF_TEXT}Four.\n{END_OF_TEXT}\n\n{END_OF_TEXT}Five."
+    )
     assert list(documents(str(file))) == ["One.\nTwo.", "Three.", "Four.", "Five."]
 
 
@@ -62,7 +64,9 @@ def test_tokenize_ends_each_document_and_stops_at_the_limit(tiny_tokenizer):
     assert len(tokenize([], tiny_tokenizer)) == 0
 
 
-@given(length=st.integers(8, 100), passes=st.floats(0.1, 4), context=st.integers(3, 9), seed=st.integers(0, 99))
+@given(
+    length=st.integers(8, 100), passes=st.floats(0.1, 4), context=st.integers(3, 9), seed=st.integers(0, 99)
+)
 def test_windows_cover_the_stream(length, passes, context, seed):
     stream = np.arange(length) + 10
     windows = Windows([stream], [passes], context=context, first=1, seed=seed)

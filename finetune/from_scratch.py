@@ -115,7 +115,9 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
             texts = (text for source in config.data for text in documents(source))
             tokenizer = train_tokenizer(texts, find_preset(config.preset).d_vocab)
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-            raise InputError(f"{config.tokenizer}: a tokenizer for training needs a first and an end-of-text token")
+            raise InputError(
+                f"{config.tokenizer}: a tokenizer for training needs a first and an end-of-text token"
+            )
         with new_folder(folder) as draft:
             tokenizer.save_pretrained(draft)
     return load_tokenizer(folder)
@@ -125,10 +127,13 @@ def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context
     streams: list[np.ndarray] = []
     for source in config.data:
         name = Path(source).name
-        streams.append(tokenize(documents(source), tokenizer, limit=config.max_tokens, desc=f"tokenize {name}"))
+        streams.append(
+            tokenize(documents(source), tokenizer, limit=config.max_tokens, desc=f"tokenize {name}")
+        )
         if len(streams[-1]) < context:
             raise InputError(
-                f"{source}: {len(streams[-1])} tokens of text, too short for one window of {context}; give more text"
+                f"{source}: {len(streams[-1])} tokens of text, too short for one window of {context}; "
+                "give more text"
             )
     return Windows(
         streams, config.passes_by_source, context=context, first=tokenizer.bos_token_id, seed=config.seed

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import finetune.pretrain
+import finetune.from_scratch
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
 from bilinear_lm.presets import PRESETS, Preset
 from finetune import PretrainConfig, pretrain
@@ -27,7 +27,8 @@ def config(tmp_path):
     generator = random.Random(0)
     names, verbs = ["A cat", "A dog", "The old man"], ["ran home", "saw a ball", "was happy"]
     stories = [
-        " ".join(f"{generator.choice(names)} {generator.choice(verbs)}." for _ in range(6)) for _ in range(120)
+        " ".join(f"{generator.choice(names)} {generator.choice(verbs)}." for _ in range(6))
+        for _ in range(120)
     ]
     (tmp_path / "train.txt").write_text("\n<|endoftext|>\n".join(stories[:100]))
     (tmp_path / "held-out.txt").write_text("\n".join(stories[100:]))
@@ -74,14 +75,14 @@ def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypa
     whole = dataclasses.replace(config, output=tmp_path / "whole")
     pretrain(whole)
 
-    class Interrupted(finetune.pretrain.Trainer):
+    class Interrupted(finetune.from_scratch.Trainer):
         def training_step(self, *args, **kwargs):
             if self.state.global_step == 25:
                 raise KeyboardInterrupt
             return super().training_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.pretrain, "Trainer", Interrupted)
+        patch.setattr(finetune.from_scratch, "Trainer", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
     assert not config.output.exists()
