@@ -77,7 +77,8 @@ def _eigenvector(data: ReportData, part: EigenvectorReading, rank: int) -> str:
     constant = ""
     if part.constant is not None:
         constant = (
-            f'<p class="note">The constant input, which carries the biases, is {part.constant:.0%} of it.</p>'
+            '<p class="note">The constant input, which carries the biases, makes up '
+            f"{part.constant:.0%} of its squared length.</p>"
         )
     return (
         f'<section class="card {sign}"><h4>Eigenvector {rank}<span class="value {sign} key">λ = '

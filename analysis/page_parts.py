@@ -1,7 +1,4 @@
-"""Pieces of HTML from which the page is put together.
-
-Each takes plain text and escapes it; only arguments named `html` are taken as they are.
-"""
+"""Pieces of HTML from which the page is put together; each takes plain text and escapes it."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Vocabulary:
         for sign, character in zip(_SIGNS.values(), _SIGNS, strict=True):
             text = text.replace(sign, character)
         for candidate in (text, f" {text}"):
-            if candidate in self.texts:
+            if text and candidate in self.texts:
                 return self.texts.index(candidate)
         pieces = [self.label(token) for token in self.tokenizer.encode(text, add_special_tokens=False)]
         raise InputError(

@@ -13,7 +13,7 @@ import tyro
 
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.files import read_text, require_writable, write_text
 from finetune.config import PretrainConfig
 
 Checkpoint = Annotated[str, tyro.conf.Positional]
@@ -46,10 +46,27 @@ def report(
         directions: How many of the strongest output directions to show for each layer.
         eigenvectors: How many eigenvectors to show for each direction.
         text: Short text to show where eigenvectors fire; a small story by default.
-        validation: Text file to measure the loss on; the story shown by default.
+        validation: Text file to measure the loss on; the text above by default.
         device: Where to compute.
         seed: Seeds the sampled text.
     """
+    from analysis.report import ReportOptions
+    from analysis.report import report as render
+    from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+
+    require_writable(output)
+    options = ReportOptions(
+        tokens=tokens,
+        layers=layers,
+        n_directions=directions,
+        n_eigenvectors=eigenvectors,
+        evaluation_text=None if validation is None else read_text(validation),
+        seed=seed,
+        **({} if text is None else {"text": text}),
+    )
+    model = load_pretrained(checkpoint, device=find_device(device))
+    write_text(output, render(model, load_tokenizer(checkpoint), Path(checkpoint).name, options))
+    print(output)
 
 
 def info(checkpoint: Checkpoint, /, as_json: Annotated[bool, tyro.conf.arg(name="json")] = False) -> None:

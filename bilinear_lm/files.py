@@ -20,15 +20,23 @@ from bilinear_lm.errors import InputError
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a JSON file there")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON ({error}); the file is damaged, fetch it again") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
     return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected one there")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); expected a file of text") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

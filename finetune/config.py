@@ -63,6 +63,8 @@ class PretrainConfig:
             raise InputError(
                 f"{len(self.passes)} numbers of passes for {len(self.data)} sources; give one, or one each"
             )
+        if self.validation is not None and not self.validation.is_file():
+            raise InputError(f"{self.validation}: no such file; expected the held-out text there")
         if any(count <= 0 for count in self.passes):
             raise InputError(f"passes {self.passes}; expected positive numbers")
 

@@ -15,7 +15,7 @@ from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import TextLoss, text_loss
-from bilinear_lm.files import new_folder, read_json, require_new, write_json
+from bilinear_lm.files import new_folder, read_json, read_text, require_new, write_json
 from bilinear_lm.presets import find_preset, new_model
 from finetune.config import PretrainConfig
 from finetune.data import Windows, documents, tokenize, train_tokenizer
@@ -142,5 +142,4 @@ def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context
 
 def _evaluate(folder: Path, validation: Path) -> TextLoss:
     """The loss of the model as it lies on disk."""
-    text = validation.read_text(encoding="utf-8")
-    return text_loss(load_pretrained(folder), load_tokenizer(folder), text, progress=True)
+    return text_loss(load_pretrained(folder), load_tokenizer(folder), read_text(validation), progress=True)

@@ -1,0 +1,48 @@
+"""Time and peak memory of a function, each in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    """Of the fastest repetition."""
+    peak_bytes: int
+    """Memory above what the process held before the first repetition."""
+
+
+def measure(function: Callable[..., Any], *settings: Any, device: str, repeats: int = 3) -> Measured:
+    """Runs `function(*settings, device)`, which prepares its inputs and returns the call to measure."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure, (function, settings, device, repeats))
+
+
+def _measure(function: Callable[..., Any], settings: tuple, device: str, repeats: int) -> Measured:
+    call = function(*settings, device)
+    on_gpu = device != "cpu"
+    before = torch.cuda.memory_allocated() if on_gpu else _resident()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        if on_gpu:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = torch.cuda.max_memory_allocated() if on_gpu else _resident()
+    return Measured(min(seconds), peak - before)
+
+
+def _resident() -> int:
+    """The most memory this process has held, in bytes (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
