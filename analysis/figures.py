@@ -37,7 +37,7 @@ def spectrum_figure(values: Float[Tensor, " k"], marked: int = 0) -> go.Figure:
             line={"color": color, "width": 1.5},
             marker={"size": 4},
             fill="tozeroy",
-            hovertemplate="%{y}<extra>" + name + " %{x}</extra>",
+            hovertemplate="%{y}<extra></extra>",
         )
     if marked:
         figure.add_trace(_marks(values, marked))
@@ -47,6 +47,7 @@ def spectrum_figure(values: Float[Tensor, " k"], marked: int = 0) -> go.Figure:
         type="log", tickvals=ticks, range=[-0.03 * last, 1.02 * last], title="rank among its sign"
     )
     figure.update_yaxes(title="eigenvalue λ", zeroline=True)
+    figure.update_layout(hovermode="x")
     return _calm(figure, height=250)
 
 

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Callable
 
 import torch
-from measure import measure
+from measure import Measured, measure
 
 from bilinear_lm import BilinearTensor
 
@@ -86,15 +86,16 @@ def main() -> None:
             ours, theirs = (measure(way, *size, device=device) for way in (factored, dense))
             faster = theirs.seconds / ours.seconds
             leaner = theirs.peak_bytes / max(ours.peak_bytes, 2**20)
-            cells = f"{theirs.seconds:.4f} | {theirs.peak_bytes / 2**20:.0f} | {faster:.1f}× | {leaner:.1f}×"
-            print(
-                f"| {method} | {size[0]}, {size[1]} | {ours.seconds:.4f} | {ours.peak_bytes / 2**20:.0f} | {cells} |"
-            )
-        ours = measure(factored, *TINYLLAMA, device=device)
-        print(
-            f"| {method} | 2048, 5632 | {ours.seconds:.4f} | {ours.peak_bytes / 2**20:.0f} | | | | |",
-            flush=True,
-        )
+            row(method, size, ours, f"{theirs.seconds:.4f} | {mib(theirs)} | {faster:.1f}× | {leaner:.1f}×")
+        row(method, TINYLLAMA, measure(factored, *TINYLLAMA, device=device), "| | |")
+
+
+def row(method: str, size: tuple[int, int], ours: Measured, beside: str) -> None:
+    print(f"| {method} | {size[0]}, {size[1]} | {ours.seconds:.4f} | {mib(ours)} | {beside} |", flush=True)
+
+
+def mib(measured: Measured) -> str:
+    return f"{measured.peak_bytes / 2**20:.0f}"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ def report(
     """
     from analysis.report import ReportOptions
     from analysis.report import report as render
+    from analysis.report_options import STORY
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
     require_writable(output)
@@ -62,7 +63,7 @@ def report(
         n_eigenvectors=eigenvectors,
         evaluation_text=None if validation is None else read_text(validation),
         seed=seed,
-        **({} if text is None else {"text": text}),
+        text=STORY if text is None else text,
     )
     model = load_pretrained(checkpoint, device=find_device(device))
     write_text(output, render(model, load_tokenizer(checkpoint), Path(checkpoint).name, options))

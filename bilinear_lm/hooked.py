@@ -22,6 +22,7 @@ from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3Arc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.checkpoints import has_tokenizer, load_pretrained, load_tokenizer
+from bilinear_lm.checkpoints.locate import local_path
 from bilinear_lm.errors import InputError
 
 HOOKABLE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
@@ -153,13 +154,13 @@ def load_hooked(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> TransformerBridge:
-    """Load a checkpoint as `load_pretrained` does, with the tokenizer that comes with it, and hook it.
+    """Load a checkpoint as `load_pretrained` does, with its tokenizer, and hook it.
 
-    A checkpoint that comes without one is hooked without one. Where it names one on the hub, as the published
-    checkpoints do, `hook(load_pretrained(repo), load_tokenizer(repo))` has it too.
+    A local checkpoint without a tokenizer is hooked without one, also where it names one on the hub, which
+    need not be reachable: `hook(load_pretrained(folder), load_tokenizer(folder))` fetches that.
     """
     model = load_pretrained(path_or_repo, revision=revision, device=device, dtype=dtype)
-    if not has_tokenizer(path_or_repo, revision=revision):
+    if local_path(path_or_repo) is not None and not has_tokenizer(path_or_repo):
         return hook(model)
     return hook(model, load_tokenizer(path_or_repo, revision=revision))
 

@@ -1,4 +1,4 @@
-"""What makes the model say " swim" rather than " run", " climb" or " eat": one output direction, read in tokens.
+"""What makes a model say " swim" rather than " run", " climb" or " eat": one output direction, in tokens.
 
     python examples/swim.py [CHECKPOINT]
 
@@ -32,7 +32,8 @@ def main(checkpoint: str = "stories") -> None:
     for i, value in enumerate(found.values.tolist()):
         print(f"eigenvalue {value:+.3f}")
         for name, reading in readings.items():
-            top, bottom = (" ".join(tokenizer.batch_decode(ids[i][:, None])) for ids in (reading.top, reading.bottom))
+            ends = (reading.top[i], reading.bottom[i])
+            top, bottom = (" ".join(tokenizer.batch_decode(ids[:, None])) for ids in ends)
             print(f"  {name:<7} {top}   |   {bottom}")
 
 

@@ -34,10 +34,7 @@ def locate(
     at `revision`, or taken from the local cache.
     """
     name = os.fspath(path_or_repo)
-    path = Path(name).expanduser()
-    if not path.exists() and name in shipped_models():
-        path = SHIPPED / name
-    if name and path.exists():
+    if (path := local_path(name)) is not None:
         if revision is not None:
             raise InputError(f"{name}: a local path has no revision {revision}; leave the revision out")
         return path
@@ -48,6 +45,15 @@ def locate(
             f"a shipped model{shipped}, or a hub repository as owner/name"
         )
     return _download(name, revision, files)
+
+
+def local_path(path_or_repo: str | os.PathLike[str]) -> Path | None:
+    """The file or folder here that a path or a shipped model's name stands for, if there is one."""
+    name = os.fspath(path_or_repo)
+    path = Path(name).expanduser()
+    if not path.exists() and name in shipped_models():
+        path = SHIPPED / name
+    return path if name and path.exists() else None
 
 
 def _may_be_on_the_hub(name: str) -> bool:

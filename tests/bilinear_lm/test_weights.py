@@ -137,3 +137,27 @@ def test_a_family_with_other_blocks():
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
     with pytest.raises(InputError, match="weights of a gpt2 model; expected one of llama, mistral"):
         mlp_tensor(model, 0)
+
+
+@pytest.mark.parametrize("norms", [True, False])
+@pytest.mark.parametrize("compatibility_mode", [False, True])
+def test_a_bridge_gives_the_same_weights_as_its_model(make_model, norms, compatibility_mode):
+    from bilinear_lm import hook
+
+    model = make_model(norms=norms)
+    tensors = [mlp_tensor(model, layer) for layer in (0, 1)]
+    heads, inputs, W_E = attention_weights(model, 1), mlp_inputs(model, IDS, [0, 1]), embedding(model)
+    expected = [(tensor.W_gate, tensor.W_in, tensor.W_out) for tensor in tensors]
+    bridge = hook(copy.deepcopy(model))
+    if compatibility_mode:
+        bridge.enable_compatibility_mode()
+    for layer, factors in enumerate(expected):
+        found = mlp_tensor(bridge, layer)
+        for ours, theirs in zip((found.W_gate, found.W_in, found.W_out), factors, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    for name in ("W_Q", "W_K", "W_V", "W_O"):
+        assert torch.allclose(
+            getattr(attention_weights(bridge, 1), name), getattr(heads, name), rtol=1e-5, atol=1e-6
+        )
+    assert torch.equal(embedding(bridge), W_E)
+    assert torch.allclose(mlp_inputs(bridge.original_model, IDS, [0, 1]), inputs, atol=1e-5)
