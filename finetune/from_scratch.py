@@ -36,6 +36,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     windows = _windows(config, tokenizer, preset.n_ctx)
     set_seed(config.seed)
     model = new_model(preset, gate=config.gate, d_vocab=len(tokenizer))
+    for settings in (model.config, model.generation_config):
+        settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
     trainer = Trainer(
         model=model,
         train_dataset=windows,
@@ -69,6 +71,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             if "loss" in entry
         ],
     }
+    model.config.use_cache = True  # switched off by the Trainer
     with new_folder(config.output) as folder:
         save_folder(model, tokenizer, folder, store=config.store)
         if config.validation is not None:

@@ -1,0 +1,1 @@
+"""The commands, one typed function each; what a command needs is imported when it runs."""
