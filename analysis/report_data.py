@@ -47,7 +47,7 @@ class LayerReading:
 
     layer: int
     listed: tuple[int, ...]
-    """The tokens of largest strength, whether they are read or not."""
+    """The tokens of largest strength among those that are text, whether they are read or not."""
     strengths: Float[Tensor, " n"]
     """Their strengths."""
     directions: tuple[DirectionReading, ...]
@@ -114,7 +114,8 @@ def _read_layers(
 ) -> tuple[LayerReading, ...]:
     precision = torch.promote_types(model.dtype, torch.float32)
     W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
-    U = (W_U - W_U.mean(dim=1, keepdim=True)).T[: vocabulary.n_known]
+    whole = vocabulary.whole
+    U = (W_U - W_U.mean(dim=1, keepdim=True)).T[whole]
     readings = []
     for layer, x in zip(tqdm(layers, desc="layers", disable=not progress), inputs, strict=True):
         attention = attention_weights(model, layer)
@@ -129,23 +130,24 @@ def _read_layers(
             n_tokens=options.n_tokens,
             n_heads=options.n_heads,
         )
-        readings.append(_read_layer(reader, layer, U, asked, options.n_directions))
+        readings.append(_read_layer(reader, layer, whole, U, asked, options.n_directions))
     return tuple(readings)
 
 
 def _read_layer(
     reader: LayerReader,
     layer: int,
-    U: Float[Tensor, "n_known d_model"],
+    tokens: list[int],
+    U: Float[Tensor, "n_tokens d_model"],
     asked: tuple[OutputDirection, ...],
     n_directions: int,
 ) -> LayerReading:
     found, strengths = strongest(reader.tensor, U, n_directions)
     listed = strengths.topk(min(LISTED, len(strengths)))
-    directions = dict.fromkeys([*asked, *(OutputDirection(token) for token in found)])
+    directions = dict.fromkeys([*asked, *(OutputDirection(tokens[row]) for row in found)])
     return LayerReading(
         layer=layer,
-        listed=tuple(listed.indices.tolist()),
+        listed=tuple(tokens[row] for row in listed.indices.tolist()),
         strengths=listed.values,
         directions=tuple(reader.read(direction) for direction in directions),
     )

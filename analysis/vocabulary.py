@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SIGNS = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 _SENTENCEPIECE_SPACE = "▁"
+_NO_TEXT = re.compile(r"⟨(0x[0-9A-F]{2}|U\+[0-9A-F]{4,6}|\d+)⟩")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,14 @@ class Vocabulary:
         return cls(tuple(texts), tokenizer)
 
     @property
-    def n_known(self) -> int:
-        """How many tokens the tokenizer has a name for; rows from there on only pad the embedding."""
-        return min(len(self.texts), len(self.tokenizer))
+    def whole(self) -> list[int]:
+        """The tokens that are text: no parts of characters, controls, special tokens, or rows without token."""
+        special = set(self.tokenizer.all_special_ids)
+        return [
+            token
+            for token in range(len(self.texts))
+            if token not in special and not _NO_TEXT.search(self.label(token))
+        ]
 
     def label(self, token: int) -> str:
         """The token on one line, with blanks and control characters as signs: `␣the`, `⏎`."""

@@ -55,8 +55,18 @@ def test_added_tokens_are_read_as_they_stand(byte_level):
 
 
 def test_rows_without_a_token_have_their_number(byte_level, vocabulary):
-    assert vocabulary.n_known == len(byte_level)
     assert vocabulary.label(len(byte_level)) == f"⟨{len(byte_level)}⟩"
+
+
+def test_whole_tokens_are_text(byte_level, vocabulary):
+    special = {byte_level.bos_token_id, byte_level.eos_token_id}
+    for token in vocabulary.whole:
+        assert token not in special
+        assert byte_level.decode([token]).isprintable() or vocabulary.texts[token].isspace()
+    dropped = set(range(len(vocabulary.texts))) - set(vocabulary.whole)
+    assert special < dropped
+    assert len(byte_level) in dropped
+    assert vocabulary.find("a") not in dropped
 
 
 def test_sentencepiece_names(sentencepiece):
