@@ -47,7 +47,7 @@ class LayerReading:
 
     layer: int
     listed: tuple[int, ...]
-    """The tokens of largest strength among those that are text, whether they are read or not."""
+    """The words and parts of words of largest strength, whether they are read or not."""
     strengths: Float[Tensor, " n"]
     """Their strengths."""
     directions: tuple[DirectionReading, ...]
@@ -114,8 +114,8 @@ def _read_layers(
 ) -> tuple[LayerReading, ...]:
     precision = torch.promote_types(model.dtype, torch.float32)
     W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
-    whole = vocabulary.whole
-    U = (W_U - W_U.mean(dim=1, keepdim=True)).T[whole]
+    words = vocabulary.words
+    U = (W_U - W_U.mean(dim=1, keepdim=True)).T[words]
     readings = []
     for layer, x in zip(tqdm(layers, desc="layers", disable=not progress), inputs, strict=True):
         attention = attention_weights(model, layer)
@@ -130,24 +130,24 @@ def _read_layers(
             n_tokens=options.n_tokens,
             n_heads=options.n_heads,
         )
-        readings.append(_read_layer(reader, layer, whole, U, asked, options.n_directions))
+        readings.append(_read_layer(reader, layer, words, U, asked, options.n_directions))
     return tuple(readings)
 
 
 def _read_layer(
     reader: LayerReader,
     layer: int,
-    tokens: list[int],
-    U: Float[Tensor, "n_tokens d_model"],
+    words: list[int],
+    U: Float[Tensor, "n_words d_model"],
     asked: tuple[OutputDirection, ...],
     n_directions: int,
 ) -> LayerReading:
     found, strengths = strongest(reader.tensor, U, n_directions)
     listed = strengths.topk(min(LISTED, len(strengths)))
-    directions = dict.fromkeys([*asked, *(OutputDirection(tokens[row]) for row in found)])
+    directions = dict.fromkeys([*asked, *(OutputDirection(words[row]) for row in found)])
     return LayerReading(
         layer=layer,
-        listed=tuple(tokens[row] for row in listed.indices.tolist()),
+        listed=tuple(words[row] for row in listed.indices.tolist()),
         strengths=listed.values,
         directions=tuple(reader.read(direction) for direction in directions),
     )

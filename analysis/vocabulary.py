@@ -43,13 +43,20 @@ class Vocabulary:
         return cls(tuple(texts), tokenizer)
 
     @property
-    def whole(self) -> list[int]:
-        """The tokens that are text: no parts of characters, controls, special tokens, or rows without token."""
+    def words(self) -> list[int]:
+        """The tokens of two characters or more with a letter among them: words and parts of words.
+
+        A tokenizer has them because they occur. Single characters and bytes it has in any case, and those
+        that never occur share one direction, against all tokens that do.
+        """
         special = set(self.tokenizer.all_special_ids)
         return [
             token
-            for token in range(len(self.texts))
-            if token not in special and not _NO_TEXT.search(self.label(token))
+            for token, text in enumerate(self.texts)
+            if token not in special
+            and len(text) > 1
+            and any(map(str.isalpha, text))
+            and not _NO_TEXT.search(visible(text))
         ]
 
     def label(self, token: int) -> str:

@@ -112,8 +112,8 @@ def figures(page):
 
 def test_directions_are_those_asked_for_then_the_strongest(data, model, tokenizer):
     W_U = unembedding(model)
-    whole = data.vocabulary.whole
-    U = (W_U - W_U.mean(1, keepdim=True)).T[whole]
+    words = data.vocabulary.words
+    U = (W_U - W_U.mean(1, keepdim=True)).T[words]
     assert [at.layer for at in data.layers] == [0, 1]
     for at in data.layers:
         strengths = strength(mlp_tensor(model, at.layer), U)
@@ -121,7 +121,7 @@ def test_directions_are_those_asked_for_then_the_strongest(data, model, tokenize
         labels = [data.vocabulary.texts[reading.direction.token] for reading in at.directions]
         assert labels[: len(HOSTILE) + 1] == [*HOSTILE, "a"]
         strongest = at.directions[len(HOSTILE) + 1]
-        assert strongest.direction.token == at.listed[0] == whole[int(strengths.argmax())]
+        assert strongest.direction.token == at.listed[0] == words[int(strengths.argmax())]
         assert strongest.strength == pytest.approx(float(strengths.max()), rel=1e-4)
 
 

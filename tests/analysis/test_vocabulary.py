@@ -58,15 +58,18 @@ def test_rows_without_a_token_have_their_number(byte_level, vocabulary):
     assert vocabulary.label(len(byte_level)) == f"⟨{len(byte_level)}⟩"
 
 
-def test_whole_tokens_are_text(byte_level, vocabulary):
-    special = {byte_level.bos_token_id, byte_level.eos_token_id}
-    for token in vocabulary.whole:
-        assert token not in special
-        assert byte_level.decode([token]).isprintable() or vocabulary.texts[token].isspace()
-    dropped = set(range(len(vocabulary.texts))) - set(vocabulary.whole)
-    assert special < dropped
-    assert len(byte_level) in dropped
-    assert vocabulary.find("a") not in dropped
+def test_words_are_tokens_that_were_met_in_text(byte_level, vocabulary):
+    words = {vocabulary.texts[token] for token in vocabulary.words}
+    assert {"the", " the", " cat"} & words
+    assert all(len(word) > 1 and any(map(str.isalpha, word)) for word in words)
+    assert not words & {
+        "a",
+        "%",
+        byte_level.bos_token,
+        byte_level.eos_token,
+        "⟨0xE2⟩",
+        f"⟨{len(byte_level)}⟩",
+    }
 
 
 def test_sentencepiece_names(sentencepiece):
