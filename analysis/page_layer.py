@@ -21,7 +21,7 @@ def layer_section(data: ReportData, at: LayerReading) -> str:
     """A layer: its strongest tokens, then each direction."""
     strengths = plot(
         strength_figure([data.vocabulary.label(token) for token in at.listed], at.strengths),
-        f"The words whose logits layer {at.layer} acts on most strongly, each against the mean of all tokens.",
+        f"The words whose logits layer {at.layer} acts on most strongly, each against the mean of all.",
     )
     articles = "".join(_direction(data, at, index) for index in range(len(at.directions)))
     return f'<section id="layer-{at.layer}"><h2>Layer {at.layer}</h2>{strengths}{articles}</section>'
