@@ -21,15 +21,6 @@ STORIES = Path(__file__).parents[2].parent / "shared" / "data" / "stories260K"
 N_VOCAB, D_MODEL, D_MLP, N_LAYERS, N_HEADS = 50, 32, 48, 2, 4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On matrices this small, threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def tiny(family="Llama", *, hidden_act="linear", attn_implementation="eager", norm=None, **config):
     """A random model in which no weight, norm or bias is trivial; `norm` is one value for all norms."""
     model_class = getattr(transformers, f"{family}ForCausalLM")

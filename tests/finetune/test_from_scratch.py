@@ -60,7 +60,10 @@ def test_a_run_learns_and_leaves_a_plain_checkpoint(config, gate, tmp_path):
     assert model.config.use_cache
     tokenizer = load_tokenizer(folder)
     for settings in (model.config, model.generation_config):
-        assert (settings.bos_token_id, settings.eos_token_id) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        assert (settings.bos_token_id, settings.eos_token_id) == (
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+        )
     loss = text_loss(model, tokenizer, (tmp_path / "held-out.txt").read_text())
     assert loss.nats_per_token == pytest.approx(saved["validation"]["nats_per_token"], rel=1e-5)
 
