@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint bench clean
 
 demo: $(READY)
-	$(BIN)/bilinear-lm report -o report.html
+	$(BIN)/bilinear-lm report -o report.html --tokens "sad" "swim - run, climb, eat, fly, walk"
 	@echo "Open report.html in a browser."
 
 test: $(READY)

@@ -36,7 +36,7 @@ def matrix_dense(d: int, h: int, device: str) -> Callable[[], object]:
     tensor, u = layer(d, h, device)
 
     def one_line() -> torch.Tensor:
-        matrix = torch.einsum("o,ho,ih,jh->ij", u, tensor.W_out, tensor.W_gate, tensor.W_in)
+        matrix = torch.einsum("ih,jh,ho,o->ij", tensor.W_gate, tensor.W_in, tensor.W_out, u)
         return (matrix + matrix.T) / 2
 
     return one_line
