@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.hub import download
 
 SHIPPED = Path(__file__).parent.parent / "models"
 TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
@@ -44,7 +45,7 @@ def locate(
             f"{name}: no such file or folder; expected a checkpoint's path, "
             f"a shipped model{shipped}, or a hub repository as owner/name"
         )
-    return _download(name, revision, files)
+    return download(name, revision, files, without=UNREAD_FILES)
 
 
 def local_path(path_or_repo: str | os.PathLike[str]) -> Path | None:
@@ -59,22 +60,3 @@ def local_path(path_or_repo: str | os.PathLike[str]) -> Path | None:
 def _may_be_on_the_hub(name: str) -> bool:
     looks_like_a_file = name.endswith((".bin", ".safetensors", ".json", ".pt", ".pth", ".ckpt"))
     return HUB_NAME.fullmatch(name) is not None and not looks_like_a_file
-
-
-def _download(repo: str, revision: str | None, files: tuple[str, ...]) -> Path:
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        folder = snapshot_download(
-            repo, revision=revision, allow_patterns=list(files), ignore_patterns=list(UNREAD_FILES)
-        )
-    except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError) as error:
-        at = f" at revision {revision}" if revision else ""
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{repo}: no such local path, and the hub repository{at} cannot be fetched ({reason}); "
-            "check the name and the network, or give a local folder"
-        ) from error
-    return Path(folder)
