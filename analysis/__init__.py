@@ -1,19 +1,93 @@
 """Pure functions of weights: what bilinear layers compute, and how it is put together."""
 
+from analysis.ablation import AblationControl, AblationEffect, ablated, ablation_control, random_interactions
+from analysis.assignment import best_assignment
+from analysis.contexts import Context, Contexts, top_contexts
+from analysis.correlation import PairMoments
+from analysis.cp import CPDecomposition, as_squares, cp_decompose
 from analysis.eigen import Eigendecomposition, effective_rank, eigendecompose, fix_signs
+from analysis.eigen_files import load_decomposition, save_decomposition
+from analysis.eigen_run import eigendecompose_to_folder
+from analysis.explain import Explained, explained_by_eigenvectors, explained_on_text
+from analysis.features import FeatureLayer, feature_layer
 from analysis.gram import output_gram, strength
+from analysis.interaction_table import InteractionStatistics, interaction_statistics
+from analysis.interactions import Interaction, Interactions, strongest_interactions, strongest_of_each
+from analysis.products import cross_gram, unfolding_gram
+from analysis.replace import ReplacementCost, cost_of_replacing, replaced_mlp
+from analysis.similarity import (
+    GaussianSimilarity,
+    Matching,
+    direction_similarity,
+    gaussian_similarity,
+    match_vectors,
+    pairwise_cosine,
+)
+from analysis.submatrix import Submatrix, strongest_submatrix
 from analysis.tokens import TokenReading, direct_scores, read_tokens, token_direction, virtual_scores
+from analysis.truncation import TruncationCosts, truncate_eigenvectors, truncation_costs
+from analysis.unfolding import HOSVD, hosvd, singular_eigenvectors, truncate
+from analysis.windows import token_windows, window_losses
 
 __all__ = [
+    "HOSVD",
+    "AblationControl",
+    "AblationEffect",
+    "CPDecomposition",
+    "Context",
+    "Contexts",
     "Eigendecomposition",
+    "Explained",
+    "FeatureLayer",
+    "GaussianSimilarity",
+    "Interaction",
+    "InteractionStatistics",
+    "Interactions",
+    "Matching",
+    "PairMoments",
+    "ReplacementCost",
+    "Submatrix",
     "TokenReading",
+    "TruncationCosts",
+    "ablated",
+    "ablation_control",
+    "as_squares",
+    "best_assignment",
+    "cost_of_replacing",
+    "cp_decompose",
+    "cross_gram",
     "direct_scores",
+    "direction_similarity",
     "effective_rank",
     "eigendecompose",
+    "eigendecompose_to_folder",
+    "explained_by_eigenvectors",
+    "explained_on_text",
+    "feature_layer",
     "fix_signs",
+    "gaussian_similarity",
+    "hosvd",
+    "interaction_statistics",
+    "load_decomposition",
+    "match_vectors",
     "output_gram",
+    "pairwise_cosine",
+    "random_interactions",
     "read_tokens",
+    "replaced_mlp",
+    "save_decomposition",
+    "singular_eigenvectors",
     "strength",
+    "strongest_interactions",
+    "strongest_of_each",
+    "strongest_submatrix",
     "token_direction",
+    "token_windows",
+    "top_contexts",
+    "truncate",
+    "truncate_eigenvectors",
+    "truncation_costs",
+    "unfolding_gram",
     "virtual_scores",
+    "window_losses",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         load_tokenizer,
         shipped_models,
     )
+    from bilinear_lm.dictionaries import load_dictionary, save_dictionary
     from bilinear_lm.evaluate import TextLoss, text_loss
     from bilinear_lm.generate import sample
     from bilinear_lm.hooked import hook, load_hooked, unhook
@@ -33,6 +35,8 @@ _ON_FIRST_USE = {
     "load_pretrained": "bilinear_lm.checkpoints",
     "load_tokenizer": "bilinear_lm.checkpoints",
     "shipped_models": "bilinear_lm.checkpoints",
+    "load_dictionary": "bilinear_lm.dictionaries",
+    "save_dictionary": "bilinear_lm.dictionaries",
     "TextLoss": "bilinear_lm.evaluate",
     "text_loss": "bilinear_lm.evaluate",
     "sample": "bilinear_lm.generate",
@@ -44,18 +48,22 @@ _ON_FIRST_USE = {
 __all__ = [
     "AttentionWeights",
     "BilinearTensor",
+    "Dictionary",
     "InputError",
+    "Site",
     "TextLoss",
     "attention_weights",
     "checkpoint_info",
     "embedding",
     "export",
     "hook",
+    "load_dictionary",
     "load_hooked",
     "load_pretrained",
     "load_tokenizer",
     "mlp_tensor",
     "sample",
+    "save_dictionary",
     "shipped_models",
     "text_loss",
     "unembedding",

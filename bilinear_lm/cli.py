@@ -9,9 +9,13 @@ from typing import Any
 import tyro
 
 from bilinear_lm.commands.checkpoints import export, generate, info
+from bilinear_lm.commands.eigen import eigen
+from bilinear_lm.commands.hosvd import hosvd
+from bilinear_lm.commands.interactions import interactions
 from bilinear_lm.commands.report import report
 from bilinear_lm.errors import InputError
 from finetune.config import PretrainConfig
+from finetune.dictionary_config import DictionaryConfig
 
 
 def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
@@ -25,8 +29,23 @@ def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
     print(config.output)
 
 
+def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
+    """Train dictionaries (sparse autoencoders) of a model's activations."""
+    from finetune.dictionaries import train_dictionaries
+
+    print(f"{'site':<14}{'variance explained':>20}{'loss recovered':>16}{'dead':>7}")
+    for site, record in train_dictionaries(config).items():
+        found = record["fidelity"]
+        print(
+            f"{site!s:<14}{found['variance_explained']:>20.3f}{found['loss_recovered']:>16.3f}"
+            f"{found['dead_features']:>7}"
+        )
+    print(config.output)
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
-    command.__name__: command for command in (report, info, export, generate, train)
+    command.__name__: command
+    for command in (report, info, export, generate, eigen, hosvd, interactions, train, dictionaries)
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from bilinear_lm.errors import InputError
@@ -123,18 +124,29 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     with _clear_refusal(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
             Path(draft).chmod(0o666 & ~_umask())
             Path(draft).replace(path)
         finally:
             Path(draft).unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of UTF-8 text whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes one safetensors file, from wherever the tensors are, whole or not at all."""
+    on_cpu = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
+    write_bytes(path, save(on_cpu, {"format": "pt"}))
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

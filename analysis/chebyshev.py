@@ -1,0 +1,225 @@
+"""The eigenvalues of largest magnitude of many symmetric matrices at once, by products alone.
+
+Chebyshev-filtered subspace iteration: a block of rows X is multiplied by T_m(Q / c), the Chebyshev
+polynomial of even degree m. On [−c, c] it stays within ±1, outside it grows as cosh(m acosh(|λ| / c)) on both
+sides alike; so with c just below the wanted eigenvalues one filter brings out both ends of an indefinite
+spectrum. Then X is orthonormalised and turned to its Ritz vectors, the eigenvectors of X Q Xᵀ, and what has
+settled is projected out of the next filter. (Zhou, Saad, Tiago and Chelikowsky, "Self-consistent-field
+calculations using Chebyshev-filtered subspace iteration", J. Comput. Phys. 219, 2006; there for one end.)
+
+Everything is a product of a batch of matrices with a batch of blocks, or an operation on matrices as small
+as the block is wide. That is why it is used and not Krylov spaces, which need fewer products: their small
+eigenproblems are several blocks wide, and beyond 32 rows torch solves those one by one on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bilinear_lm.errors import InputError
+from bilinear_lm.tensor import BilinearTensor
+
+CYCLES = 20
+"""Filters after which a matrix is given up. Random matrices, which have no gaps, need 4 to 8."""
+
+DEGREE = 16
+"""The largest degree of one filter."""
+
+GROWTH_POWER = -0.6
+"""A filter may pull its rows apart by ε^-0.6: more, and rounding of the large hides the small."""
+
+
+@runtime_checkable
+class Operators(Protocol):
+    """n symmetric matrices that can be multiplied with."""
+
+    def __call__(self, v: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
+        """Each matrix times the rows of its block."""
+
+    def __getitem__(self, kept: Bool[Tensor, " n"]) -> Operators:
+        """The matrices where `kept` is true."""
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Interaction matrices that have been computed: d² multiplications a row."""
+
+    matrices: Float[Tensor, "n d d"]
+
+    def __call__(self, v: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
+        """v Q of each."""
+        return v @ self.matrices
+
+    def __getitem__(self, kept: Bool[Tensor, " n"]) -> Matrices:
+        """Some of them."""
+        return Matrices(self.matrices[kept])
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Interaction matrices left in the factors of their layer: 4 d d_mlp multiplications a row."""
+
+    tensor: BilinearTensor
+    u: Float[Tensor, "n d_out"]
+
+    def __call__(self, v: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
+        """v Q_u of each."""
+        return self.tensor.matvec(self.u.unsqueeze(1), v)
+
+    def __getitem__(self, kept: Bool[Tensor, " n"]) -> Factors:
+        """Some of them."""
+        return Factors(self.tensor, self.u[kept])
+
+
+@dataclass(frozen=True)
+class Largest:
+    """Eigenpairs of n matrices, sorted by |λ| descending. Where `converged` is false they mean nothing."""
+
+    values: Float[Tensor, "n k"]
+    vectors: Float[Tensor, "n k d"]
+    residuals: Float[Tensor, "n k"]
+    """‖Q v − λ v‖ / |λ₁|, none above the tolerance."""
+    following: Float[Tensor, " n"]
+    """The eigenvalue after the last one, to the same tolerance."""
+    converged: Bool[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class _Ritz:
+    """Ritz pairs of the matrices still at work, sorted; X orthonormal rows, QX = X Q."""
+
+    values: Tensor
+    X: Tensor
+    QX: Tensor
+    residuals: Tensor
+
+    def __getitem__(self, kept: Tensor) -> _Ritz:
+        return _Ritz(self.values[kept], self.X[kept], self.QX[kept], self.residuals[kept])
+
+
+def block_width(k: int) -> int:
+    """Rows of the block for k eigenpairs.
+
+    The more, the further c lies below the wanted eigenvalues; up to 32 rows torch has a batched `eigh` on
+    GPUs, so up to k = 24 it stays within them.
+    """
+    return max(k + 8, min(2 * k, 32), 4 * k // 3)
+
+
+def largest_eigenpairs(
+    operators: Operators, start: Float[Tensor, "n b d"], k: int, tolerance: float
+) -> Largest:
+    """The k eigenpairs of largest magnitude of each of n symmetric matrices, from a random block each.
+
+    A matrix has converged when the residuals of its first k + 1 pairs are within the tolerance (b > k).
+    A matrix is done with at that moment, so its result does not depend on the others.
+    """
+    n, _, d = start.shape
+    values, residuals = start.new_zeros(n, k), start.new_zeros(n, k)
+    vectors, following = start.new_zeros(n, k, d), start.new_zeros(n)
+    converged = torch.zeros(n, dtype=torch.bool, device=start.device)
+    going, X = torch.arange(n, device=start.device), orthonormal(start)
+    # In units of their largest product: squares of numbers that are very small or large are not numbers.
+    scale = _scale(operators(X))
+    for cycle in range(CYCLES):
+        ritz = _rayleigh_ritz(X, operators(X) / scale, tolerance)
+        done = ritz.residuals[:, : k + 1].amax(dim=1) <= tolerance
+        rows, finished = going[done], ritz[done]
+        values[rows] = finished.values[:, :k] * scale[done, :, 0]
+        following[rows] = finished.values[:, k] * scale[done, 0, 0]
+        vectors[rows], residuals[rows] = finished.X[:, :k], finished.residuals[:, :k]
+        converged[rows] = True
+        if len(rows) == len(going):
+            break
+        if len(rows):
+            operators, going, ritz, scale = operators[~done], going[~done], ritz[~done], scale[~done]
+        # Ritz values of a random block are far below the eigenvalues, so the first filters have to be mild.
+        X = orthonormal(_filter(operators, scale, ritz, k + 1, tolerance, most=min(2 * 4**cycle, DEGREE)))
+    return Largest(values, vectors, residuals, following, converged)
+
+
+def _scale(products: Tensor) -> Tensor:
+    scale = products.abs().amax(dim=(1, 2), keepdim=True)
+    require_finite_matrices(scale)
+    return torch.where(scale > 0, scale, 1.0)
+
+
+def require_finite_matrices(numbers: Tensor) -> None:
+    """Raises InputError where numbers computed from finite weights are not finite."""
+    if not torch.isfinite(numbers).all():
+        raise InputError(
+            f"interaction matrices overflow {numbers.dtype}; expected finite ones: scale the output "
+            "directions down, or compute in float64"
+        )
+
+
+def orthonormal(X: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
+    """Orthonormal rows that span what X spans, each row from itself and those before it.
+
+    Shifted Cholesky QR, three times: products and small factorisations, for condition numbers up to 1/ε
+    (Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, SIAM J. Sci. Comput. 42, 2020).
+    """
+    info = torch.finfo(X.dtype)
+    for shift in (10 * X.shape[1] * info.eps, 0.0, 0.0):
+        X = X / torch.linalg.vector_norm(X, dim=-1, keepdim=True).clamp(min=info.tiny)
+        gram = X @ X.mT
+        gram.diagonal(dim1=-2, dim2=-1).add_(shift)
+        # A factorisation that breaks down leaves rows that are not orthonormal: `_rayleigh_ritz` looks.
+        X = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram).L, X, upper=False)
+    return X
+
+
+def _rayleigh_ritz(X: Tensor, QX: Tensor, tolerance: float) -> _Ritz:
+    """Where X is not orthonormal there are no Ritz pairs: the residuals are infinite."""
+    unit = torch.eye(X.shape[1], dtype=X.dtype, device=X.device)
+    sound = (X @ X.mT - unit).abs().amax(dim=(1, 2)) <= tolerance
+    values, columns = torch.linalg.eigh(torch.where(sound[:, None, None], X @ QX.mT, unit))
+    order = values.abs().argsort(dim=-1, descending=True)
+    turn = columns.mT.gather(1, order.unsqueeze(-1).expand_as(columns))
+    values, X, QX = values.gather(1, order), turn @ X, turn @ QX
+    residuals = torch.linalg.vector_norm(QX - values.unsqueeze(-1) * X, dim=-1)
+    residuals = residuals / values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
+    return _Ritz(values, X, QX, torch.where(sound.unsqueeze(1), residuals, torch.inf))
+
+
+def _filter(
+    operators: Operators, scale: Tensor, ritz: _Ritz, wanted: int, tolerance: float, most: int
+) -> Tensor:
+    """The rows of X multiplied by T_m(Q / c), with c and the even degree m of each matrix its own.
+
+    Leading rows that have settled are left as they are, and projected out of the others at each step.
+    """
+    settled = (ritz.residuals <= tolerance / 4).cumprod(dim=1).bool()
+    c, degree = _bounds(ritz, settled, wanted, most)
+    fixed = ritz.X * settled.unsqueeze(-1)
+
+    def deflate(Y: Tensor) -> Tensor:
+        return Y - (Y @ fixed.mT) @ fixed
+
+    # T_0 = 1, T_1 = x, T_j+1 = 2 x T_j − T_j−1
+    before, now = deflate(ritz.X), deflate(ritz.QX / c)
+    for step in range(2, int(degree.max()) + 1):
+        following = deflate(operators(now) * (2 / (c * scale)) - before)
+        within = step <= degree
+        before, now = torch.where(within, now, before), torch.where(within, following, now)
+    return torch.where(settled.unsqueeze(-1), ritz.X, now)
+
+
+def _bounds(ritz: _Ritz, settled: Tensor, wanted: int, most: int) -> tuple[Tensor, Tensor]:
+    """c and the degree of the filter of each matrix, [n, 1, 1]; degrees are even and at most `most`."""
+    eps = torch.finfo(ritz.X.dtype).eps
+    growth, sizes = eps**GROWTH_POWER, ritz.values.abs()
+    # The smallest |λ| in the block. A row that mixes +λ and −λ has the Ritz value 0, but its product with
+    # Q is as long as |λ|. No Ritz value exceeds the eigenvalue of its place, so wanted ones lie beyond c.
+    c = torch.minimum(torch.linalg.vector_norm(ritz.QX, dim=-1).amin(1), sizes[:, wanted - 1]).unsqueeze(1)
+    top = sizes.gather(1, settled.sum(1, keepdim=True).clamp(max=sizes.shape[1] - 1))
+    # T_2(x) = 2 x² − 1 is the least there is: it keeps within `growth` up to top / c = (growth / 2)^½.
+    c = torch.maximum(c, top / (growth / 2) ** 0.5).clamp(min=eps)
+    half = math.acosh(growth) / torch.acosh((top / c).clamp(min=1 + eps)) / 2
+    return c.unsqueeze(-1), (2 * half.floor().clamp(1, most // 2)).unsqueeze(-1)

@@ -1,0 +1,148 @@
+"""Where the features of a dictionary are most active in a text, and names made of that.
+
+Each feature keeps its k highest peaks: tokens where its code is positive and the largest within `width`
+tokens to both sides, so that one passage does not fill the list. One pass over the text, with n_feat · k
+windows of 2 width + 1 codes in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import max_pool1d, pad
+
+from analysis.vocabulary import Vocabulary
+from analysis.windows import Windows, window_batches
+from bilinear_lm.activations import site_activations
+from bilinear_lm.dictionary import Dictionary
+from bilinear_lm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Context:
+    """A passage around a peak of a feature."""
+
+    tokens: tuple[int, ...]
+    activations: tuple[float, ...]
+    """The feature's code at each of the tokens."""
+    peak: int
+    """Which of the tokens is the peak."""
+    window: int
+    """The number of the window that it was found in."""
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The highest peaks of every feature of a dictionary in a text, highest first."""
+
+    values: Float[Tensor, "n_feat k"]
+    """Code at the peak; 0 where a feature has fewer peaks."""
+    window: Int[Tensor, "n_feat k"]
+    position: Int[Tensor, "n_feat k"]
+    around: Float[Tensor, "n_feat k span"]
+    """Codes from `width` tokens before the peak to `width` after it; 0 beyond the window."""
+    windows: tuple[tuple[int, ...], ...]
+    """The text."""
+
+    def of(self, feature: int) -> tuple[Context, ...]:
+        """The contexts of a feature, highest peak first; none of a feature that is never active."""
+        if not 0 <= feature < len(self.values):
+            raise InputError(f"feature {feature} does not exist; expected 0 to {len(self.values) - 1}")
+        found = int((self.values[feature] > 0).sum())
+        return tuple(self._context(feature, rank) for rank in range(found))
+
+    def _context(self, feature: int, rank: int) -> Context:
+        number, position = int(self.window[feature, rank]), int(self.position[feature, rank])
+        width, window = self.around.shape[-1] // 2, self.windows[number]
+        start, end = max(0, position - width), min(len(window), position + width + 1)
+        codes = self.around[feature, rank, start - position + width : end - position + width]
+        return Context(window[start:end], tuple(codes.tolist()), position - start, number)
+
+    def name(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
+        """A feature in a few words: its number and the different tokens at its highest peaks."""
+        peaks = dict.fromkeys(context.tokens[context.peak] for context in self.of(feature))
+        labels = [vocabulary.label(token) for token in list(peaks)[:n_tokens]]
+        return f"#{feature} {', '.join(labels)}" if labels else f"#{feature}"
+
+
+def top_contexts(
+    model: nn.Module,
+    dictionary: Dictionary,
+    windows: Windows,
+    k: int = 10,
+    width: int = 10,
+    skip: int = 0,
+    batch_size: int = 4,
+    progress: bool = False,
+) -> Contexts:
+    """The k highest peaks of every feature of a dictionary in the windows of a text.
+
+    The first `skip` positions of each window are passed over (a beginning-of-sequence token). Of equal
+    peaks the earlier in the text comes first; where not all fit, any of them are left out.
+    """
+    site = dictionary.site
+    if site is None:
+        raise InputError("a dictionary without a site; load it with site=Site(layer, point)")
+    if k < 1 or width < 0 or skip < 0:
+        raise InputError(f"k={k} contexts, width={width}, skip={skip}; expected at least 1, 0 and 0")
+    numbers: list[list[int]] = []
+
+    def batches() -> Iterator[Tensor]:
+        for batch, ids in window_batches(model, windows, batch_size, progress):
+            numbers.append(batch)
+            yield ids
+
+    best = _Peaks.none(dictionary, width)
+    for seen in site_activations(model, batches(), [site]):
+        code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
+        best = best.merged(_Peaks.of(code, numbers[-1], k, width, skip), k)
+    return Contexts(
+        values=best.values.cpu(),
+        window=best.window.cpu(),
+        position=best.position.cpu(),
+        around=best.around.cpu(),
+        windows=tuple(tuple(window) for window in windows),
+    )
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """Columns as in `Contexts`."""
+
+    values: Tensor
+    window: Tensor
+    position: Tensor
+    around: Tensor
+
+    @classmethod
+    def none(cls, dictionary: Dictionary, width: int) -> _Peaks:
+        values = dictionary.encoder.new_empty(dictionary.n_feat, 0)
+        return cls(values, values.long(), values.long(), values.new_empty(len(values), 0, 2 * width + 1))
+
+    @classmethod
+    def of(cls, code: Tensor, numbers: list[int], k: int, width: int, skip: int) -> _Peaks:
+        """The k highest peaks of each feature in codes [batch, pos, n_feat], in the order of the text."""
+        by_feature = code.permute(2, 0, 1)
+        kept = by_feature.clone()
+        kept[..., :skip] = 0
+        highest = max_pool1d(kept, 2 * width + 1, stride=1, padding=width)
+        flat = torch.where(kept == highest, kept, 0.0).flatten(1)
+        places = flat.topk(min(k, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
+        row, position = places // code.shape[1], places % code.shape[1]
+        steps = torch.arange(2 * width + 1, device=code.device)
+        feature = torch.arange(len(flat), device=code.device)[:, None, None]
+        around = pad(by_feature, (width, width))[feature, row[..., None], position[..., None] + steps]
+        return cls(flat.gather(1, places), torch.tensor(numbers, device=code.device)[row], position, around)
+
+    def merged(self, other: _Peaks, k: int) -> _Peaks:
+        """The k highest of both, highest first; `other` comes later in the text."""
+        values = torch.cat([self.values, other.values], dim=1)
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        feature = torch.arange(len(values), device=values.device)[:, None]
+        rest = ((self.window, other.window), (self.position, other.position), (self.around, other.around))
+        columns = (torch.cat(pair, dim=1)[feature, order] for pair in rest)
+        return _Peaks(values.gather(1, order), *columns)

@@ -1,0 +1,137 @@
+"""Eigenvectors of many output directions, streamed to disk, in a run that can be killed and resumed.
+
+The directions are cut into parts of fixed ranges (see `analysis.eigen_files`). A part is computed by itself
+from the seed, so what a resumed run writes does not depend on where the first one was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from analysis.eigen import Method, default_tolerance, eigendecompose, require_decomposable
+from analysis.eigen_files import SETTINGS, n_parts, part_path, versions, write_part
+from bilinear_lm.errors import InputError
+from bilinear_lm.files import read_json, require_new, write_json
+from bilinear_lm.tensor import BilinearTensor
+
+PART_BYTES = 2**24
+"""Size of a part where none is chosen: a second of a GPU, a minute of a CPU."""
+
+
+@dataclass(frozen=True)
+class EigenRun:
+    """What a run computes and with what, saved as settings.json: all that decides the bytes of the parts."""
+
+    axes: list[int]
+    """[n], the number of directions."""
+    part_size: int
+    k: int
+    method: Method
+    tolerance: float
+    seed: int
+    d_in: int
+    d_mlp: int
+    d_out: int
+    dtype: str
+    device: str
+    tensor_sha256: str
+    directions_sha256: str
+    versions: dict[str, str] = field(default_factory=versions)
+
+
+def eigendecompose_to_folder(
+    tensor: BilinearTensor,
+    u: Float[Tensor, "n d_out"],
+    folder: Path,
+    k: int,
+    *,
+    method: Method = "auto",
+    tolerance: float | None = None,
+    seed: int = 0,
+    part_size: int | None = None,
+    resume: bool = False,
+    about: dict[str, Any] | None = None,
+) -> None:
+    """Writes the k largest eigenpairs of each direction to a folder; `load_decomposition` reads them.
+
+    The numbers are those of `eigendecompose`. With `resume` a folder that a killed run left behind is
+    finished: parts that are there stay, and an InputError names the settings that are not the same.
+    `about` is kept in settings.json for readers and compared with nothing.
+    """
+    tolerance = default_tolerance(tensor.dtype) if tolerance is None else tolerance
+    require_decomposable(tensor, u, k, tolerance)
+    if not len(u):
+        raise InputError("no output directions; expected at least one")
+    part_size = part_size or max(1, PART_BYTES // (k * tensor.d_in * tensor.dtype.itemsize))
+    run = EigenRun(
+        axes=[len(u)],
+        part_size=part_size,
+        k=k,
+        method=method,
+        tolerance=tolerance,
+        seed=seed,
+        d_in=tensor.d_in,
+        d_mlp=tensor.d_mlp,
+        d_out=tensor.d_out,
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        device=tensor.device.type,
+        tensor_sha256=_sha256(tensor.W_gate, tensor.W_in, tensor.W_out),
+        directions_sha256=_sha256(u),
+    )
+    _begin(folder, run, about or {}, resume)
+    missing = [i for i in range(n_parts(len(u), part_size)) if not part_path(folder, i).exists()]
+    with tqdm(total=len(u), desc="eigenvectors", unit="direction") as bar:
+        bar.update(len(u) - sum(len(u[i * part_size :][:part_size]) for i in missing))
+        for index in missing:
+            directions = u[index * part_size :][:part_size]
+            found = eigendecompose(tensor, directions, k, method=method, tolerance=tolerance, seed=seed)
+            write_part(folder, index, found)
+            bar.update(len(directions))
+
+
+def _begin(folder: Path, run: EigenRun, about: dict[str, Any], resume: bool) -> None:
+    """A folder with the run's settings in it: new, or the one to resume, which must have the same."""
+    if not resume:
+        require_new(folder)
+    if folder.is_dir():
+        _remove_drafts(folder)
+    if (folder / SETTINGS).exists():
+        _require_same(folder, run)
+    else:
+        require_new(folder)
+        write_json(folder / SETTINGS, asdict(run) | {"about": about})
+
+
+def _remove_drafts(folder: Path) -> None:
+    """Files that a kill left half-written."""
+    for name in (SETTINGS, "part-"):
+        for draft in folder.glob(f".{name}*"):
+            draft.unlink()
+
+
+def _require_same(folder: Path, run: EigenRun) -> None:
+    before, now = read_json(folder / SETTINGS), asdict(run)
+    differing = [name for name in now if before.get(name) != now[name]]
+    if differing:
+        changes = "; ".join(f"{name} was {before.get(name)!r}, is {now[name]!r}" for name in differing)
+        raise InputError(
+            f"{folder}: cannot be resumed with other settings ({changes}); give the same ones, or choose "
+            "another folder"
+        )
+
+
+def _sha256(*tensors: Tensor) -> str:
+    """Of the numbers, on whatever device, and of their shapes."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(list(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

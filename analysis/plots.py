@@ -1,0 +1,220 @@
+"""Matplotlib figures of what analyses return, for papers and files.
+
+Every function returns a `matplotlib.figure.Figure` of its own, without pyplot and its global state, so that
+figures can be made anywhere and are freed when they are let go. `save_figure` writes one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from torch import Tensor
+
+from analysis.ablation import AblationControl
+from analysis.explain import Explained
+from analysis.submatrix import Submatrix
+from analysis.tokens import TokenReading
+from analysis.truncation import TruncationCosts
+from bilinear_lm.errors import InputError
+from bilinear_lm.files import require_writable
+
+POSITIVE = "#3b7dd8"
+NEGATIVE = "#e2711d"
+INK = "#606060"
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 10,
+    "legend.frameon": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.fonttype": "none",
+    # Labels are tokens and features' names: a dollar sign in them is no mathematics.
+    "text.parse_math": False,
+}
+_styled = matplotlib.rc_context(_STYLE)
+
+
+@_styled
+def spectrum_plot(values: Float[Tensor, " k"], title: str = "eigenvalues") -> Figure:
+    """Eigenvalues by their rank among those of their sign: positive ones upwards, negative ones downwards."""
+    figure, axes = _new(4.5, 2.8)
+    for sign, color, name in ((1, POSITIVE, "positive"), (-1, NEGATIVE, "negative")):
+        sizes = (values * sign).sort(descending=True).values
+        heights = (sizes[sizes > 0] * sign).tolist()
+        ranks = range(1, len(heights) + 1)
+        axes.fill_between(ranks, heights, color=color, alpha=0.2, linewidth=0)
+        axes.plot(ranks, heights, color=color, marker=".", markersize=4, linewidth=1, label=name)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set(xscale="log", xlabel="rank among its sign", ylabel="eigenvalue λ", title=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    _plain_ticks(axes)
+    axes.legend()
+    return figure
+
+
+@_styled
+def token_plot(reading: TokenReading, labels: Sequence[str], title: str = "eigenvector in tokens") -> Figure:
+    """One direction in tokens: the highest scores as bars on top, the lowest at the bottom.
+
+    `labels` are the texts of all tokens, by their ids.
+    """
+    if reading.top.ndim != 1:
+        raise InputError(f"a reading of shape {list(reading.top.shape)}; expected that of one direction, [k]")
+    tokens = [*reading.top.tolist(), *reading.bottom.tolist()[::-1]]
+    scores = [*reading.top_scores.tolist(), *reading.bottom_scores.tolist()[::-1]]
+    figure, axes = _new(3.6, 0.8 + 0.18 * len(tokens))
+    # A gap between the two ends, where the rest of the vocabulary is.
+    places = [place + (place >= len(reading.top)) for place in range(len(tokens))]
+    axes.barh(places, scores, color=[POSITIVE if score > 0 else NEGATIVE for score in scores], height=0.7)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(places, [labels[token] for token in tokens])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="v · token", title=title)
+    return figure
+
+
+@_styled
+def submatrix_plot(
+    submatrix: Submatrix, labels: Sequence[str] | None = None, title: str | None = None
+) -> Figure:
+    """Interactions between a few input features as a heat map, blue positive and orange negative.
+
+    `labels` name the features in the order of the rows; by default they are numbers.
+    """
+    names = [str(feature) for feature in submatrix.features.tolist()] if labels is None else list(labels)
+    size = max(3.5, 1.5 + 0.15 * len(names))
+    figure, axes = _new(size + 0.7, size)
+    limit = float(submatrix.matrix.abs().max()) or 1.0
+    colors = matplotlib.colors.LinearSegmentedColormap.from_list("signed", [NEGATIVE, "white", POSITIVE])
+    image = axes.imshow(submatrix.matrix.cpu().numpy(), cmap=colors, vmin=-limit, vmax=limit)
+    places = range(len(names))
+    small = 9 if len(names) <= 20 else 6.5
+    axes.set_xticks(places, names, rotation=90, fontsize=small)
+    axes.set_yticks(places, names, fontsize=small)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title or f"interactions into output feature {submatrix.output}")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="Q_ij")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@_styled
+def correlation_plot(explained: Explained, title: str = "output features by their eigenvectors") -> Figure:
+    """Median correlation against the number of eigenvectors, with the middle half of the features shaded."""
+    figure, axes = _new(4.5, 2.8)
+    curves = {
+        "all tokens": (explained.all_tokens, INK),
+        "active tokens": (explained.active_tokens, POSITIVE),
+    }
+    for name, (correlations, color) in curves.items():
+        defined = correlations[~correlations.isnan().any(dim=1)]
+        if not len(defined):
+            continue
+        levels = torch.tensor([0.25, 0.5, 0.75], dtype=defined.dtype)
+        low, middle, high = defined.quantile(levels, dim=0).tolist()
+        ranks = range(1, len(middle) + 1)
+        axes.fill_between(ranks, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(ranks, middle, color=color, marker=".", label=f"{name} ({len(defined)} features)")
+    axes.set(xlabel="eigenvectors", ylabel="correlation", title=title)
+    axes.set_ylim(top=1.02)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if axes.lines:
+        axes.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def truncation_plot(costs: TruncationCosts, title: str = "loss of the truncated layer") -> Figure:
+    """Loss against the rank that a layer is truncated to, between that of the whole and of no layer."""
+    figure, axes = _new(4.5, 2.8)
+    order = sorted(range(len(costs.ranks)), key=costs.ranks.__getitem__)
+    losses = costs.losses.tolist()
+    axes.plot([costs.ranks[i] for i in order], [losses[i] for i in order], color=POSITIVE, marker=".")
+    axes.axhline(costs.whole, color=INK, linewidth=0.8)
+    axes.axhline(costs.without, color=INK, linewidth=0.8, linestyle=":")
+    across = axes.get_yaxis_transform()
+    for height, name in ((costs.whole, "whole layer"), (costs.without, "no layer")):
+        axes.text(1, height, name, transform=across, ha="right", va="bottom", color=INK)
+    axes.set(xlabel="rank", ylabel="nats per token", title=title)
+    if 0 in costs.ranks:
+        axes.set_xscale("symlog", linthresh=1)
+    else:
+        axes.set_xscale("log")
+    axes.set_xticks(costs.ranks)
+    _plain_ticks(axes)
+    return figure
+
+
+@_styled
+def ablation_plot(control: AblationControl, title: str = "interactions taken out") -> Figure:
+    """The change of activation and of loss by the strongest interactions, beside random ones.
+
+    A dot is a window of the text, a bar the mean of all; random ones of all seeds are together.
+    """
+    figure = Figure(figsize=(6.2, 2.8), layout="constrained")
+    measures = {
+        "activation_change": "relative change of activation",
+        "loss_change": "change of loss (nats per token)",
+    }
+    for axes, (measure, name) in zip(figure.subplots(1, 2), measures.items(), strict=True):
+        strongest = getattr(control.strongest, measure)
+        others = [getattr(effect, measure) for effect in control.random]
+        groups = [strongest, torch.cat(others) if others else strongest[:0]]
+        _dots(axes, groups, ("strongest", f"random ({len(others)} seeds)"))
+        axes.set_ylabel(name)
+    figure.suptitle(f"{len(control.interactions)} {title}", fontsize=10)
+    return figure
+
+
+def _dots(axes: Axes, groups: Sequence[Tensor], names: Sequence[str]) -> None:
+    for place, (values, color) in enumerate(zip(groups, (POSITIVE, INK), strict=True)):
+        if len(values):
+            # Spread evenly, so that dots of one height do not hide each other.
+            spread = torch.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else torch.zeros(1)
+            axes.scatter((place + spread).tolist(), values.tolist(), s=8, alpha=0.4, color=color, linewidth=0)
+            axes.hlines(float(values.mean()), place - 0.35, place + 0.35, color=color, linewidth=2)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.set_xticks(range(len(names)), names)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+
+
+@_styled
+def save_figure(figure: Figure, path: Path | str) -> None:
+    """Writes a figure as .png or .svg, whole or not at all."""
+    path = Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise InputError(f"{path}: a figure is written as .png or .svg; name the file so")
+    require_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder) / path.name
+        figure.savefig(draft, dpi=150)
+        draft.replace(path)
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Ticks of a logarithmic axis as numbers, not as powers."""
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _new(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure in the style of all, sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()

@@ -1,0 +1,110 @@
+"""A model with one MLP replaced by another map, and what that costs it on a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm
+
+from bilinear_lm.errors import InputError
+from bilinear_lm.tensor import BilinearTensor
+from bilinear_lm.weights import IDENTITY_EPS, decoder_block, plain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@contextmanager
+def replaced_mlp(
+    model_or_bridge: nn.Module,
+    layer: int,
+    replacement: BilinearTensor | Callable[[Tensor], Tensor],
+    fold_norm: bool = True,
+) -> Iterator[None]:
+    """Within the block, MLP `layer` gives `replacement(x)` [..., d_model] instead of its own output.
+
+    x is what the tensor of `mlp_tensor(model_or_bridge, layer, fold_norm)` reads: x / rms(x) of the residual
+    stream (x itself where norms are the identity), or the output of the norm with fold_norm=False. So that
+    tensor as the replacement leaves the logits unchanged to rounding. Any map of [..., d_model] will do,
+    and the MLP that is replaced may have any activation; no weight is changed. A tensor computes on its own
+    device and in its own precision.
+
+    >>> with replaced_mlp(model, 3, truncate(tensor, hosvd(tensor), 8)):  # doctest: +SKIP
+    ...     logits = model(input_ids=ids).logits
+    """
+    block = decoder_block(model_or_bridge, layer)
+    norm, mlp = block.post_attention_layernorm, plain(block.mlp)
+    if isinstance(replacement, BilinearTensor):
+        _require_fit(replacement, mlp.down_proj.weight.shape[0])
+    normalised: list[Tensor] = []
+
+    def remember(_: nn.Module, args: tuple[Any, ...]) -> None:
+        normalised[:] = [_normalised(plain(norm), args[0])]
+
+    def swap(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = normalised.pop() if fold_norm else args[0]
+        if isinstance(replacement, BilinearTensor):
+            x = x.to(replacement.device, replacement.dtype)
+        return replacement(x).to(output)
+
+    # A bridge computes the norm itself but calls the MLP's own module, between its hooks.
+    handles = [mlp.register_forward_hook(swap)]
+    if fold_norm:
+        handles.append(norm.register_forward_pre_hook(remember))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class ReplacementCost:
+    """The cross-entropy of a text, in nats per token, with the model's own MLP and with the other."""
+
+    before: float
+    after: float
+
+    @property
+    def nats_per_token(self) -> float:
+        """How much the replacement costs; negative where it helps."""
+        return self.after - self.before
+
+
+def cost_of_replacing(
+    model: PreTrainedModel,
+    layer: int,
+    replacement: BilinearTensor | Callable[[Tensor], Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    fold_norm: bool = True,
+) -> ReplacementCost:
+    """What it costs a transformers model on a text to have `replacement` for its MLP `layer`.
+
+    See `replaced_mlp` for the replacement and `bilinear_lm.evaluate.text_loss` for the windows of the text.
+    """
+    from bilinear_lm.evaluate import text_loss
+
+    before = text_loss(model, tokenizer, text)
+    with replaced_mlp(model, layer, replacement, fold_norm):
+        after = text_loss(model, tokenizer, text)
+    return ReplacementCost(before.nats_per_token, after.nats_per_token)
+
+
+def _require_fit(tensor: BilinearTensor, d_model: int) -> None:
+    widths = (tensor.d_in - tensor.constant, tensor.d_out)
+    if tensor.batch_shape or widths != (d_model, d_model):
+        raise InputError(
+            f"a tensor of batch {list(tensor.batch_shape)} from width {widths[0]} to {widths[1]} cannot "
+            f"replace an MLP; expected one layer of width {d_model}"
+        )
+
+
+def _normalised(norm: Any, x: Tensor) -> Tensor:
+    """x / rms(x), or x where the norm is the identity."""
+    epsilon = norm.variance_epsilon
+    return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)

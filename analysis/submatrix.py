@@ -1,0 +1,62 @@
+"""The corner of an interaction matrix where the strongest interactions are, small enough to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from analysis.features import FeatureLayer
+from analysis.interactions import n_pairs, strongest_interactions
+from bilinear_lm.errors import InputError
+
+Order = Literal["likeness", "strength"]
+
+
+@dataclass(frozen=True)
+class Submatrix:
+    """Q_u between the input features that take part in the strongest interactions of an output feature."""
+
+    output: int
+    features: Int[Tensor, " k"]
+    """The input features, in the order of the rows and columns."""
+    matrix: Float[Tensor, "k k"]
+
+
+def strongest_submatrix(
+    features: FeatureLayer, output: int, k: int = 50, order: Order = "likeness"
+) -> Submatrix:
+    """The interaction matrix of an output feature between k input features, those of its strongest pairs.
+
+    Features are taken from the strongest interaction down until there are k; of the pair that brings one
+    too many, the left is taken. order="strength" leaves them in that order, order="likeness" sets features
+    that interact alike side by side.
+    """
+    if not 1 <= k <= features.n_in:
+        raise InputError(f"a submatrix of {k} features; expected 1 to n_in={features.n_in}")
+    # Fewer than k features have at most n_pairs(k − 1) pairs, so that one more pair brings in a k-th.
+    pairs = strongest_interactions(features, [output], n_pairs(k - 1) + 1)
+    both = torch.stack([pairs.left, pairs.right], dim=1).flatten().tolist()
+    chosen = torch.tensor(list(dict.fromkeys(both))[:k], device=pairs.left.device)
+    submatrix = Submatrix(
+        output, chosen, features.tensor.pairwise(features.outputs[output], features.inputs[chosen])
+    )
+    return _by_likeness(submatrix) if order == "likeness" and k > 2 else submatrix
+
+
+def _by_likeness(submatrix: Submatrix) -> Submatrix:
+    """The same submatrix, rows of large cosine side by side.
+
+    Spectral seriation: features are sorted along the Fiedler vector of the graph whose edges weigh
+    1 + cosine of two rows.
+    """
+    rows = torch.nn.functional.normalize(submatrix.matrix.double(), dim=1)
+    weights = 1 + rows @ rows.T
+    laplacian = torch.diag(weights.sum(dim=1)) - weights
+    fiedler = torch.linalg.eigh(laplacian).eigenvectors[:, 1]
+    # The eigenvector's sign is arbitrary: the strongest feature goes to the first half.
+    order = (fiedler if fiedler[0] <= 0 else -fiedler).argsort()
+    return Submatrix(submatrix.output, submatrix.features[order], submatrix.matrix[order][:, order])

@@ -1,0 +1,143 @@
+"""The block method beside batched eigh and scipy's eigsh: top-16 eigenpairs of many directions, in one run.
+
+    python benchmarks/eigen.py [--device cuda]
+
+Seconds are for one direction and include its interaction matrix, which every way needs but the block method in
+factors. Random layers have no spectral gap; the trained one is the layer of an MNIST classifier (see
+`trained.py`), with the head's rows and random directions. The exponents are slopes of log time over log d,
+d_mlp = 4 d. On a GPU all 8192 features of a layer of fw-medium's size are decomposed, and a part of them by eigh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measure import Measured, measure
+from safetensors.torch import load_file, save_file
+from trained import IMAGES, trained_layer
+
+import analysis.eigen
+from analysis import eigendecompose
+from bilinear_lm import BilinearTensor
+
+K = 16
+SIZES = [(128, 512, 64), (256, 1024, 64), (512, 2048, 64), (1024, 4096, 16)]
+"""d_in, d_mlp and how many directions."""
+FW_MEDIUM, FEATURES, BY_EIGH = (1024, 4096), 8192, 64
+
+Source = tuple[int, int, int] | str
+"""The size of a random layer, or the file of a trained one."""
+
+
+def layer(source: Source, device: str) -> tuple[BilinearTensor, torch.Tensor]:
+    if isinstance(source, str):
+        weights = load_file(source, device=device)
+        return BilinearTensor(weights["W_gate"], weights["W_in"], weights["W_out"]), weights["u"]
+    d, h, n = source
+    torch.manual_seed(0)
+    factors = (torch.randn(shape, device=device) / h**0.5 for shape in ((d, h), (d, h), (h, d)))
+    return BilinearTensor(*factors), torch.randn(n, d, device=device)
+
+
+def block(source: Source, device: str) -> Callable[[], object]:
+    tensor, u = layer(source, device)
+    return lambda: eigendecompose(tensor, u, K, method="block")
+
+
+def block_in_factors(source: Source, device: str) -> Callable[[], object]:
+    analysis.eigen.PRODUCTS = 0  # of a process of its own: matrices are never worth building
+    return block(source, device)
+
+
+def eigh(source: Source, device: str) -> Callable[[], object]:
+    tensor, u = layer(source, device)
+    return lambda: torch.linalg.eigh(tensor.interaction_matrix(u))
+
+
+def matrices_alone(source: Source, device: str) -> Callable[[], object]:
+    tensor, u = layer(source, device)
+    return lambda: tensor.interaction_matrix(u)
+
+
+def eigsh(source: Source, device: str) -> Callable[[], object]:
+    from scipy.sparse.linalg import eigsh as largest
+
+    tensor, u = layer(source, device)
+    return lambda: [largest(matrix.numpy(), k=K, which="LM") for matrix in tensor.interaction_matrix(u)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    device = parser.parse_args().device
+    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
+    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    ways = {"block": block, "block in factors": block_in_factors, "matrices + eigh": eigh}
+    ways |= {"matrices alone": matrices_alone} | ({"matrices + eigsh": eigsh} if device == "cpu" else {})
+    print("| layer | d_in, d_mlp | directions | way | seconds a direction | MiB | eigh / this |")
+    print("|---|---|---|---|---|---|---|")
+    rows = [compare("random", size, size, ways, device) for size in SIZES]
+    compare_trained(ways, device)
+    if device != "cpu":
+        compare_all_features(device)
+    print()
+    for way in ways:
+        print(f"{way}, random layers: time ~ d^{exponent([taken[way] for taken in rows]):.1f}")
+
+
+def compare(
+    name: str, source: Source, size: tuple[int, int, int], ways: dict[str, Callable], device: str
+) -> dict[str, float]:
+    """Prints a row for each way; seconds a direction."""
+    measured = {way: measure(function, source, device=device) for way, function in ways.items()}
+    for way, taken in measured.items():
+        row(name, size, way, taken, measured["matrices + eigh"].seconds / taken.seconds)
+    return {way: taken.seconds / size[2] for way, taken in measured.items()}
+
+
+def compare_trained(ways: dict[str, Callable], device: str) -> None:
+    if not IMAGES.is_dir():
+        print(f"(no trained layer: {IMAGES} is not here)")
+        return
+    tensor, digits = trained_layer()
+    u = torch.cat([digits, torch.randn(64 - len(digits), tensor.d_out)])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "layer.safetensors"
+        factors = {"W_gate": tensor.W_gate, "W_in": tensor.W_in, "W_out": tensor.W_out}
+        save_file(factors | {"u": u}, file)
+        compare("trained", str(file), (tensor.d_in, tensor.d_mlp, len(u)), ways, device)
+
+
+def compare_all_features(device: str) -> None:
+    ours, few = (*FW_MEDIUM, FEATURES), (*FW_MEDIUM, BY_EIGH)
+    dense = measure(eigh, few, device=device)
+    taken = measure(block, ours, device=device)
+    row("random", few, "matrices + eigh", dense, 1.0)
+    row("random", ours, "block", taken, dense.seconds / BY_EIGH * FEATURES / taken.seconds)
+
+
+def row(name: str, size: tuple[int, int, int], way: str, taken: Measured, ratio: float) -> None:
+    d, h, n = size
+    mib = f"{taken.peak_bytes / 2**20:.0f}"
+    print(f"| {name} | {d}, {h} | {n} | {way} | {taken.seconds / n:.5f} | {mib} | {ratio:.2f} |", flush=True)
+
+
+def exponent(seconds: list[float]) -> float:
+    """Slope of log time over log d, by least squares."""
+    x = [math.log(size[0]) for size in SIZES]
+    y = [math.log(taken) for taken in seconds]
+    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
+    top = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
+    return top / sum((a - x_mean) ** 2 for a in x)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Where a dictionary lies: a local path, one that ships with the package, or a folder on the hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from bilinear_lm.errors import InputError
+from bilinear_lm.hub import download
+
+SHIPPED = Path(__file__).parent.parent / "models"
+FILES = ("cfg.json", "config.json", "model.safetensors", "sae.safetensors", "sae_weights.safetensors")
+_HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<inside>(/[\w.=-]+)*)")
+
+
+def shipped_dictionaries() -> list[str]:
+    """The names of the dictionaries that ship with the package, such as stories-scope/0-mlp-in."""
+    files = SHIPPED.glob("*-scope/*/cfg.json")
+    return sorted(file.parent.relative_to(SHIPPED).as_posix() for file in files)
+
+
+def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The local folder or file that a path, a shipped dictionary's name or a place on the hub stands for.
+
+    A path that exists wins. On the hub, `owner/name/folder` is a folder of a repository and
+    `owner/name/layer_3.safetensors` a file of it; only that is downloaded.
+    """
+    name = os.fspath(path_or_repo)
+    path = Path(name).expanduser()
+    if not path.exists() and name in shipped_dictionaries():
+        path = SHIPPED / name
+    if name and path.exists():
+        if revision is not None:
+            raise InputError(f"{name}: a local path has no revision {revision}; leave the revision out")
+        return path
+    match = _HUB_NAME.fullmatch(name)
+    if match is None or not isinstance(path_or_repo, str):
+        shipped = f" ({', '.join(shipped_dictionaries())})" if shipped_dictionaries() else ""
+        raise InputError(
+            f"{name}: no such file or folder; expected a dictionary's path, a shipped one{shipped}, "
+            "or a folder of a hub repository as owner/name/folder"
+        )
+    inside = match["inside"].lstrip("/")
+    if inside.endswith(".safetensors"):
+        files = [inside, "config.yaml"]
+    else:
+        files = [f"{inside}/{file}" if inside else file for file in FILES]
+    place = download(match["repo"], revision, files) / inside
+    if not place.exists():
+        raise InputError(f"{name}: the hub repository {match['repo']} has no dictionary at {inside}")
+    return place

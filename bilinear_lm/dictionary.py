@@ -1,0 +1,225 @@
+"""Dictionaries: sparse autoencoders and transcoders, as encoder and decoder weights with an activation.
+
+A dictionary writes an activation vector x as a sparse code over features, and the code as a vector again:
+
+    pre = (x - b_dec) @ encoder + b_enc,    code = activation(pre),    x̂ = code @ decoder + b_dec.
+
+Files of four formats become one, see `load_dictionary`; the sites that dictionaries belong to are read and
+replaced by `bilinear_lm.activations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilinear_lm.errors import InputError
+
+if TYPE_CHECKING:
+    from bilinear_lm.dictionaries.load import load_dictionary as load_dictionary
+
+Point = Literal["resid-pre", "attn-out", "resid-mid", "mlp-in", "mlp-out", "resid-post"]
+Activation = Literal["topk", "relu", "jumprelu"]
+
+POINTS: tuple[Point, ...] = get_args(Point)
+"""The points of a block, in the order in which it computes them."""
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A place in a model whose activations a dictionary describes; written `{layer}-{point}`.
+
+    resid-pre, resid-mid and resid-post are the residual stream before attention, between attention and the
+    MLP, and after the MLP; mlp-in is what the MLP reads, the output of the norm; attn-out and mlp-out are
+    what the two add to the stream.
+    """
+
+    layer: int
+    point: Point
+
+    def __post_init__(self):
+        if self.layer < 0 or self.point not in POINTS:
+            raise InputError(
+                f"site {self.layer}-{self.point}; expected a layer from 0 and one of {', '.join(POINTS)}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """The site written as `{layer}-{point}`, such as 4-mlp-out."""
+        layer, _, point = text.partition("-")
+        if not layer.isdecimal() or point not in POINTS:
+            raise InputError(f"site {text!r}; expected {{layer}}-{{point}} with one of {', '.join(POINTS)}")
+        return cls(int(layer), point)
+
+    def __str__(self) -> str:
+        return f"{self.layer}-{self.point}"
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """Features of one site, or of the map from one site to another (a transcoder).
+
+    The rows of `decoder` are the directions that features write; the columns of `encoder` those they read.
+    A call reconstructs: `decode(encode(x))` plus what goes past the code (`skip`, `passthrough`).
+
+    >>> dictionary = Dictionary(torch.randn(8, 32), torch.randn(32, 8), activation="topk", k=4)
+    >>> code = dictionary.encode(torch.randn(5, 8))
+    >>> code.shape, int((code != 0).sum(-1).max()), dictionary.decode(code).shape
+    (torch.Size([5, 32]), 4, torch.Size([5, 8]))
+    """
+
+    encoder: Float[Tensor, "d_in n_feat"]
+    decoder: Float[Tensor, "n_feat d_out"]
+    b_enc: Float[Tensor, " n_feat"] | None = None
+    b_dec: Float[Tensor, " d_out"] | None = None
+    activation: Activation = "relu"
+    """topk: the `k` largest entries; relu: the positive ones; jumprelu: those above `threshold`."""
+    k: int | None = None
+    threshold: Float[Tensor, " n_feat"] | None = None
+    signed: bool = False
+    """Whether a negative entry among the k largest, or above its threshold, stays as it is; else it is 0."""
+    b_dec_to_input: bool = False
+    """Whether `b_dec` is subtracted from x before it is encoded."""
+    encoder_gate: Float[Tensor, "d_in n_feat"] | None = None
+    """A bilinear encoder: pre = (x @ encoder + b_enc) ∘ (x @ encoder_gate + b_gate)."""
+    b_gate: Float[Tensor, " n_feat"] | None = None
+    skip: Float[Tensor, "d_in d_out"] | None = None
+    """A linear map of x that a transcoder adds to the reconstruction."""
+    passthrough: tuple[int, ...] = ()
+    """Outlier coordinates of x that are added to the reconstruction."""
+    site: Site | None = None
+    """What it reads; None where its file does not tell."""
+    target: Site | None = None
+    """What a transcoder reconstructs; None: the site itself."""
+
+    def __post_init__(self):
+        _require_fitting(self)
+
+    @property
+    def d_in(self) -> int:
+        """Width of what is encoded."""
+        return self.encoder.shape[0]
+
+    @property
+    def n_feat(self) -> int:
+        """Number of features."""
+        return self.encoder.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Width of the reconstruction."""
+        return self.decoder.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.encoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.encoder.dtype
+
+    def to(self, *args: Any, **kwargs: Any) -> Dictionary:
+        """The same dictionary on another device or in another precision; arguments as for `Tensor.to`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(*args, **kwargs) for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
+
+    def encode(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes n_feat"]:
+        """The code of x: zero but for the active features."""
+        pre = self.pre_activations(x)
+        kept = pre if self.signed else pre.relu()
+        if self.k is not None:
+            largest = pre.topk(self.k, dim=-1).indices
+            return torch.zeros_like(pre).scatter(-1, largest, kept.gather(-1, largest))
+        if self.threshold is not None:
+            return torch.where(pre > self.threshold, kept, 0.0)
+        return kept
+
+    def pre_activations(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes n_feat"]:
+        """What the activation is applied to."""
+        if self.b_dec_to_input and self.b_dec is not None:
+            x = x - self.b_dec
+        pre = _affine(x, self.encoder, self.b_enc)
+        if self.encoder_gate is not None:
+            pre = pre * _affine(x, self.encoder_gate, self.b_gate)
+        return pre
+
+    def decode(self, code: Float[Tensor, "*axes n_feat"]) -> Float[Tensor, "*axes d_out"]:
+        """The vectors that codes stand for: code @ decoder + b_dec."""
+        return _affine(code, self.decoder, self.b_dec)
+
+    def __call__(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes d_out"]:
+        """The reconstruction from x, with the skip connection and the coordinates passed through."""
+        out = self.decode(self.encode(x))
+        if self.skip is not None:
+            out = out + x @ self.skip
+        if self.passthrough:
+            through = torch.zeros_like(x)
+            through[..., list(self.passthrough)] = x[..., list(self.passthrough)]
+            out = out + through
+        return out
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x @ weight if bias is None else x @ weight + bias
+
+
+def _require_fitting(dictionary: Dictionary) -> None:
+    """Raises InputError where the parts of a dictionary do not fit together."""
+    if dictionary.encoder.ndim != 2 or dictionary.decoder.ndim != 2:
+        raise InputError("a dictionary needs an encoder [d_in, n_feat] and a decoder [n_feat, d_out]")
+    d_in, n_feat, d_out = dictionary.d_in, dictionary.n_feat, dictionary.d_out
+    shapes = {
+        "decoder": (n_feat, d_out),
+        "b_enc": (n_feat,),
+        "b_dec": (d_out,),
+        "threshold": (n_feat,),
+        "encoder_gate": (d_in, n_feat),
+        "b_gate": (n_feat,),
+        "skip": (d_in, d_out),
+    }
+    for name, expected in shapes.items():
+        value = getattr(dictionary, name)
+        if value is not None and tuple(value.shape) != expected:
+            raise InputError(
+                f"{name} of a dictionary has shape {list(value.shape)}, expected {list(expected)} "
+                f"beside an encoder of {[d_in, n_feat]}"
+            )
+    if dictionary.activation not in get_args(Activation):
+        raise InputError(
+            f"activation {dictionary.activation!r} of a dictionary; expected one of "
+            + ", ".join(get_args(Activation))
+        )
+    k, threshold = dictionary.k, dictionary.threshold
+    if (k is not None) != (dictionary.activation == "topk") or not 1 <= (k or 1) <= n_feat:
+        raise InputError(
+            f"k is {k} with activation {dictionary.activation} and {n_feat} features; "
+            "expected 1 to all of them for topk, none otherwise"
+        )
+    if (threshold is not None) != (dictionary.activation == "jumprelu"):
+        raise InputError("a threshold belongs to jumprelu, and to it alone; give both or neither")
+    if dictionary.b_gate is not None and dictionary.encoder_gate is None:
+        raise InputError("b_gate without encoder_gate; a dictionary has both or no gate")
+    if (dictionary.b_dec_to_input or dictionary.passthrough) and d_in != d_out:
+        raise InputError(
+            f"reads {d_in} and writes {d_out} numbers; only a dictionary that reconstructs as many as it "
+            "reads can subtract b_dec from its input or pass coordinates through"
+        )
+    if any(not 0 <= coordinate < d_in for coordinate in dictionary.passthrough):
+        raise InputError(f"passthrough {list(dictionary.passthrough)}; expected coordinates below {d_in}")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_dictionary":  # the formats, which import this module
+        from bilinear_lm.dictionaries.load import load_dictionary
+
+        return load_dictionary
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

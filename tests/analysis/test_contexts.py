@@ -1,0 +1,114 @@
+"""Contexts against a search over all codes at once, and the windows they are found in."""
+
+import pytest
+import torch
+
+from analysis import token_windows, top_contexts
+from analysis.vocabulary import Vocabulary
+from bilinear_lm import Dictionary, InputError, Site
+from bilinear_lm.activations import site_activations
+
+N_FEAT, WIDTH = 12, 3
+SITE = Site(1, "mlp-out")
+
+
+@pytest.fixture
+def dictionary():
+    torch.manual_seed(0)
+    # The last feature is never active.
+    b_enc = torch.full((N_FEAT,), 0.2)
+    b_enc[-1] = -1e9
+    return Dictionary(torch.randn(16, N_FEAT), torch.randn(N_FEAT, 16), b_enc, site=SITE)
+
+
+@pytest.fixture
+def windows():
+    """Of two lengths, so that they do not fit one batch."""
+    ids = torch.randint(300, (7, 20), generator=torch.Generator().manual_seed(1)).tolist()
+    return [*ids[:5], ids[5][:9], ids[6]]
+
+
+def codes_of(model, dictionary, window):
+    seen = next(site_activations(model, [torch.tensor([window])], [SITE]))
+    return dictionary.encode(seen[SITE])[0]
+
+
+def brute_force(codes, feature, k, skip):
+    """(code, window, position) of the k highest peaks."""
+    peaks = []
+    for number, window in enumerate(codes):
+        code = window[:, feature].tolist()
+        code = [0.0] * skip + code[skip:]
+        for position, value in enumerate(code):
+            near = code[max(0, position - WIDTH) : position + WIDTH + 1]
+            if value > 0 and value == max(near):
+                peaks.append((value, number, position))
+    return sorted(peaks, reverse=True)[:k]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize(("k", "skip"), [(1, 0), (4, 2), (100, 0)])
+def test_against_a_search_over_all_codes(make_model, dictionary, windows, k, skip, batch_size):
+    model = make_model()
+    found = top_contexts(model, dictionary, windows, k, WIDTH, skip, batch_size)
+    codes = [codes_of(model, dictionary, window) for window in windows]
+    for feature in range(N_FEAT):
+        expected = brute_force(codes, feature, k, skip)
+        contexts = found.of(feature)
+        assert len(contexts) == len(expected)
+        for context, (value, number, position) in zip(contexts, expected, strict=True):
+            assert context.window == number
+            assert context.activations[context.peak] == pytest.approx(value, rel=1e-4)
+            start, end = max(0, position - WIDTH), position + WIDTH + 1
+            assert context.peak == position - start
+            assert context.tokens == tuple(windows[number][start:end])
+            assert context.activations == pytest.approx(codes[number][start:end, feature].tolist(), abs=1e-4)
+    assert found.of(N_FEAT - 1) == ()
+
+
+def test_names(make_model, dictionary, windows, tiny_tokenizer):
+    vocabulary = Vocabulary.of(tiny_tokenizer, 300)
+    found = top_contexts(make_model(), dictionary, windows, k=5, width=WIDTH)
+    first = found.of(0)[0]
+    name = found.name(0, vocabulary)
+    assert name.startswith(f"#0 {vocabulary.label(first.tokens[first.peak])}")
+    assert found.name(0, vocabulary, n_tokens=1) == name.split(",")[0]
+    assert found.name(N_FEAT - 1, vocabulary) == f"#{N_FEAT - 1}"
+
+
+def test_token_windows_hold_every_token_once(tiny_tokenizer):
+    text = "a cat and a dog ran to the park. " * 5
+    ids = tiny_tokenizer.encode(text, add_special_tokens=False)
+    windows = token_windows(tiny_tokenizer, text, 8)
+    assert all(window[0] == tiny_tokenizer.bos_token_id for window in windows)
+    assert [token for window in windows for token in window[1:]] == ids
+    assert {len(window) for window in windows[:-1]} == {8}
+
+
+@pytest.mark.parametrize(("text", "length", "message"), [("", 8, "empty"), ("a", 1, "windows of 1 tokens")])
+def test_texts_that_give_no_windows(tiny_tokenizer, text, length, message):
+    with pytest.raises(InputError, match=message):
+        token_windows(tiny_tokenizer, text, length)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0}, "k=0 contexts"),
+        ({"width": -1}, "width=-1"),
+        ({"skip": -1}, "skip=-1"),
+        ({"windows": []}, "no text"),
+        ({"windows": [[]]}, "window 0 has 0 tokens"),
+    ],
+)
+def test_bad_input(make_model, dictionary, windows, change, message):
+    with pytest.raises(InputError, match=message):
+        top_contexts(make_model(), dictionary, **{"windows": windows, **change})
+
+
+def test_a_dictionary_without_a_site_and_a_feature_that_is_not_there(make_model, dictionary, windows):
+    unplaced = Dictionary(dictionary.encoder, dictionary.decoder)
+    with pytest.raises(InputError, match="without a site"):
+        top_contexts(make_model(), unplaced, windows)
+    with pytest.raises(InputError, match="feature 12 does not exist; expected 0 to 11"):
+        top_contexts(make_model(), dictionary, windows).of(N_FEAT)
