@@ -20,6 +20,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/tensor.py
+	$(BIN)/python benchmarks/eigen.py
+	$(BIN)/python benchmarks/hosvd.py
+	$(BIN)/python benchmarks/interactions.py
 
 clean:
 	rm -rf $(VENV) report.html
