@@ -60,10 +60,9 @@ def test_against_the_dense_svd(tensor, leg, k, part, monkeypatch):
 
 def test_against_tensorly():
     tensor = biased()
-    _, (outputs, inputs, _) = tucker(tensor.dense().numpy(), [3, tensor.d_in, tensor.d_in], n_iter_max=1)
+    _, (outputs, *_) = tucker(tensor.dense().numpy(), [3, tensor.d_in, tensor.d_in], n_iter_max=1)
     ours = hosvd(tensor, 3).output_directions
     assert np.abs(ours.T.numpy() @ ours.numpy() - outputs @ outputs.T).max() <= 1e-8
-    assert inputs.shape == (tensor.d_in, tensor.d_in)
 
 
 def test_degenerate_singular_values_are_right_as_projectors():
