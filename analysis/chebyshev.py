@@ -4,7 +4,7 @@ Chebyshev-filtered subspace iteration: a block of rows X is multiplied by T_m(Q 
 polynomial of even degree m. On [−c, c] it stays within ±1, outside it grows as cosh(m acosh(|λ| / c)) on both
 sides alike; so with c just below the wanted eigenvalues one filter brings out both ends of an indefinite
 spectrum. Then X is orthonormalised and turned to its Ritz vectors, the eigenvectors of X Q Xᵀ, and what has
-settled is projected out of the next filter. (Zhou, Saad, Tiago and Chelikowsky, "Self-consistent-field
+settled is subtracted from Q in the next filter. (Zhou, Saad, Tiago and Chelikowsky, "Self-consistent-field
 calculations using Chebyshev-filtered subspace iteration", J. Comput. Phys. 219, 2006; there for one end.)
 
 Everything is a product of a batch of matrices with a batch of blocks, or an operation on matrices as small
@@ -16,14 +16,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from bilinear_lm.errors import InputError
-from bilinear_lm.tensor import BilinearTensor
 
 CYCLES = 20
 """Filters after which a matrix is given up. Random matrices, which have no gaps, need 4 to 8."""
@@ -33,48 +29,6 @@ DEGREE = 16
 
 GROWTH_POWER = -0.6
 """A filter may pull its rows apart by ε^-0.6: more, and rounding of the large hides the small."""
-
-
-@runtime_checkable
-class Operators(Protocol):
-    """n symmetric matrices that can be multiplied with."""
-
-    def __call__(self, v: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
-        """Each matrix times the rows of its block."""
-
-    def __getitem__(self, kept: Bool[Tensor, " n"]) -> Operators:
-        """The matrices where `kept` is true."""
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """Interaction matrices that have been computed: d² multiplications a row."""
-
-    matrices: Float[Tensor, "n d d"]
-
-    def __call__(self, v: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
-        """v Q of each."""
-        return v @ self.matrices
-
-    def __getitem__(self, kept: Bool[Tensor, " n"]) -> Matrices:
-        """Some of them."""
-        return Matrices(self.matrices[kept])
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Interaction matrices left in the factors of their layer: 4 d d_mlp multiplications a row."""
-
-    tensor: BilinearTensor
-    u: Float[Tensor, "n d_out"]
-
-    def __call__(self, v: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
-        """v Q_u of each."""
-        return self.tensor.matvec(self.u.unsqueeze(1), v)
-
-    def __getitem__(self, kept: Bool[Tensor, " n"]) -> Factors:
-        """Some of them."""
-        return Factors(self.tensor, self.u[kept])
 
 
 @dataclass(frozen=True)
@@ -113,50 +67,42 @@ def block_width(k: int) -> int:
 
 
 def largest_eigenpairs(
-    operators: Operators, start: Float[Tensor, "n b d"], k: int, tolerance: float
+    matrices: Float[Tensor, "n d d"], start: Float[Tensor, "b d"], k: int, tolerance: float
 ) -> Largest:
-    """The k eigenpairs of largest magnitude of each of n symmetric matrices, from a random block each.
+    """The k eigenpairs of largest magnitude of each of n symmetric matrices, from one random block (b > k).
 
-    A matrix has converged when the residuals of its first k + 1 pairs are within the tolerance (b > k).
-    A matrix is done with at that moment, so its result does not depend on the others.
+    A matrix has converged when the residuals of its first k + 1 pairs are within the tolerance. It is done
+    with at that moment, so its result does not depend on the others.
     """
-    n, _, d = start.shape
+    n, d, _ = matrices.shape
     values, residuals = start.new_zeros(n, k), start.new_zeros(n, k)
     vectors, following = start.new_zeros(n, k, d), start.new_zeros(n)
     converged = torch.zeros(n, dtype=torch.bool, device=start.device)
-    going, X = torch.arange(n, device=start.device), orthonormal(start)
-    # In units of their largest product: squares of numbers that are very small or large are not numbers.
-    scale = _scale(operators(X))
+    going = torch.arange(n, device=start.device)
+    matrices, scale = _scaled(matrices)
+    X = orthonormal(start.expand(n, -1, -1))
     for cycle in range(CYCLES):
-        ritz = _rayleigh_ritz(X, operators(X) / scale, tolerance)
+        ritz = _rayleigh_ritz(X, X @ matrices, tolerance)
         done = ritz.residuals[:, : k + 1].amax(dim=1) <= tolerance
         rows, finished = going[done], ritz[done]
-        values[rows] = finished.values[:, :k] * scale[done, :, 0]
-        following[rows] = finished.values[:, k] * scale[done, 0, 0]
+        values[rows] = finished.values[:, :k] * scale[rows, :, 0]
+        following[rows] = finished.values[:, k] * scale[rows, 0, 0]
         vectors[rows], residuals[rows] = finished.X[:, :k], finished.residuals[:, :k]
         converged[rows] = True
         if len(rows) == len(going):
             break
         if len(rows):
-            operators, going, ritz, scale = operators[~done], going[~done], ritz[~done], scale[~done]
+            matrices, going, ritz = matrices[~done], going[~done], ritz[~done]
         # Ritz values of a random block are far below the eigenvalues, so the first filters have to be mild.
-        X = orthonormal(_filter(operators, scale, ritz, k + 1, tolerance, most=min(2 * 4**cycle, DEGREE)))
+        X = orthonormal(_filter(matrices, ritz, k + 1, tolerance, most=min(2 * 4**cycle, DEGREE)))
     return Largest(values, vectors, residuals, following, converged)
 
 
-def _scale(products: Tensor) -> Tensor:
-    scale = products.abs().amax(dim=(1, 2), keepdim=True)
-    require_finite_matrices(scale)
-    return torch.where(scale > 0, scale, 1.0)
-
-
-def require_finite_matrices(numbers: Tensor) -> None:
-    """Raises InputError where numbers computed from finite weights are not finite."""
-    if not torch.isfinite(numbers).all():
-        raise InputError(
-            f"interaction matrices overflow {numbers.dtype}; expected finite ones: scale the output "
-            "directions down, or compute in float64"
-        )
+def _scaled(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """The matrices in units of their largest entry: squares of tiny or huge numbers are 0 or infinite."""
+    scale = matrices.abs().amax(dim=(1, 2), keepdim=True)
+    scale = torch.where(scale > 0, scale, 1.0)
+    return matrices / scale, scale
 
 
 def orthonormal(X: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
@@ -188,27 +134,28 @@ def _rayleigh_ritz(X: Tensor, QX: Tensor, tolerance: float) -> _Ritz:
     return _Ritz(values, X, QX, torch.where(sound.unsqueeze(1), residuals, torch.inf))
 
 
-def _filter(
-    operators: Operators, scale: Tensor, ritz: _Ritz, wanted: int, tolerance: float, most: int
-) -> Tensor:
+def _filter(matrices: Tensor, ritz: _Ritz, wanted: int, tolerance: float, most: int) -> Tensor:
     """The rows of X multiplied by T_m(Q / c), with c and the even degree m of each matrix its own.
 
-    Leading rows that have settled are left as they are, and projected out of the others at each step.
+    Leading rows that have settled are left as they are. Without them in Q, c need not be near them: the
+    range of |λ| that one filter can span would else bound what is found below a few large ones.
     """
-    settled = (ritz.residuals <= tolerance / 4).cumprod(dim=1).bool()
+    settled = (ritz.residuals <= tolerance / 4).cumprod(dim=1).bool().unsqueeze(-1)
     c, degree = _bounds(ritz, settled, wanted, most)
-    fixed = ritz.X * settled.unsqueeze(-1)
-
-    def deflate(Y: Tensor) -> Tensor:
-        return Y - (Y @ fixed.mT) @ fixed
-
+    fixed = ritz.X * settled
+    doubled = torch.baddbmm(matrices, fixed.mT, ritz.values.unsqueeze(-1) * fixed, alpha=-1).mul_(2 / c)
+    least, largest = torch.stack([degree.min(), degree.max()]).int().tolist()
     # T_0 = 1, T_1 = x, T_j+1 = 2 x T_j − T_j−1
-    before, now = deflate(ritz.X), deflate(ritz.QX / c)
-    for step in range(2, int(degree.max()) + 1):
-        following = deflate(operators(now) * (2 / (c * scale)) - before)
-        within = step <= degree
-        before, now = torch.where(within, now, before), torch.where(within, following, now)
-    return torch.where(settled.unsqueeze(-1), ritz.X, now)
+    before, now = ritz.X, ritz.X @ doubled / 2
+    for step in range(2, largest + 1):
+        following = torch.baddbmm(before, now, doubled, beta=-1)
+        if step > least:
+            following, now = (
+                torch.where(step <= degree, following, now),
+                torch.where(step <= degree, now, before),
+            )
+        before, now = now, following
+    return torch.where(settled, ritz.X, now)
 
 
 def _bounds(ritz: _Ritz, settled: Tensor, wanted: int, most: int) -> tuple[Tensor, Tensor]:
@@ -218,7 +165,7 @@ def _bounds(ritz: _Ritz, settled: Tensor, wanted: int, most: int) -> tuple[Tenso
     # The smallest |λ| in the block. A row that mixes +λ and −λ has the Ritz value 0, but its product with
     # Q is as long as |λ|. No Ritz value exceeds the eigenvalue of its place, so wanted ones lie beyond c.
     c = torch.minimum(torch.linalg.vector_norm(ritz.QX, dim=-1).amin(1), sizes[:, wanted - 1]).unsqueeze(1)
-    top = sizes.gather(1, settled.sum(1, keepdim=True).clamp(max=sizes.shape[1] - 1))
+    top = sizes.gather(1, settled.sum(1).clamp(max=sizes.shape[1] - 1))
     # T_2(x) = 2 x² − 1 is the least there is: it keeps within `growth` up to top / c = (growth / 2)^½.
     c = torch.maximum(c, top / (growth / 2) ** 0.5).clamp(min=eps)
     half = math.acosh(growth) / torch.acosh((top / c).clamp(min=1 + eps)) / 2

@@ -13,14 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.chebyshev import Factors, Matrices, block_width, largest_eigenpairs, require_finite_matrices
+from analysis.chebyshev import block_width, largest_eigenpairs
 from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 
 Method = Literal["auto", "dense", "block"]
-
-PRODUCTS = 32
-"""Products with a block that are counted on: layers with decaying spectra take 15 to 30, random ones 70."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +133,7 @@ def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
     """By `eigh` of every matrix."""
     pieces = []
     for piece in rows.split(_at_once(tensor, tensor.d_in**2)):
-        matrices = tensor.interaction_matrix(piece)
-        require_finite_matrices(matrices)
+        matrices = _matrices(tensor, piece)
         values, columns = torch.linalg.eigh(matrices)
         order = values.abs().argsort(dim=-1, descending=True)
         values = torch.nn.functional.pad(values.gather(1, order), (0, 1))
@@ -150,23 +146,33 @@ def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
 
 
 def _block(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed: int) -> Eigendecomposition:
-    """By products of a block of random rows; a matrix whose block does not converge by `eigh`."""
+    """By products of every matrix with a block of rows; by `eigh` where that does not converge.
+
+    The matrices are built, which costs as much as d_mlp products of one with a row. To multiply through the
+    factors instead takes 4 d_mlp / d_in times the work a row: it measured equal at best (d_in 1024, k 1).
+    """
     width = block_width(k)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(width, tensor.d_in, generator=generator, dtype=tensor.dtype).to(tensor.device)
-    # Multiplications: d² d_mlp to build a matrix, d² a row to use it, against 4 d d_mlp a row without it.
-    in_factors = 4 * width * PRODUCTS < tensor.d_in
-    # X, Q X, three terms of the recurrence and their temporaries; matrices are copied where some are done.
-    numbers_each = 8 * width * tensor.d_in + (0 if in_factors else 2 * tensor.d_in**2)
     pieces = []
-    for piece in rows.split(_at_once(tensor, numbers_each)):
-        operators = Factors(tensor, piece) if in_factors else Matrices(tensor.interaction_matrix(piece))
-        part = largest_eigenpairs(operators, start.expand(len(piece), -1, -1), k, tolerance)
+    # The matrix, scaled, without what has settled; X, Q X and the terms of the recurrence.
+    for piece in rows.split(_at_once(tensor, 3 * tensor.d_in**2 + 6 * width * tensor.d_in)):
+        part = largest_eigenpairs(_matrices(tensor, piece), start, k, tolerance)
         found = _found(part.values, part.vectors, part.residuals, part.following, whole=False)
         if not part.converged.all():
             _put(found, ~part.converged, _dense(tensor, piece[~part.converged], k))
         pieces.append(found)
     return _joined(pieces)
+
+
+def _matrices(tensor: BilinearTensor, rows: Tensor) -> Tensor:
+    matrices = tensor.interaction_matrix(rows)
+    if not torch.isfinite(matrices).all():
+        raise InputError(
+            f"interaction matrices overflow {matrices.dtype}; expected finite ones: scale the output "
+            "directions down, or compute in float64"
+        )
+    return matrices
 
 
 def _at_once(tensor: BilinearTensor, numbers_each: int) -> int:

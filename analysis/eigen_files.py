@@ -91,12 +91,12 @@ def _layout(folder: Path) -> tuple[list[int], int]:
     """The leading axes and the size of a part."""
     header = read_json(folder / SETTINGS)
     axes, part_size = header.get("axes"), header.get("part_size")
-    if not isinstance(axes, list) or not all(type(size) is int for size in [*axes, part_size]):
+    if not isinstance(axes, list) or not isinstance(part_size, int) or {type(n) for n in axes} > {int}:
         raise InputError(
             f"{folder / SETTINGS}: got axes {axes!r} and part_size {part_size!r}; expected whole numbers, as "
             "an eigendecomposition has them"
         )
-    return axes, int(part_size)
+    return axes, part_size
 
 
 def _read_part(folder: Path, index: int, n: int) -> Eigendecomposition:

@@ -2,10 +2,10 @@
 
     python benchmarks/eigen.py [--device cuda]
 
-Seconds are for one direction and include its interaction matrix, which every way needs but the block method in
-factors. Random layers have no spectral gap; the trained one is the layer of an MNIST classifier (see
-`trained.py`), with the head's rows and random directions. The exponents are slopes of log time over log d,
-d_mlp = 4 d. On a GPU all 8192 features of a layer of fw-medium's size are decomposed, and a part of them by eigh.
+Seconds are for one direction and include its interaction matrix, which every way needs. Random layers have no
+spectral gap; the trained one is the layer of an MNIST classifier (see `trained.py`), with the head's rows and
+random directions. The exponents are slopes of log time over log d, d_mlp = 4 d. On a GPU all 8192 features of
+a layer of fw-medium's size are decomposed, and a part of them by eigh.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from measure import Measured, measure
 from safetensors.torch import load_file, save_file
 from trained import IMAGES, trained_layer
 
-import analysis.eigen
 from analysis import eigendecompose
 from bilinear_lm import BilinearTensor
 
@@ -50,11 +49,6 @@ def block(source: Source, device: str) -> Callable[[], object]:
     return lambda: eigendecompose(tensor, u, K, method="block")
 
 
-def block_in_factors(source: Source, device: str) -> Callable[[], object]:
-    analysis.eigen.PRODUCTS = 0  # of a process of its own: matrices are never worth building
-    return block(source, device)
-
-
 def eigh(source: Source, device: str) -> Callable[[], object]:
     tensor, u = layer(source, device)
     return lambda: torch.linalg.eigh(tensor.interaction_matrix(u))
@@ -80,7 +74,7 @@ def main() -> None:
     device = parser.parse_args().device
     name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
     print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    ways = {"block": block, "block in factors": block_in_factors, "matrices + eigh": eigh}
+    ways = {"block": block, "matrices + eigh": eigh}
     ways |= {"matrices alone": matrices_alone} | ({"matrices + eigsh": eigsh} if device == "cpu" else {})
     print("| layer | d_in, d_mlp | directions | way | seconds a direction | MiB | eigh / this |")
     print("|---|---|---|---|---|---|---|")

@@ -19,7 +19,7 @@ def trained_layer(folder: Path = IMAGES) -> tuple[BilinearTensor, Tensor]:
     """The bilinear layer of an MNIST classifier, and the output directions [10, d_model] of the digits.
 
     Embedding 784 → 512, one bilinear layer of 2048 hidden units, head; AdamW with the weight decay that
-    makes such layers low-rank (arXiv 2410.08417, section 4). About a minute on two cores.
+    makes such layers low-rank (arXiv 2410.08417, section 4). Half a minute on two cores.
     """
     pixels = _read(folder / "train-images-idx3-ubyte.gz", 16).reshape(-1, 784).float() / 255
     digits = _read(folder / "train-labels-idx1-ubyte.gz", 8).long()

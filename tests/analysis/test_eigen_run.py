@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -72,12 +71,12 @@ def test_a_run_is_the_decomposition_in_parts(tensor, u, tmp_path):
 
 KILLED = """
 import os, pathlib, signal, sys, torch
-from test_eigen_run import D, H, OUT, N, draw
+from safetensors.torch import load_file
 import analysis.eigen_run as run
 from bilinear_lm import BilinearTensor
 
 torch.set_num_threads(1)
-folder, moment = pathlib.Path(sys.argv[1]), sys.argv[2]
+folder, moment, weights = pathlib.Path(sys.argv[1]), sys.argv[2], load_file(sys.argv[3])
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 replace, decompose = pathlib.Path.replace, run.eigendecompose
 
@@ -91,16 +90,18 @@ if moment == "renaming":
     pathlib.Path.replace = die_before_renaming
 else:
     run.eigendecompose = die_while_computing
-tensor = BilinearTensor(draw(D, H), draw(D, H, seed=1), draw(H, OUT, seed=2))
-run.eigendecompose_to_folder(tensor, draw(N, OUT, seed=3), folder, 4, method="block", part_size=5)
+tensor = BilinearTensor(weights["W_gate"], weights["W_in"], weights["W_out"])
+run.eigendecompose_to_folder(tensor, weights["u"], folder, 4, method="block", part_size=5)
 """
 
 
 @pytest.mark.parametrize("moment", ["computing", "renaming"])
 def test_killed_and_resumed(tensor, u, moment, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    command = [sys.executable, "-c", KILLED, str(killed), moment]
-    assert subprocess.run(command, cwd=Path(__file__).parent, capture_output=True).returncode == -9
+    weights = {name: getattr(tensor, name) for name in ("W_gate", "W_in", "W_out")} | {"u": u}
+    save_file(weights, tmp_path / "weights")
+    command = [sys.executable, "-c", KILLED, str(killed), moment, str(tmp_path / "weights")]
+    assert subprocess.run(command, capture_output=True).returncode == -9
     eigendecompose_to_folder(tensor, u, whole, 4, method="block", part_size=5)
 
     left = {file.name: file.stat() for file in killed.iterdir()}
