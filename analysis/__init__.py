@@ -10,10 +10,9 @@ from analysis.eigen_files import load_decomposition, save_decomposition
 from analysis.eigen_run import eigendecompose_to_folder
 from analysis.explain import Explained, explained_by_eigenvectors, explained_on_text
 from analysis.features import FeatureLayer, feature_layer
-from analysis.gram import output_gram, strength
 from analysis.interaction_table import InteractionStatistics, interaction_statistics
 from analysis.interactions import Interaction, Interactions, strongest_interactions, strongest_of_each
-from analysis.products import cross_gram, unfolding_gram
+from analysis.products import cross_gram, strength, unfolding_gram
 from analysis.replace import ReplacementCost, cost_of_replacing, replaced_mlp
 from analysis.similarity import (
     GaussianSimilarity,
@@ -70,7 +69,6 @@ __all__ = [
     "interaction_statistics",
     "load_decomposition",
     "match_vectors",
-    "output_gram",
     "pairwise_cosine",
     "random_interactions",
     "read_tokens",

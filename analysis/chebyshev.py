@@ -100,7 +100,7 @@ def largest_eigenpairs(
 
 def _scaled(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """The matrices in units of their largest entry: squares of tiny or huge numbers are 0 or infinite."""
-    scale = matrices.abs().amax(dim=(1, 2), keepdim=True)
+    scale = torch.linalg.vector_norm(matrices, ord=torch.inf, dim=(1, 2), keepdim=True)
     scale = torch.where(scale > 0, scale, 1.0)
     return matrices / scale, scale
 
@@ -111,13 +111,12 @@ def orthonormal(X: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
     Shifted Cholesky QR, three times: products and small factorisations, for condition numbers up to 1/ε
     (Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, SIAM J. Sci. Comput. 42, 2020).
     """
-    info = torch.finfo(X.dtype)
+    info, unit = torch.finfo(X.dtype), torch.eye(X.shape[1], dtype=X.dtype, device=X.device)
     for shift in (10 * X.shape[1] * info.eps, 0.0, 0.0):
         X = X / torch.linalg.vector_norm(X, dim=-1, keepdim=True).clamp(min=info.tiny)
-        gram = X @ X.mT
-        gram.diagonal(dim1=-2, dim2=-1).add_(shift)
+        factors = torch.linalg.cholesky_ex(X @ X.mT + shift * unit).L
         # A factorisation that breaks down leaves rows that are not orthonormal: `_rayleigh_ritz` looks.
-        X = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram).L, X, upper=False)
+        X = torch.linalg.solve_triangular(factors, unit, upper=False) @ X
     return X
 
 
@@ -146,7 +145,7 @@ def _filter(matrices: Tensor, ritz: _Ritz, wanted: int, tolerance: float, most: 
     doubled = torch.baddbmm(matrices, fixed.mT, ritz.values.unsqueeze(-1) * fixed, alpha=-1).mul_(2 / c)
     least, largest = torch.stack([degree.min(), degree.max()]).int().tolist()
     # T_0 = 1, T_1 = x, T_j+1 = 2 x T_j − T_j−1
-    before, now = ritz.X, ritz.X @ doubled / 2
+    before, now = ritz.X, ritz.QX / c
     for step in range(2, largest + 1):
         following = torch.baddbmm(before, now, doubled, beta=-1)
         if step > least:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.gram import strength
+from analysis.products import strength
 from analysis.tokens import token_direction
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.errors import InputError

@@ -19,6 +19,9 @@ from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 
 Method = Literal["auto", "dense", "block"]
 
+CACHE_BYTES = 2**25
+"""What a CPU keeps near: matrices that are multiplied with again and again go through it in pieces."""
+
 
 @dataclass(frozen=True)
 class Eigendecomposition:
@@ -122,17 +125,17 @@ def require_decomposable(
 def _block_pays(tensor: BilinearTensor, k: int) -> bool:
     """Whether the block method is the faster one.
 
-    On a CPU (one thread, float32, d_mlp = 4 d_in from 64 to 1024, Q_u included) the two cost the same near
-    d_in = 12 rows of the block: below for layers with decaying spectra, above for random ones. On other
-    devices torch solves matrices of more than 32 rows one after another, so there it pays early.
+    On a CPU (one thread, float32, d_mlp = 4 d_in from 64 to 1024, Q_u included) at d_in = 10 rows of the
+    block layers with decaying spectra gain a fifth, and random ones lose as much; with d_in the gain grows.
+    On other devices torch solves matrices of more than 32 rows one after another, so there it pays early.
     """
-    return block_width(k) * (12 if tensor.device.type == "cpu" else 4) <= tensor.d_in
+    return block_width(k) * (10 if tensor.device.type == "cpu" else 4) <= tensor.d_in
 
 
 def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
     """By `eigh` of every matrix."""
     pieces = []
-    for piece in rows.split(_at_once(tensor, tensor.d_in**2)):
+    for piece in rows.split(_at_once(tensor, tensor.d_in**2, CHUNK_BYTES)):
         matrices = _matrices(tensor, piece)
         values, columns = torch.linalg.eigh(matrices)
         order = values.abs().argsort(dim=-1, descending=True)
@@ -154,9 +157,11 @@ def _block(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed:
     width = block_width(k)
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(width, tensor.d_in, generator=generator, dtype=tensor.dtype).to(tensor.device)
-    pieces = []
+    limit = CACHE_BYTES if tensor.device.type == "cpu" else CHUNK_BYTES
     # The matrix, scaled, without what has settled; X, Q X and the terms of the recurrence.
-    for piece in rows.split(_at_once(tensor, 3 * tensor.d_in**2 + 6 * width * tensor.d_in)):
+    numbers_each = 3 * tensor.d_in**2 + 6 * width * tensor.d_in
+    pieces = []
+    for piece in rows.split(_at_once(tensor, numbers_each, limit)):
         part = largest_eigenpairs(_matrices(tensor, piece), start, k, tolerance)
         found = _found(part.values, part.vectors, part.residuals, part.following, whole=False)
         if not part.converged.all():
@@ -175,8 +180,8 @@ def _matrices(tensor: BilinearTensor, rows: Tensor) -> Tensor:
     return matrices
 
 
-def _at_once(tensor: BilinearTensor, numbers_each: int) -> int:
-    return max(1, CHUNK_BYTES // (numbers_each * tensor.dtype.itemsize))
+def _at_once(tensor: BilinearTensor, numbers_each: int, limit: int) -> int:
+    return max(1, limit // (numbers_each * tensor.dtype.itemsize))
 
 
 def _found(

@@ -44,6 +44,11 @@ def cross_gram(
     return gram
 
 
+def strength(tensor: BilinearTensor, u: Float[Tensor, "*axes d_out"]) -> Float[Tensor, "*axes"]:
+    """Frobenius norm of Q_u for output directions u, all from one Gram matrix: sqrt(u G uᵀ)."""
+    return ((u @ cross_gram(tensor, tensor)) * u).sum(-1).clamp(min=0).sqrt()
+
+
 def unfolding_gram(tensor: BilinearTensor, leg: Leg = "output") -> Float[Tensor, "d d"]:
     """`cross_gram` of a layer with itself, in float64 whatever the precision of the layer.
 

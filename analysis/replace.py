@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
 
+from bilinear_lm.activations import normalised
 from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import IDENTITY_EPS, decoder_block, plain
+from bilinear_lm.weights import decoder_block, plain
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,13 +40,13 @@ def replaced_mlp(
     norm, mlp = block.post_attention_layernorm, plain(block.mlp)
     if isinstance(replacement, BilinearTensor):
         _require_fit(replacement, mlp.down_proj.weight.shape[0])
-    normalised: list[Tensor] = []
+    points: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple[Any, ...]) -> None:
-        normalised[:] = [_normalised(plain(norm), args[0])]
+        points[:] = [normalised(plain(norm), args[0])]
 
     def swap(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = normalised.pop() if fold_norm else args[0]
+        x = points.pop() if fold_norm else args[0]
         if isinstance(replacement, BilinearTensor):
             x = x.to(replacement.device, replacement.dtype)
         return replacement(x).to(output)
@@ -102,9 +102,3 @@ def _require_fit(tensor: BilinearTensor, d_model: int) -> None:
             f"a tensor of batch {list(tensor.batch_shape)} from width {widths[0]} to {widths[1]} cannot "
             f"replace an MLP; expected one layer of width {d_model}"
         )
-
-
-def _normalised(norm: Any, x: Tensor) -> Tensor:
-    """x / rms(x), or x where the norm is the identity."""
-    epsilon = norm.variance_epsilon
-    return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)

@@ -17,8 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.assignment import best_assignment
-from analysis.gram import strength
-from analysis.products import cross_gram
+from analysis.products import cross_gram, strength
 from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 import math
+import multiprocessing
 import platform
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from measure import Measured, measure
 from safetensors.torch import load_file, save_file
-from trained import IMAGES, trained_layer
+from trained import D_MLP, D_MODEL, IMAGES, trained_layer
 
 from analysis import eigendecompose
 from bilinear_lm import BilinearTensor
@@ -28,6 +28,8 @@ from bilinear_lm import BilinearTensor
 K = 16
 SIZES = [(128, 512, 64), (256, 1024, 64), (512, 2048, 64), (1024, 4096, 16)]
 """d_in, d_mlp and how many directions."""
+DIRECTIONS = 64
+"""Of the trained layer."""
 FW_MEDIUM, FEATURES, BY_EIGH = (1024, 4096), 8192, 64
 
 Source = tuple[int, int, int] | str
@@ -101,13 +103,18 @@ def compare_trained(ways: dict[str, Callable], device: str) -> None:
     if not IMAGES.is_dir():
         print(f"(no trained layer: {IMAGES} is not here)")
         return
-    tensor, digits = trained_layer()
-    u = torch.cat([digits, torch.randn(64 - len(digits), tensor.d_out)])
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "layer.safetensors"
-        factors = {"W_gate": tensor.W_gate, "W_in": tensor.W_in, "W_out": tensor.W_out}
-        save_file(factors | {"u": u}, file)
-        compare("trained", str(file), (tensor.d_in, tensor.d_mlp, len(u)), ways, device)
+        file = f"{folder}/layer.safetensors"
+        # In a process of its own: the peak memory of a process counts for those that it starts.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            pool.apply(train_into, (file,))
+        compare("trained", file, (D_MODEL, D_MLP, DIRECTIONS), ways, device)
+
+
+def train_into(file: str) -> None:
+    tensor, digits = trained_layer()
+    u = torch.cat([digits, torch.randn(DIRECTIONS - len(digits), tensor.d_out)])
+    save_file({"W_gate": tensor.W_gate, "W_in": tensor.W_in, "W_out": tensor.W_out, "u": u}, file)
 
 
 def compare_all_features(device: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import rms_norm
 
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
@@ -28,7 +29,7 @@ def mlp_inputs(
     seen: dict[int, Tensor] = {}
     handles = [
         norm.register_forward_pre_hook(
-            lambda norm, args, at=at: seen.__setitem__(at, _normalised(norm, args[0]))
+            lambda norm, args, at=at: seen.__setitem__(at, normalised(norm, args[0]))
         )
         for at, norm in enumerate(norms)
     ]
@@ -41,10 +42,10 @@ def mlp_inputs(
     return torch.stack([seen[at] for at in range(len(layers))])
 
 
-def _normalised(norm: Any, x: Tensor) -> Tensor:
-    if norm.variance_epsilon >= IDENTITY_EPS:
-        return x
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+def normalised(norm: Any, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
+    """x / rms(x), or x where the RMSNorm is the identity: what its weight is multiplied with."""
+    epsilon = norm.variance_epsilon
+    return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)
 
 
 def site_activations(

@@ -92,7 +92,7 @@ def test_the_same_in_pieces_and_again_and_from_another_start(monkeypatch):
     again = eigendecompose(tensor, u, 3, method="block", seed=1)
     assert torch.equal(whole.vectors, again.vectors)
     other_start = eigendecompose(tensor, u, 3, method="block", seed=2)
-    monkeypatch.setattr(analysis.eigen, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(analysis.eigen, "CACHE_BYTES", 1)
     pieces = eigendecompose(tensor, u, 3, method="block", seed=1)
     for other, atol in ((pieces, 1e-13), (other_start, 1e-8)):
         assert torch.allclose(other.values, whole.values, rtol=0, atol=atol * whole.values.abs().max())

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from analysis.directions import SIMILAR, OutputDirection, parse_direction, strongest
-from analysis.gram import strength
+from analysis.products import strength
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
