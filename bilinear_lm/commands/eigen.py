@@ -10,6 +10,7 @@ import tyro
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import require_new
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,8 @@ def eigen(
     from bilinear_lm.checkpoints import load_pretrained
 
     _require_one_choice(tokens, all_tokens, dictionary, features)
+    if not resume:
+        require_new(output)
     place = find_device(device)
     model = load_pretrained(checkpoint, device=place)
     tensor = mlp_tensor(model, layer).to(torch.float32)
