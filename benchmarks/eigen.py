@@ -10,15 +10,13 @@ a layer of fw-medium's size are decomposed, and a part of them by eigh.
 
 from __future__ import annotations
 
-import argparse
 import math
 import multiprocessing
-import platform
 import tempfile
 from collections.abc import Callable
 
 import torch
-from measure import Measured, measure
+from measure import Measured, begin, measure
 from safetensors.torch import load_file, save_file
 from trained import D_MLP, D_MODEL, IMAGES, trained_layer
 
@@ -69,13 +67,7 @@ def eigsh(source: Source, device: str) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
-    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
-    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    device = begin(__doc__)
     ways = {"block": block, "matrices + eigh": eigh}
     ways |= {"matrices alone": matrices_alone} | ({"matrices + eigsh": eigsh} if device == "cpu" else {})
     print("| layer | d_in, d_mlp | directions | way | seconds a direction | MiB | eigh / this |")

@@ -11,14 +11,12 @@ CP decomposes a layer of the shipped model to 64 hidden units, beside tensorly's
 
 from __future__ import annotations
 
-import argparse
 import math
-import platform
 import time
 from collections.abc import Callable
 
 import torch
-from measure import Measured, measure
+from measure import Measured, begin, measure
 
 from analysis import HOSVD, cp_decompose, hosvd
 from bilinear_lm import BilinearTensor, load_pretrained, mlp_tensor
@@ -117,13 +115,7 @@ def compare_cp(device: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
-    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
-    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    device = begin(__doc__)
     compare_hosvd(device)
     compare_cp(device)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
+import platform
 import resource
 import time
 from collections.abc import Callable
@@ -10,6 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+def begin(description: str | None) -> str:
+    """Reads the command line of a benchmark, prints what it runs on, and returns the device."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    device = parser.parse_args().device
+    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
+    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    return device
 
 
 @dataclass(frozen=True)

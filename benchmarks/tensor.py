@@ -8,12 +8,10 @@ its norm. Sizes are d_in, d_mlp; the last row of each is TinyLlama's, where the 
 
 from __future__ import annotations
 
-import argparse
-import platform
 from collections.abc import Callable
 
 import torch
-from measure import Measured, measure
+from measure import Measured, begin, measure
 
 from bilinear_lm import BilinearTensor
 
@@ -72,13 +70,7 @@ PAIRS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
-    name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
-    print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    device = begin(__doc__)
     print("| method | d_in, d_mlp | seconds | MiB | dense: seconds | dense: MiB | faster | leaner |")
     print("|---|---|---|---|---|---|---|---|")
     for method, (factored, dense) in PAIRS.items():

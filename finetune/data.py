@@ -37,6 +37,11 @@ def documents(source: str) -> Iterator[str]:
                 yield text
 
 
+def source_name(source: str) -> str:
+    """What to call a source in a record: a file or folder by its own name, without where it lies."""
+    return Path(source).name if Path(source).exists() else source
+
+
 def _text_file_documents(path: Path) -> Iterator[str]:
     lines: list[str] = []
     try:

@@ -31,7 +31,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.fidelity import Fidelity, measure_fidelity
 from bilinear_lm.files import new_folder, read_text, require_new, write_json
 from bilinear_lm.weights import decoder_block
-from finetune.data import Windows, documents, tokenize
+from finetune.data import Windows, documents, source_name, tokenize
 from finetune.dictionary_config import DictionaryConfig
 
 RECORD = "train.json"
@@ -188,8 +188,8 @@ def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fid
     settings = dataclasses.asdict(config)
     for name in ("output", "device"):
         del settings[name]
-    settings["model"] = Path(config.model).name if Path(config.model).exists() else config.model
-    settings["data"] = [Path(source).name if Path(source).exists() else source for source in config.data]
+    settings["model"] = source_name(config.model)
+    settings["data"] = [source_name(source) for source in config.data]
     settings["validation"] = config.validation and config.validation.name
     packages = ("bilinear-lm", "torch", "transformers", "eai-sparsify")
     return {

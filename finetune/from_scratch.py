@@ -18,7 +18,7 @@ from bilinear_lm.evaluate import TextLoss, text_loss
 from bilinear_lm.files import new_folder, read_json, read_text, require_new, write_json
 from bilinear_lm.presets import find_preset, new_model
 from finetune.config import PretrainConfig
-from finetune.data import Windows, documents, tokenize, train_tokenizer
+from finetune.data import Windows, documents, source_name, tokenize, train_tokenizer
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _settings(config: PretrainConfig) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for name in ("output", "resume", "device"):
         del settings[name]
-    settings["data"] = [Path(source).name if Path(source).exists() else source for source in config.data]
+    settings["data"] = [source_name(source) for source in config.data]
     settings["validation"] = config.validation and config.validation.name
     return json.loads(json.dumps(settings))
 
