@@ -29,7 +29,9 @@ from analysis.windows import Windows, window_batches, window_losses
 from bilinear_lm.activations import replaced, site_activations
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
-from bilinear_lm.weights import IDENTITY_EPS, decoder_block, plain
+from bilinear_lm.families import mlp_norm
+from bilinear_lm.norms import norm_epsilon
+from bilinear_lm.weights import IDENTITY_EPS, plain
 
 Size = Literal["number", "total"]
 Among = Literal["features", "tokens"]
@@ -213,7 +215,7 @@ def _site(dictionary: Dictionary) -> Site:
 
 def _norm_scale(model: nn.Module, site: Site, x: Tensor) -> Tensor:
     """s = 1/rms(x) [batch, pos, 1] in front of the norm; 1 behind it, and where it is the identity."""
-    norm = plain(decoder_block(model, site.layer).post_attention_layernorm)
-    if site.point == "mlp-in" or norm.variance_epsilon >= IDENTITY_EPS:
+    norm = mlp_norm(model, site.layer)
+    if norm is None or site.point == "mlp-in" or norm_epsilon(plain(norm)) >= IDENTITY_EPS:
         return x.new_ones(())
-    return torch.rsqrt(x.float().square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    return torch.rsqrt(x.float().square().mean(-1, keepdim=True) + norm_epsilon(plain(norm)))

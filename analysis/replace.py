@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bilinear_lm.activations import normalised
 from bilinear_lm.errors import InputError
+from bilinear_lm.families import mlp_norm
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import decoder_block, plain
 
@@ -36,24 +37,24 @@ def replaced_mlp(
     >>> with replaced_mlp(model, 3, truncate(tensor, hosvd(tensor), 8)):  # doctest: +SKIP
     ...     logits = model(input_ids=ids).logits
     """
-    block = decoder_block(model_or_bridge, layer)
-    norm, mlp = block.post_attention_layernorm, plain(block.mlp)
+    mlp = plain(decoder_block(model_or_bridge, layer).mlp)
+    norm = mlp_norm(model_or_bridge, layer) if fold_norm else None
     if isinstance(replacement, BilinearTensor):
-        _require_fit(replacement, mlp.down_proj.weight.shape[0])
+        _require_fit(replacement, plain(mlp.down_proj).weight.shape[0])
     points: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple[Any, ...]) -> None:
         points[:] = [normalised(plain(norm), args[0])]
 
     def swap(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = points.pop() if fold_norm else args[0]
+        x = args[0] if norm is None else points.pop()
         if isinstance(replacement, BilinearTensor):
             x = x.to(replacement.device, replacement.dtype)
         return replacement(x).to(output)
 
     # A bridge computes the norm itself but calls the MLP's own module, between its hooks.
     handles = [mlp.register_forward_hook(swap)]
-    if fold_norm:
+    if norm is not None:
         handles.append(norm.register_forward_pre_hook(remember))
     try:
         yield

@@ -9,8 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bilinear_lm.bilinear_glu import BilinearApproximation, bilinear_approximation
+from bilinear_lm.closed_form import approximate_glu, approximate_mlp
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
+from bilinear_lm.gaussian_moments import swish
+from bilinear_lm.polynomial import Polynomial
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
 
@@ -47,12 +51,17 @@ _ON_FIRST_USE = {
 
 __all__ = [
     "AttentionWeights",
+    "BilinearApproximation",
     "BilinearTensor",
     "Dictionary",
     "InputError",
+    "Polynomial",
     "Site",
     "TextLoss",
+    "approximate_glu",
+    "approximate_mlp",
     "attention_weights",
+    "bilinear_approximation",
     "checkpoint_info",
     "embedding",
     "export",
@@ -65,6 +74,7 @@ __all__ = [
     "sample",
     "save_dictionary",
     "shipped_models",
+    "swish",
     "text_loss",
     "unembedding",
     "unhook",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
 
-from bilinear_lm.dictionary import Dictionary, Site
+from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError
-from bilinear_lm.weights import IDENTITY_EPS, decoder_block, plain
+from bilinear_lm.families import decoder_block, family_of, mlp_norm, plain
+from bilinear_lm.norms import normalised
+
+__all__ = ["mlp_inputs", "normalised", "replaced", "site_activations", "spliced"]
 
 
 def mlp_inputs(
@@ -21,18 +24,20 @@ def mlp_inputs(
 ) -> Float[Tensor, "layer batch pos d_model"]:
     """The inputs of the MLPs of `layers`: x / rms(x) of the residual stream, x where norms are the identity.
 
-    They are the points of `mlp_tensor(model, layer)`: the tensor of a bilinear layer at them is its output.
-    At the site mlp-in (`site_activations`) they are multiplied by the weight of the norm, as the MLP reads
-    them.
+    They are the points of `mlp_tensor(model, layer)`: the tensor of a bilinear layer at them is the output of
+    its MLP. At the site mlp-in (`site_activations`) they are multiplied by the factor of the norm, as the MLP
+    reads them. In OLMo 2, which has no norm in front of its MLPs, both are x.
     """
-    norms = [plain(decoder_block(model, layer).post_attention_layernorm) for layer in layers]
     seen: dict[int, Tensor] = {}
-    handles = [
-        norm.register_forward_pre_hook(
-            lambda norm, args, at=at: seen.__setitem__(at, normalised(norm, args[0]))
-        )
-        for at, norm in enumerate(norms)
-    ]
+    handles = []
+    for at, layer in enumerate(layers):
+        norm = mlp_norm(model, layer)
+        module = plain(decoder_block(model, layer).mlp if norm is None else norm)
+
+        def note(_: nn.Module, args: tuple[Tensor, ...], at: int = at, norm: Any = norm) -> None:
+            seen[at] = args[0] if norm is None else normalised(plain(norm), args[0])
+
+        handles.append(module.register_forward_pre_hook(note))
     try:
         with torch.inference_mode():
             model(input_ids=ids)
@@ -42,16 +47,13 @@ def mlp_inputs(
     return torch.stack([seen[at] for at in range(len(layers))])
 
 
-def normalised(norm: Any, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
-    """x / rms(x), or x where the RMSNorm is the identity: what its weight is multiplied with."""
-    epsilon = norm.variance_epsilon
-    return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)
-
-
 def site_activations(
     model: nn.Module, batches: Iterable[Int[Tensor, "_batch pos"]], sites: Sequence[Site]
 ) -> Iterator[dict[Site, Float[Tensor, "_batch pos d_model"]]]:
     """The activations at each of `sites`, one batch of token ids after the other.
+
+    attn-out and mlp-out are what is added to the residual stream: in Gemma 2 and OLMo 2 the output of the
+    norm behind attention or MLP, in Granite the module's output times `residual_multiplier`.
 
     >>> for seen in site_activations(model, ids.split(16), [Site(0, "mlp-in"), Site(0, "mlp-out")]):
     ...     seen[Site(0, "mlp-in")].shape  # [16, pos, d_model]
@@ -107,35 +109,62 @@ def _observed(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Iterato
 @contextmanager
 def _hooked(model: nn.Module, site: Site, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """While open, `function` gets the activations at a site; what it returns, if anything, replaces them."""
-    module, reads_input = _module(model, site)
+    place = _place(model, site)
 
-    def of_input(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def of_stream(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if (new := function(args[0])) is not None:
             # The norm and the sum around it read this same tensor, so it is overwritten where it lies.
             args[0].copy_(new)
 
-    def of_output(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        return function(output)
+    def of_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        new = function(args[0])
+        return None if new is None else (new, *args[1:])
 
-    hook = (
-        module.register_forward_pre_hook(of_input) if reads_input else module.register_forward_hook(of_output)
-    )
+    def of_output(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        if place.factor == 1:
+            return function(output)
+        new = function(output * place.factor)
+        return None if new is None else new / place.factor
+
+    if place.what == "output":
+        hook = place.module.register_forward_hook(of_output)
+    else:
+        hook = place.module.register_forward_pre_hook(of_stream if place.what == "stream" else of_input)
     try:
         yield
     finally:
         hook.remove()
 
 
-def _module(model: nn.Module, site: Site) -> tuple[nn.Module, bool]:
-    """The module at a site, and whether the site is its input; else it is its output."""
-    block = decoder_block(model, site.layer)
-    where: dict[str, tuple[Any, bool]] = {
-        "resid-pre": (block.input_layernorm, True),
-        "attn-out": (block.self_attn.o_proj, False),
-        "resid-mid": (block.post_attention_layernorm, True),
-        "mlp-in": (block.post_attention_layernorm, False),
-        "mlp-out": (block.mlp, False),
-        "resid-post": (block, False),
+@dataclass(frozen=True)
+class _Place:
+    """Where the activations of a site are: a module's output times a factor, its input, or the residual
+    stream, which is its input and goes on past it."""
+
+    module: nn.Module
+    what: Literal["output", "input", "stream"]
+    factor: float = 1.0
+
+
+def _place(model: nn.Module, site: Site) -> _Place:
+    block, family = decoder_block(model, site.layer), family_of(model)
+
+    def part(name: str) -> nn.Module:
+        return plain(getattr(block, name))
+
+    # Without a norm in front, the block and the MLP read the residual stream themselves.
+    attention_reader = part(family.attention_norm) if family.attention_norm else block
+    mlp_reader = part(family.mlp_norm or "mlp")
+    attention_out = part(family.attention_norm_after) if family.attention_norm_after else None
+    mlp_out = part(family.mlp_norm_after or "mlp")
+    factor = float(getattr(block, family.residual_factor)) if family.residual_factor else 1.0
+    places: dict[Point, _Place] = {
+        "resid-pre": _Place(attention_reader, "stream"),
+        # The attention module itself puts out a tuple.
+        "attn-out": _Place(attention_out or plain(part("self_attn").o_proj), "output", factor),
+        "resid-mid": _Place(mlp_reader, "stream"),
+        "mlp-in": _Place(mlp_reader, "output" if family.mlp_norm else "input"),
+        "mlp-out": _Place(mlp_out, "output", factor),
+        "resid-post": _Place(block, "output"),
     }
-    module, reads_input = where[site.point]
-    return plain(module), reads_input
+    return places[site.point]

@@ -1,6 +1,6 @@
 """Bilinear (and SwiGLU) transformers models as TransformerLens' hooked class, and back again.
 
-`hook` wraps a Llama, Mistral, Qwen2 or Qwen3 model in place and returns a `TransformerBridge`; `unhook` takes
+`hook` wraps a model of the classes in `HOOKABLE` in place and returns a `TransformerBridge`; `unhook` takes
 the wrapping off. The adapters are TransformerLens' own with another MLP component and with eager attention.
 """
 
@@ -9,14 +9,20 @@ import os
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.architecture_adapter import ArchitectureAdapter
-from transformer_lens.model_bridge.generalized_components import GatedMLPBridge
+from transformer_lens.model_bridge.generalized_components import GatedMLPBridge, JointGateUpMLPBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 from transformer_lens.model_bridge.sources import build_bridge_from_module
+from transformer_lens.model_bridge.supported_architectures.gemma1 import Gemma1ArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.gemma2 import Gemma2ArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.granite import GraniteArchitectureAdapter
 from transformer_lens.model_bridge.supported_architectures.llama import LlamaArchitectureAdapter
 from transformer_lens.model_bridge.supported_architectures.mistral import MistralArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.olmo2 import Olmo2ArchitectureAdapter
+from transformer_lens.model_bridge.supported_architectures.phi3 import Phi3ArchitectureAdapter
 from transformer_lens.model_bridge.supported_architectures.qwen2 import Qwen2ArchitectureAdapter
 from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3ArchitectureAdapter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,9 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from bilinear_lm.checkpoints import has_tokenizer, load_pretrained, load_tokenizer
 from bilinear_lm.checkpoints.locate import local_path
 from bilinear_lm.errors import InputError
-
-HOOKABLE = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
-"""The model classes `hook` takes; the adapter of each is registered with "Bilinear" before its name."""
+from bilinear_lm.families import plain
 
 
 class DelegatingMLPBridge(GatedMLPBridge):
@@ -39,6 +43,16 @@ class DelegatingMLPBridge(GatedMLPBridge):
 
     # The generic forward: the wrapped module between hook_in and hook_out.
     forward = GeneralizedComponent.forward
+
+
+class DelegatingJointMLPBridge(JointGateUpMLPBridge):
+    """The same for an MLP with one projection for gate and up (Phi-3), computed here from its halves."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Gate and in projection of the input, their product through the out projection."""
+        x = self.hook_in(args[0])
+        into = getattr(self, "in")(x)
+        return self.hook_out(self.out(self._activation_fn(self.gate(x)) * into))
 
 
 class BilinearAdapter(ArchitectureAdapter):
@@ -64,6 +78,9 @@ class BilinearAdapter(ArchitectureAdapter):
         self.cfg.attn_implementation = "eager"
         super().prepare_model(hf_model)
 
+    def write_back(self, bridge: TransformerBridge) -> None:
+        """Put into the model what weights the bridge holds apart from it; most families have none."""
+
 
 class BilinearLlamaAdapter(BilinearAdapter, LlamaArchitectureAdapter):
     """Llama, with any activation in its MLPs."""
@@ -81,19 +98,79 @@ class BilinearQwen3Adapter(BilinearAdapter, Qwen3ArchitectureAdapter):
     """Qwen3, with any activation in its MLPs."""
 
 
+class BilinearGemmaAdapter(BilinearAdapter, Gemma1ArchitectureAdapter):
+    """Gemma, with any activation in its MLPs."""
+
+
+class BilinearGemma2Adapter(BilinearAdapter, Gemma2ArchitectureAdapter):
+    """Gemma 2, with any activation in its MLPs."""
+
+
+class BilinearOlmo2Adapter(BilinearAdapter, Olmo2ArchitectureAdapter):
+    """OLMo 2, with any activation in its MLPs."""
+
+
+class BilinearGraniteAdapter(BilinearAdapter, GraniteArchitectureAdapter):
+    """Granite, with any activation in its MLPs."""
+
+
+class BilinearPhi3Adapter(BilinearAdapter, Phi3ArchitectureAdapter):
+    """Phi-3, with any activation in its MLPs."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__(cfg)
+        parts = self.components["blocks"].submodules
+        stock = parts["mlp"]
+        parts["mlp"] = DelegatingJointMLPBridge(
+            "mlp", cfg, {"out": stock.submodules["out"]}, split_gate_up_matrix=stock.split_gate_up_matrix
+        )
+
+    def write_back(self, bridge: TransformerBridge) -> None:
+        """The bridge computes with the parts of fused projections, which are apart once moved or copied."""
+        for block in bridge.blocks:
+            attention, mlp = block.attn, block.mlp
+            fused = (
+                (attention.original_component.qkv_proj, (attention.q, attention.k, attention.v)),
+                (mlp.original_component.gate_up_proj, (mlp.gate, getattr(mlp, "in"))),
+            )
+            for whole, parts in fused:
+                for name, value in plain(whole).named_parameters():
+                    value.data.copy_(torch.cat([getattr(part, name).data for part in parts]))
+
+
+_ADAPTERS: dict[str, type[BilinearAdapter]] = {
+    "LlamaForCausalLM": BilinearLlamaAdapter,
+    "MistralForCausalLM": BilinearMistralAdapter,
+    "Qwen2ForCausalLM": BilinearQwen2Adapter,
+    "Qwen3ForCausalLM": BilinearQwen3Adapter,
+    "GemmaForCausalLM": BilinearGemmaAdapter,
+    "Gemma2ForCausalLM": BilinearGemma2Adapter,
+    "Phi3ForCausalLM": BilinearPhi3Adapter,
+    "Olmo2ForCausalLM": BilinearOlmo2Adapter,
+    "GraniteForCausalLM": BilinearGraniteAdapter,
+}
+
+HOOKABLE = tuple(_ADAPTERS)
+"""The model classes `hook` takes; the adapter of each is registered with "Bilinear" before its name."""
+
+
 def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
     """Wrap a transformers model in TransformerLens' hooked class, `TransformerBridge`.
 
     The model is changed in place: each of its modules is replaced by a hooked one around it, so that
     `model.save_pretrained` and pickling fail from here on. `unhook(bridge)` gives the model back.
 
-    No weight is folded, centred or copied, and the logits are exactly those of the model with eager
-    attention; other attention kernels differ from it by rounding. `bridge.enable_compatibility_mode()` does
-    fold and centre the weights, in place and for good: the model cannot be unhooked after it.
+    No weight is folded or centred, and the logits are exactly those of the model with eager attention; other
+    attention kernels differ from it by rounding, as does Phi-3, whose fused projections are computed part by
+    part. `bridge.enable_compatibility_mode()` does fold and centre the weights, in place and for good: the
+    model cannot be unhooked after it. Norms behind attention and MLP are not folded, nor any norm of OLMo 2.
 
     In a block, `mlp.hook_pre` is the gate, `mlp.hook_pre_linear` the in projection, `mlp.hook_post` their
-    product; `hook_mlp_out` is ((h @ W_gate) ∘ (h @ W_in)) @ W_out with h = `ln2.hook_out`. An edit at
-    `hook_resid_mid` reaches the MLP only, not the residual stream around it: edit `hook_attn_out` for both.
+    product; `mlp.hook_out` is ((h @ W_gate) ∘ (h @ W_in)) @ W_out with h = `mlp.hook_in`, which is
+    `ln2.hook_out` where there is a norm in front. `hook_mlp_out` and `hook_attn_out` are what is added to the
+    residual stream: in Gemma 2 and OLMo 2 the output of the norms behind (`ln2_post`, `ln1_post`), in Granite
+    the module's output times `residual_multiplier`. An edit at `hook_resid_mid` reaches the MLP only, not the
+    residual stream around it: edit `hook_attn_out` for both.
 
     The bridge has a tokenizer of its own, a copy of the one given that prepends BOS.
 
@@ -108,6 +185,9 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         raise InputError(f"{name}: is hooked already; use the bridge that hooked it, or unhook that first")
     if name not in HOOKABLE:
         raise InputError(f"{name}: cannot be hooked; expected one of {', '.join(HOOKABLE)}")
+    # Installed packages first: TransformerLens warns about adapters that are there before it has looked.
+    ArchitectureAdapterFactory.discover_entry_points()
+    ArchitectureAdapterFactory.register_adapter(f"Bilinear{name}", _ADAPTERS[name])
     return build_bridge_from_module(
         model,
         f"Bilinear{name}",
@@ -136,6 +216,7 @@ def unhook(bridge: TransformerBridge) -> PreTrainedModel:
             "model's own are lost; load the checkpoint again"
         )
     bridge.reset_hooks(including_permanent=True)
+    bridge.adapter.write_back(bridge)
     for module, children in bridge.adapter.children_before:
         module._modules.update(children)
     head = model.get_output_embeddings()

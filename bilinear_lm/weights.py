@@ -1,13 +1,17 @@
 """Weights of a transformers model or a TransformerBridge, in the shapes that analyses use.
 
-Row vectors: `x @ W`. Nothing is changed in the model. The weight γ of the norm in front is folded into
-the matrices that read it on request (by default), so that they act on x / rms(x); a model whose norms
-are the identity has no such factor.
+Row vectors: `x @ W`. Nothing is changed in the model. The factor γ of the norm in front (`norms.norm_factor`)
+is folded into the matrices that read it on request (by default), so that they act on x / rms(x); a model
+whose norms are the identity has no such factor.
+
+What the accessors return belongs to the attention or MLP module itself. Norms behind the module (Gemma 2,
+OLMo 2) and Granite's `residual_multiplier` come after it, between its output and the residual stream.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,36 +20,60 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.families import (
+    FAMILIES,
+    attention_norm,
+    causal_model,
+    decoder,
+    decoder_block,
+    family_of,
+    mlp_norm,
+    plain,
+)
+from bilinear_lm.norms import IDENTITY_EPS, norm_factor
 from bilinear_lm.tensor import BilinearTensor
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose blocks are x += attention(norm(x)); x += mlp(norm(x)), with RMS norms."""
-
-IDENTITY_EPS = 1e12
-"""From this epsilon on an RMSNorm x · γ / sqrt(mean(x²) + ε) is linear to float32 rounding: x · γ / sqrt(ε).
-A Llama without norms is written with it and γ = sqrt(ε), which makes every norm the identity."""
+__all__ = [
+    "FAMILIES",
+    "IDENTITY_EPS",
+    "AttentionWeights",
+    "attention_weights",
+    "decoder_block",
+    "embedding",
+    "is_linear",
+    "mlp_tensor",
+    "norm_factor",
+    "plain",
+    "unembedding",
+]
 
 
 def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> BilinearTensor:
     """The tensor of a bilinear MLP, in factors W_gate, W_in [d_model, d_mlp] and W_out [d_mlp, d_model].
 
-    With biases it has the constant coordinate, and `d_in` is d_model + 1. With `fold_norm` its input is
-    x / rms(x) of the residual stream x, without it the output of the norm.
+    With biases it has the constant coordinate, and `d_in` is d_model + 1.
+
+    Its input, with x the residual stream: x / rms(x) with `fold_norm`, the output of the norm in front
+    without it. OLMo 2 has no norm in front, and the input is x itself in both cases.
+
+    Its output is what the MLP module puts out. Most families add that to the residual stream as it is; Gemma
+    2 and OLMo 2 pass it through another norm first, Granite multiplies it by `residual_multiplier`, and
+    neither is part of the tensor.
 
     Raises InputError where the gate has an activation.
     """
-    block = decoder_block(model_or_bridge, layer)
-    mlp = plain(block.mlp)
-    if not is_linear(mlp.act_fn):
+    family, mlp = family_of(model_or_bridge), decoder_block(model_or_bridge, layer).mlp
+    activation = plain(getattr(plain(mlp), family.activation))
+    if not is_linear(activation):
         raise InputError(
-            f"layer {layer} has a {type(mlp.act_fn).__name__} gate; expected a linear one: make the model "
+            f"layer {layer} has a {type(activation).__name__} gate; expected a linear one: make the model "
             "bilinear with finetune.convert, or `bilinear-lm convert MODEL -o DIR`"
         )
-    gate, into, out = (plain(part) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-    factor = norm_factor(plain(block.post_attention_layernorm)) if fold_norm else None
-    W_gate, W_in = (_folded(part.weight.detach().T, factor) for part in (gate, into))
-    biases = (_bias(part) for part in (gate, into, out))
-    return BilinearTensor.from_layer(W_gate, W_in, out.weight.detach().T, *biases)
+    out = plain(plain(mlp).down_proj)
+    d_mlp = out.weight.shape[1]
+    factor = _factor(mlp_norm(model_or_bridge, layer)) if fold_norm else None
+    (W_gate, b_gate), (W_in, b_in) = _reading(mlp, ("gate", "in"), family.gate_up, [d_mlp, d_mlp], factor)
+    return BilinearTensor.from_layer(W_gate, W_in, out.weight.detach().T, b_gate, b_in, _bias(out))
 
 
 @dataclass(frozen=True)
@@ -65,25 +93,31 @@ class AttentionWeights:
 def attention_weights(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> AttentionWeights:
     """The attention weights of a layer in TransformerLens' shapes.
 
-    Head h reads the key and value heads h // (n_heads / n_kv_heads), as grouped-query attention does.
+    Head h reads the key and value heads h // (n_heads / n_kv_heads), as grouped-query attention does. With
+    `fold_norm` they read x / rms(x) of the residual stream x, without it the output of the norm in front; in
+    OLMo 2, which has none, x itself.
+
+    These are the projections alone. Not in them: the scale of the scores (1/√d_head; Granite's
+    `attention_multiplier`, Gemma 2's `query_pre_attn_scalar`) and their soft cap (Gemma 2), rotary positions,
+    and the norms of queries and keys (Qwen 3, OLMo 2), with which scores are not bilinear in x.
     """
-    block = decoder_block(model_or_bridge, layer)
-    attention, config = plain(block.self_attn), _transformer(model_or_bridge).config
-    factor = norm_factor(plain(block.input_layernorm)) if fold_norm else None
+    block, family = decoder_block(model_or_bridge, layer), family_of(model_or_bridge)
+    attention, config = block.self_attn, causal_model(model_or_bridge).config
+    out = plain(plain(attention).o_proj)
     n_heads, n_kv_heads = config.num_attention_heads, config.num_key_value_heads
+    d_head = out.weight.shape[1] // n_heads
+    heads = {"Q": n_heads, "K": n_kv_heads, "V": n_kv_heads}
+    sizes = [number * d_head for number in heads.values()]
+    factor = _factor(attention_norm(model_or_bridge, layer)) if fold_norm else None
+    projections = _reading(attention, ("q", "k", "v"), family.qkv, sizes, factor)
     reading = {}
-    for name, heads in (("q", n_heads), ("k", n_kv_heads), ("v", n_kv_heads)):
-        projection = plain(getattr(attention, f"{name}_proj"))
-        weight, bias = _folded(projection.weight.detach().T, factor), _bias(projection)
-        group = n_heads // heads
-        reading[f"W_{name.upper()}"] = repeat(
-            weight, "d_model (heads d_head) -> (heads group) d_model d_head", heads=heads, group=group
+    for (name, number), (weight, bias) in zip(heads.items(), projections, strict=True):
+        shared = {"heads": number, "group": n_heads // number}
+        reading[f"W_{name}"] = repeat(
+            weight, "d_model (heads d_head) -> (heads group) d_model d_head", **shared
         )
         if bias is not None:
-            reading[f"b_{name.upper()}"] = repeat(
-                bias, "(heads d_head) -> (heads group) d_head", heads=heads, group=group
-            )
-    out = plain(attention.o_proj)
+            reading[f"b_{name}"] = repeat(bias, "(heads d_head) -> (heads group) d_head", **shared)
     W_O = rearrange(out.weight.detach(), "d_model (heads d_head) -> heads d_head d_model", heads=n_heads)
     return AttentionWeights(**reading, W_O=W_O, b_O=_bias(out))
 
@@ -95,46 +129,48 @@ def is_linear(activation: Any) -> bool:
 
 
 def embedding(model_or_bridge: nn.Module) -> Float[Tensor, "d_vocab d_model"]:
-    """W_E: what each token adds to the residual stream."""
-    return plain(_decoder(model_or_bridge).embed_tokens).weight.detach()
+    """W_E: what each token adds to the residual stream.
+
+    With the number by which a model multiplies its embeddings: √d_model in Gemma, `embedding_multiplier` in
+    Granite.
+    """
+    own, name = decoder(model_or_bridge), family_of(model_or_bridge).embedding_factor
+    weight = plain(own.embed_tokens).weight.detach()
+    if name is None:
+        return weight
+    return weight * torch.as_tensor(attrgetter(name)(own)).to(weight)
 
 
 def unembedding(model_or_bridge: nn.Module, fold_norm: bool = True) -> Float[Tensor, "d_model d_vocab"]:
-    """W_U: the direction along which each token's logit is read, with the final norm's weight folded in."""
-    head = plain(_transformer(model_or_bridge).lm_head)
-    factor = norm_factor(plain(_decoder(model_or_bridge).norm)) if fold_norm else None
-    return _folded(head.weight.detach().T, factor)
+    """W_U: the direction along which each token's logit is read, with the final norm's factor folded in.
+
+    Logits are x / rms(x) @ W_U, before the soft cap of Gemma 2; Granite's `logits_scaling` is in W_U.
+    """
+    model = causal_model(model_or_bridge)
+    factor = _factor(decoder(model).norm) if fold_norm else None
+    divisor = family_of(model).logits_divisor
+    weight = _folded(plain(model.lm_head).weight.detach().T, factor)
+    return weight if divisor is None else weight / getattr(model.config, divisor)
 
 
-def norm_factor(norm: Any) -> Float[Tensor, " d_model"]:
-    """The factor γ by which an RMSNorm multiplies x / rms(x), or x itself where it is the identity."""
-    weight, epsilon = norm.weight.detach(), norm.variance_epsilon
-    return weight / epsilon**0.5 if epsilon >= IDENTITY_EPS else weight
+def _reading(
+    module: Any, hooked: tuple[str, ...], own: tuple[str, ...], sizes: list[int], factor: Tensor | None
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Weights, with the norm's factor folded in, and biases of the projections that read a module's input.
+
+    A bridge has one for each under the names `hooked`, whatever the transformers module has; `sizes` are
+    their widths.
+    """
+    parts = [plain(getattr(module, name)) for name in (own if plain(module) is module else hooked)]
+    weights, biases = [part.weight.detach() for part in parts], [_bias(part) for part in parts]
+    if len(parts) == 1:
+        weights = list(weights[0].split(sizes))
+        biases = [None] * len(sizes) if biases[0] is None else list(biases[0].split(sizes))
+    return [(_folded(weight.T, factor), bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
-def decoder_block(model_or_bridge: nn.Module, layer: int) -> Any:
-    """The transformers module of one block; its parts may be wrapped by a bridge (see `plain`)."""
-    blocks = _decoder(model_or_bridge).layers
-    if not -len(blocks) <= layer < len(blocks):
-        raise InputError(f"layer {layer} does not exist; the model has layers 0 to {len(blocks) - 1}")
-    return plain(blocks[layer])
-
-
-def plain(module: Any) -> Any:
-    """The transformers module itself where a bridge has wrapped it."""
-    return getattr(module, "_original_component", None) or module
-
-
-def _transformer(model_or_bridge: nn.Module) -> Any:
-    model = getattr(model_or_bridge, "original_model", model_or_bridge)
-    family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
-    if family not in FAMILIES:
-        raise InputError(f"weights of a {family} model; expected one of {', '.join(FAMILIES)}")
-    return model
-
-
-def _decoder(model_or_bridge: nn.Module) -> Any:
-    return plain(_transformer(model_or_bridge).model)
+def _factor(norm: Any | None) -> Tensor | None:
+    return None if norm is None else norm_factor(plain(norm))
 
 
 def _folded(weight: Tensor, factor: Tensor | None) -> Tensor:

@@ -28,6 +28,7 @@ from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
 from bilinear_lm.dictionary import Point, Site
 from bilinear_lm.errors import InputError
+from bilinear_lm.families import require_plain_blocks
 from bilinear_lm.fidelity import Fidelity, measure_fidelity
 from bilinear_lm.files import new_folder, read_text, require_new, write_json
 from bilinear_lm.weights import decoder_block
@@ -57,6 +58,7 @@ def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
     require_new(config.output)
     _require_sparsify()
     model = load_pretrained(config.model, device=find_device(config.device))
+    require_plain_blocks(model, "training dictionaries")
     tokenizer = load_tokenizer(config.model)
     sites = config.sites(model.config.num_hidden_layers)
     windows = _windows(config, tokenizer, model.config.max_position_embeddings)

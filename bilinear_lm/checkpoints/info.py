@@ -15,7 +15,8 @@ from bilinear_lm.checkpoints.huggingface import read_huggingface_config
 from bilinear_lm.checkpoints.llama2c import read_header
 from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.checkpoints.published import PublishedSpec, ScaleOrigin, parse_published
-from bilinear_lm.weights import IDENTITY_EPS
+from bilinear_lm.families import FAMILIES
+from bilinear_lm.norms import IDENTITY_EPS
 
 _BUFFERS = (".rotary_emb.inv_freq", ".rotary.inv_freq", ".attn.bias", ".attn.masked_bias")
 
@@ -142,7 +143,9 @@ def _huggingface(
 ) -> CheckpointInfo:
     text = config.get_text_config()
     tied = bool(getattr(config, "tie_word_embeddings", False))
-    gate = _first(text, "hidden_act", "hidden_activation", "activation_function")
+    family = FAMILIES.get(text.model_type)
+    names = ("hidden_act", "hidden_activation", "activation_function")
+    gate = _first(text, *((family.activation_name,) if family else names))
     is_glu = any(".gate_proj." in key or ".gate_up_proj" in key for key in shapes)
     notes = [] if is_glu else ["no gated linear unit (GLU) in its MLPs"]
     if is_glu and gate not in (None, "linear"):

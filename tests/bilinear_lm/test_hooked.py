@@ -338,7 +338,7 @@ def test_hook_twice_is_refused():
 
 def test_other_families_are_refused():
     config = transformers.GPT2Config(vocab_size=N_VOCAB, n_embd=32, n_layer=1, n_head=2)
-    with pytest.raises(InputError, match=r"^GPT2LMHeadModel: .* LlamaForCausalLM, .* Qwen3ForCausalLM$"):
+    with pytest.raises(InputError, match=r"^GPT2LMHeadModel: .* LlamaForCausalLM, .* GraniteForCausalLM$"):
         hook(transformers.GPT2LMHeadModel(config))
 
 

@@ -1,0 +1,125 @@
+"""Gaussian inputs of a layer: mean and covariance, checked, and the moments of linear maps of the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bilinear_lm.errors import InputError
+
+_F64 = torch.float64
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """x ~ N(mean, cov), in float64. `cov` may be singular; None is the identity, which is never built."""
+
+    mean: Float[Tensor, " d_in"]
+    cov: Float[Tensor, "d_in d_in"] | None
+
+    def times_cov(self, W: Float[Tensor, "d_in n"]) -> Float[Tensor, "d_in n"]:
+        """cov W."""
+        return W if self.cov is None else self.cov @ W
+
+    def times_moment(self, W: Float[Tensor, "d_in n"]) -> Float[Tensor, "d_in n"]:
+        """E[xᵀx] W = (cov + meanᵀ mean) W."""
+        return self.times_cov(W) + self.mean.unsqueeze(1) * (self.mean @ W)
+
+    def variances(self, W: Float[Tensor, "d_in n"]) -> Float[Tensor, " n"]:
+        """Var(x W), one number a column; 0 where it is within rounding of the sum that it is."""
+        if self.cov is None:
+            return W.square().sum(0)
+        rounding = 8 * torch.finfo(_F64).eps * self.cov.norm() * W.square().sum(0)
+        found = (W * (self.cov @ W)).sum(0)
+        return torch.where(found > rounding, found, 0.0)
+
+    def covariances(
+        self, W: Float[Tensor, "d_in n"], V: Float[Tensor, "d_in n"], variances: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, " n"]:
+        """Cov(x w, x v) of the columns in pairs, within the bound that their variances set."""
+        bound = (variances[0] * variances[1]).sqrt()
+        return torch.minimum(torch.maximum((W * self.times_cov(V)).sum(0), -bound), bound)
+
+
+def gaussian_components(
+    mean: Float[Tensor, "*components d_in"] | None,
+    cov: Float[Tensor, "*cov_components d_in d_in"] | None,
+    like: Float[Tensor, "d_in _"],
+) -> tuple[list[Gaussian], bool]:
+    """The Gaussians of `mean` [d_in] or [n, d_in] and `cov` [d_in, d_in] or [n, d_in, d_in], and whether they
+    are a mixture: whether either has the leading axis. What lacks it is shared; None is 0 and the identity.
+
+    They lie on the device of `like`, the weights [d_in, ·] that read them. `InputError` for other shapes,
+    for numbers that are not finite, and for a `cov` that is not symmetric and positive semidefinite to the
+    rounding of its own precision.
+    """
+    width = len(like)
+    means = None if mean is None else _checked("mean", mean, (width,))
+    covs = None if cov is None else _checked("cov", cov, (width, width))
+    leading = {
+        len(value) for value, axes in ((means, 2), (covs, 3)) if value is not None and value.ndim == axes
+    }
+    if len(leading) > 1 or 0 in leading:
+        raise InputError(f"mean and cov with {sorted(leading)} components; expected one number, at least 1")
+    if covs is not None:
+        covs = _symmetric_part(covs)
+    zero = torch.zeros(width, dtype=_F64)
+    n = leading.pop() if leading else None
+
+    def place(value: Tensor) -> Tensor:
+        return value.to(device=like.device, dtype=_F64)
+
+    means = place(zero if means is None else means)
+    means = means.expand(n or 1, width)
+    components = [
+        Gaussian(means[i], None if covs is None else place(covs[i] if covs.ndim == 3 else covs))
+        for i in range(n or 1)
+    ]
+    return components, n is not None
+
+
+def one_gaussian(
+    mean: Float[Tensor, "*components d_in"] | None,
+    cov: Float[Tensor, "*cov_components d_in d_in"] | None,
+    like: Float[Tensor, "d_in _"],
+) -> Gaussian:
+    """The Gaussian of `mean` [d_in] and `cov` [d_in, d_in]; `InputError` for a mixture."""
+    components, mixture = gaussian_components(mean, cov, like)
+    if mixture:
+        raise InputError(
+            f"mean and cov of a mixture of {len(components)}; expected one Gaussian: mean [d_in] and "
+            "cov [d_in, d_in]"
+        )
+    return components[0]
+
+
+def _checked(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if value.shape[-len(shape) :] != shape or value.ndim > len(shape) + 1:
+        raise InputError(
+            f"{name} of shape {list(value.shape)}; expected {list(shape)}, with one axis more for a mixture"
+        )
+    if not torch.isfinite(value).all():
+        raise InputError(f"{name} holds numbers that are not finite; expected finite ones")
+    return value.detach()
+
+
+def _symmetric_part(cov: Tensor) -> Tensor:
+    eps = torch.finfo(cov.dtype).eps
+    cov = cov.to(_F64)
+    largest = cov.abs().amax((-2, -1), keepdim=True)
+    off = (cov - cov.mT).abs()
+    if (off > eps ** (2 / 3) * largest).any():
+        raise InputError(
+            f"cov is not symmetric: entries differ by {float(off.max()):g} from their mirror images"
+        )
+    cov = (cov + cov.mT) / 2
+    slack = cov.shape[-1] * eps * largest + torch.finfo(_F64).tiny
+    _, failed = torch.linalg.cholesky_ex(cov + slack * torch.eye(cov.shape[-1]).to(cov))
+    if failed.any():
+        raise InputError(
+            "cov is not a covariance: it has negative eigenvalues; expected a positive semidefinite matrix"
+        )
+    return cov

@@ -1,0 +1,39 @@
+"""RMS norms of transformers models, as a factor for each coordinate of x / rms(x)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import rms_norm
+
+from bilinear_lm.families import FAMILIES
+
+IDENTITY_EPS = 1e12
+"""From this epsilon on an RMSNorm x · γ / sqrt(mean(x²) + ε) is linear to float32 rounding: x · γ / sqrt(ε).
+A Llama without norms is written with it and γ = sqrt(ε), which makes every norm the identity."""
+
+_OFFSET_NORMS = {family.offset_norm for family in FAMILIES.values()}
+
+
+def norm_epsilon(norm: Any) -> float:
+    """ε of an RMSNorm, x · γ / sqrt(mean(x²) + ε)."""
+    return norm.eps if hasattr(norm, "eps") else norm.variance_epsilon
+
+
+def norm_factor(norm: Any) -> Float[Tensor, " d_model"]:
+    """The factor γ by which an RMSNorm multiplies x / rms(x), or x itself where it is the identity.
+
+    γ is the norm's weight, and 1 + weight in Gemma's norms.
+    """
+    weight, epsilon = norm.weight.detach(), norm_epsilon(norm)
+    if type(norm).__name__ in _OFFSET_NORMS:
+        weight = 1 + weight
+    return weight / epsilon**0.5 if epsilon >= IDENTITY_EPS else weight
+
+
+def normalised(norm: Any, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
+    """x / rms(x), or x where the RMSNorm is the identity: what its factor is multiplied with."""
+    epsilon = norm_epsilon(norm)
+    return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)
