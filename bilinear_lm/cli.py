@@ -10,6 +10,7 @@ import tyro
 
 from bilinear_lm.commands.checkpoints import export, generate, info
 from bilinear_lm.commands.eigen import eigen
+from bilinear_lm.commands.finetune import convert, finetune
 from bilinear_lm.commands.hosvd import hosvd
 from bilinear_lm.commands.interactions import interactions
 from bilinear_lm.commands.report import report
@@ -43,10 +44,11 @@ def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
     print(config.output)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {
-    command.__name__: command
-    for command in (report, info, export, generate, eigen, hosvd, interactions, train, dictionaries)
-}
+_COMMANDS = (
+    *(report, info, export, generate, eigen, hosvd, interactions),
+    *(train, dictionaries, convert, finetune),
+)
+COMMANDS: dict[str, Callable[..., Any]] = {command.__name__: command for command in _COMMANDS}
 
 
 def main(arguments: list[str] | None = None) -> int:

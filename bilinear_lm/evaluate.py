@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Int
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,6 +39,8 @@ def text_loss(
 
     The text is cut into windows of `window` tokens that do not overlap; each is predicted with one
     beginning-of-sequence token in front. By default a window and that token fill the context.
+
+    Raises InputError for a tokenizer without such a token (see `window_loss`) and for an empty text.
     """
     if tokenizer.bos_token_id is None:
         raise InputError("this tokenizer has no beginning-of-sequence token to put in front of a window")
@@ -47,17 +51,31 @@ def text_loss(
     window = window or context - 1
     if window >= context:
         raise InputError(f"a window of {window} tokens and a first token exceed the context of {context}")
-    total = 0.0
     batches = list(_batches(ids, tokenizer.bos_token_id, window, batch_size))
-    with torch.inference_mode():
-        for batch in tqdm(batches, desc="loss", disable=not progress):
-            batch = batch.to(model.device)
-            logits = model(input_ids=batch).logits[:, :-1].float()
-            total += torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"
-            ).item()
+    total = sum(_summed(model, batch) for batch in tqdm(batches, desc="loss", disable=not progress))
     n_bytes = len(text.encode())
     return TextLoss(total / len(ids), total / math.log(2) / n_bytes, len(ids), n_bytes)
+
+
+def window_loss(model: nn.Module, windows: Int[Tensor, "window pos"], batch_size: int = 16) -> float:
+    """Cross-entropy in nats per token of windows of token ids as they are.
+
+    The first token of each window is not predicted.
+    """
+    if windows.numel() == 0 or windows.shape[1] < 2:
+        raise InputError(f"windows of shape {list(windows.shape)}; expected some of at least two tokens")
+    total = sum(_summed(model, batch) for batch in windows.split(batch_size))
+    return total / windows[:, 1:].numel()
+
+
+def _summed(model: nn.Module, ids: Int[Tensor, "batch pos"]) -> float:
+    ids = ids.to(next(model.parameters()).device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits[:, :-1].float()
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+        )
+    return loss.item()
 
 
 def _batches(ids: list[int], first: int, window: int, batch_size: int) -> Iterator[torch.Tensor]:

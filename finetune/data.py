@@ -109,33 +109,53 @@ def tokenize(
     limit: int | None = None,
     desc: str = "tokenize",
 ) -> np.ndarray:
-    """All documents as one array of token ids, each followed by the end-of-text token.
+    """All documents as one array of token ids, each followed by the end-of-text token if there is one.
 
     Stops after `limit` tokens.
     """
-    ids: list[np.ndarray] = []
+    pieces = list(token_pieces(texts, tokenizer, limit=limit, desc=desc))
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+
+
+def token_pieces(
+    texts: Iterable[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int | None = None,
+    desc: str = "tokenize",
+) -> Iterator[np.ndarray]:
+    """What `tokenize` returns, in pieces of some hundred documents: for text that memory may not hold."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     count = 0
     remaining = iter(texts)
     with tqdm(desc=desc, unit=" tokens", total=limit) as bar:
         while (limit is None or count < limit) and (batch := list(islice(remaining, 256))):
-            for row in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-                ids.append(np.array([*row, tokenizer.eos_token_id], dtype=np.int32))
-                count += len(row) + 1
-                bar.update(len(row) + 1)
-    return np.concatenate(ids)[:limit] if ids else np.zeros(0, dtype=np.int32)
+            rows = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
+            piece = np.array([token for row in rows for token in (*row, *end)], dtype=np.int32)
+            piece = piece if limit is None else piece[: limit - count]
+            count += len(piece)
+            bar.update(len(piece))
+            yield piece
 
 
 class Windows(torch.utils.data.Dataset):
-    """Windows of token streams for next-token training, each with one first token in front.
+    """Windows of token streams for next-token training, each with one first token in front if there is one.
 
     Every pass over a stream cuts it at another random offset. `passes` may be fractions: a part of a
     pass takes that part of its windows. An item is {"input_ids", "labels"}: both [context].
     """
 
     def __init__(
-        self, streams: Sequence[np.ndarray], passes: Sequence[float], *, context: int, first: int, seed: int
+        self,
+        streams: Sequence[np.ndarray],
+        passes: Sequence[float],
+        *,
+        context: int,
+        first: int | None,
+        seed: int,
     ):
-        self.streams, self.context, self.first = streams, context, first
+        self.streams, self.context = streams, context
+        self.front = [] if first is None else [first]
         generator = np.random.default_rng(seed)
         rows = [
             (index, start)
@@ -145,7 +165,7 @@ class Windows(torch.utils.data.Dataset):
         self.rows = np.array(rows, dtype=np.int64).reshape(-1, 2)
 
     def _starts(self, length: int, passes: float, generator: np.random.Generator) -> Iterator[int]:
-        step = self.context - 1
+        step = self.context - len(self.front)
         while passes > 0:
             starts = np.arange(generator.integers(step), length - step + 1, step)
             yield from generator.permutation(starts)[: round(len(starts) * min(passes, 1.0))]
@@ -156,6 +176,6 @@ class Windows(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         stream, start = self.rows[index]
-        window = self.streams[stream][start : start + self.context - 1]
-        ids = torch.from_numpy(np.concatenate([[self.first], window]).astype(np.int64))
+        window = self.streams[stream][start : start + self.context - len(self.front)]
+        ids = torch.from_numpy(np.concatenate([self.front, window]).astype(np.int64))
         return {"input_ids": ids, "labels": ids}

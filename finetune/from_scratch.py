@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import TextLoss, text_loss
-from bilinear_lm.files import new_folder, read_json, read_text, require_new, write_json
+from bilinear_lm.files import new_folder, read_text, require_new, write_json
 from bilinear_lm.presets import find_preset, new_model
 from finetune.config import PretrainConfig
 from finetune.data import Windows, documents, source_name, tokenize, train_tokenizer
+from finetune.run_folder import as_json, last_checkpoint, open_run
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """
     config.check()
     require_new(config.output)
-    run = _open_run(config)
+    run = open_run(config.output, _settings(config), config.resume)
     set_seed(config.seed)
     tokenizer = _tokenizer(config, run)
     preset = find_preset(config.preset)
@@ -59,7 +59,8 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
             report_to="none",
         ),
     )
-    trainer.train(resume_from_checkpoint=config.resume and any(run.glob("checkpoint-*")))
+    checkpoint = last_checkpoint(run)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     record = {
         "settings": _settings(config),
         "steps": trainer.state.global_step,
@@ -82,30 +83,13 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
 
 def _settings(config: PretrainConfig) -> dict[str, Any]:
-    """The settings that decide what the model becomes, as JSON values, without the folders' whereabouts."""
-    settings = dataclasses.asdict(config)
-    for name in ("output", "resume", "device"):
-        del settings[name]
-    settings["data"] = [source_name(source) for source in config.data]
-    settings["validation"] = config.validation and config.validation.name
-    return json.loads(json.dumps(settings))
-
-
-def _open_run(config: PretrainConfig) -> Path:
-    """The folder of this run's checkpoints, checked to be new or, on resuming, of the same settings."""
-    run = config.output.with_name(config.output.name + ".run")
-    if not run.exists():
-        if config.resume:
-            raise InputError(f"{run}: no interrupted run there; start it without --resume")
-        with new_folder(run) as folder:
-            write_json(folder / "settings.json", _settings(config))
-    elif not config.resume:
-        raise InputError(f"{run}: an interrupted run is there; add --resume to go on, or delete it")
-    then, now = read_json(run / "settings.json"), _settings(config)
-    if changed := [name for name in now if then.get(name) != now[name]]:
-        listed = "; ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in changed)
-        raise InputError(f"{run}: resumed with other settings ({listed}); give the same ones or start anew")
-    return run
+    """The settings that decide what the model becomes, without the folders' whereabouts."""
+    return as_json(
+        config,
+        leave_out=("output", "resume", "device"),
+        data=[source_name(source) for source in config.data],
+        validation=config.validation and config.validation.name,
+    )
 
 
 def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:

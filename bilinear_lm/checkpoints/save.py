@@ -28,7 +28,7 @@ def save_folder(
     folder: Path,
     record: dict[str, Any] | None = None,
     *,
-    store: Literal["float32", "float16"] | None = None,
+    store: Literal["float32", "bfloat16", "float16"] | None = None,
 ) -> None:
     """Writes a model, its tokenizer and a record of where they come from into a folder.
 

@@ -1,0 +1,41 @@
+"""`bilinear-lm convert` and `finetune`: gated language models into bilinear ones."""
+
+from __future__ import annotations
+
+import tyro
+
+from finetune.finetune_config import ConvertConfig, FinetuneConfig
+
+
+def convert(config: tyro.conf.OmitArgPrefixes[ConvertConfig]) -> None:
+    """Make a gated language model bilinear, without training it end to end."""
+    from finetune.convert_checkpoint import convert_checkpoint
+
+    done = convert_checkpoint(config)
+    for layer in done.layers:
+        lost = ""
+        if layer.r_squared_with_biases is not None:
+            lost = f"  ({layer.r_squared_with_biases:.4f} with biases)"
+        if layer.r_squared is not None:
+            print(f"{layer.name:<28} R² {layer.r_squared:8.4f}{lost}")
+    if done.loss_before is not None and done.loss_after is not None:
+        print(f"loss {done.loss_before:.4f} before, {done.loss_after:.4f} after, in nats per held-out token")
+    print(config.output)
+
+
+def finetune(config: tyro.conf.OmitArgPrefixes[FinetuneConfig]) -> None:
+    """Train a gated language model into a bilinear one, or train on as it is for comparison."""
+    if config.plan:
+        from finetune.plan import plan
+
+        print(plan(config))
+        return
+    from finetune.into_bilinear import finetune as run
+
+    record = run(config)
+    if not record:  # another process of several writes the model
+        return
+    if "validation" in record:
+        loss = record["validation"]
+        print(f"{loss['nats_per_token']:.4f} nats per token, {loss['bits_per_byte']:.4f} bits per byte")
+    print(config.output)

@@ -1,0 +1,67 @@
+"""The folder of an unfinished run: its settings and checkpoints, from which it goes on after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from bilinear_lm.checkpoints.huggingface import one_line
+from bilinear_lm.errors import InputError
+from bilinear_lm.files import new_folder, read_json, write_json
+
+SETTINGS = "settings.json"
+STATE = "trainer_state.json"
+"""transformers writes it last: a checkpoint without it was cut off by a kill."""
+
+
+def as_json(config: Any, leave_out: Iterable[str], **named: Any) -> dict[str, Any]:
+    """The fields of a settings dataclass as JSON values, but for those left out; `named` replaces some."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in leave_out}
+    return json.loads(json.dumps(settings | named, default=str))
+
+
+def open_run(output: Path, settings: dict[str, Any], resume: bool) -> Path:
+    """The folder of the run that will write `output`: new, or of the same settings where it is resumed.
+
+    It is `<output>.run`. Raises InputError for a run that is there and not to be resumed, or is to be and
+    has other settings or is not there.
+    """
+    run = output.with_name(output.name + ".run")
+    if not run.exists():
+        if resume:
+            raise InputError(f"{run}: no interrupted run there; start it without --resume")
+        with new_folder(run) as folder:
+            write_json(folder / SETTINGS, settings)
+    elif not resume:
+        raise InputError(f"{run}: an interrupted run is there; add --resume to go on, or delete it")
+    then = read_json(run / SETTINGS)
+    if changed := [name for name in settings if then.get(name) != settings[name]]:
+        listed = "; ".join(f"{name} was {then.get(name)}, is {settings[name]}" for name in changed)
+        raise InputError(f"{run}: resumed with other settings ({listed}); give the same ones or start anew")
+    return run
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run, if there is one."""
+    complete = [folder for folder in run.glob("checkpoint-*") if _ends(folder / STATE)]
+    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _ends(state: Path) -> bool:
+    """Whether the file is there to its end, the brace of the outermost object."""
+    return state.is_file() and state.read_text(encoding="utf-8").endswith("\n}\n")
+
+
+@contextmanager
+def writing(path: Path, advice: str) -> Iterator[None]:
+    """Turns what a full or read-only disk makes of saving weights into an InputError about `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises a RuntimeError
+        raise InputError(f"{path}: cannot be written ({one_line(error)}); {advice}") from error
