@@ -2,6 +2,9 @@
 
 from analysis.ablation import AblationControl, AblationEffect, ablated, ablation_control, random_interactions
 from analysis.assignment import best_assignment
+from analysis.attention import AttentionLayer, attention_layer
+from analysis.attention_scores import FeatureScores, ScoreCurves, ScoreRange, feature_scores, strongest_scores
+from analysis.composition import Composition, composition_scores, composition_through
 from analysis.contexts import Context, Contexts, top_contexts
 from analysis.correlation import PairMoments
 from analysis.cp import CPDecomposition, as_squares, cp_decompose
@@ -10,8 +13,14 @@ from analysis.eigen_files import load_decomposition, save_decomposition
 from analysis.eigen_run import eigendecompose_to_folder
 from analysis.explain import Explained, explained_by_eigenvectors, explained_on_text
 from analysis.features import FeatureLayer, feature_layer
+from analysis.head_pairs import HeadPair, HeadPairs
 from analysis.interaction_table import InteractionStatistics, interaction_statistics
 from analysis.interactions import Interaction, Interactions, strongest_interactions, strongest_of_each
+from analysis.measured import Measured, MeasuredLayer, measure
+from analysis.measured_attention import MeasuredAttention
+from analysis.one_layer import LogitExpansion, expand_along, expand_logits
+from analysis.ov_circuit import FeatureOutputs, feature_outputs, strongest_outputs
+from analysis.path_expansion import PathExpansion, expand_mlp
 from analysis.products import cross_gram, strength, unfolding_gram
 from analysis.replace import ReplacementCost, cost_of_replacing, replaced_mlp
 from analysis.similarity import (
@@ -22,7 +31,16 @@ from analysis.similarity import (
     match_vectors,
     pairwise_cosine,
 )
+from analysis.sources import Source, Sources
 from analysis.submatrix import Submatrix, strongest_submatrix
+from analysis.token_interactions import (
+    PathToken,
+    TokenInteraction,
+    TokenPaths,
+    read_along,
+    strongest_token_interactions,
+    token_paths,
+)
 from analysis.tokens import TokenReading, direct_scores, read_tokens, token_direction, virtual_scores
 from analysis.truncation import TruncationCosts, truncate_eigenvectors, truncation_costs
 from analysis.unfolding import HOSVD, hosvd, singular_eigenvectors, truncate
@@ -32,26 +50,47 @@ __all__ = [
     "HOSVD",
     "AblationControl",
     "AblationEffect",
+    "AttentionLayer",
     "CPDecomposition",
+    "Composition",
     "Context",
     "Contexts",
     "Eigendecomposition",
     "Explained",
     "FeatureLayer",
+    "FeatureOutputs",
+    "FeatureScores",
     "GaussianSimilarity",
+    "HeadPair",
+    "HeadPairs",
     "Interaction",
     "InteractionStatistics",
     "Interactions",
+    "LogitExpansion",
     "Matching",
+    "Measured",
+    "MeasuredAttention",
+    "MeasuredLayer",
     "PairMoments",
+    "PathExpansion",
+    "PathToken",
     "ReplacementCost",
+    "ScoreCurves",
+    "ScoreRange",
+    "Source",
+    "Sources",
     "Submatrix",
+    "TokenInteraction",
+    "TokenPaths",
     "TokenReading",
     "TruncationCosts",
     "ablated",
     "ablation_control",
     "as_squares",
+    "attention_layer",
     "best_assignment",
+    "composition_scores",
+    "composition_through",
     "cost_of_replacing",
     "cp_decompose",
     "cross_gram",
@@ -60,17 +99,24 @@ __all__ = [
     "effective_rank",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "expand_along",
+    "expand_logits",
+    "expand_mlp",
     "explained_by_eigenvectors",
     "explained_on_text",
     "feature_layer",
+    "feature_outputs",
+    "feature_scores",
     "fix_signs",
     "gaussian_similarity",
     "hosvd",
     "interaction_statistics",
     "load_decomposition",
     "match_vectors",
+    "measure",
     "pairwise_cosine",
     "random_interactions",
+    "read_along",
     "read_tokens",
     "replaced_mlp",
     "save_decomposition",
@@ -78,8 +124,12 @@ __all__ = [
     "strength",
     "strongest_interactions",
     "strongest_of_each",
+    "strongest_outputs",
+    "strongest_scores",
     "strongest_submatrix",
+    "strongest_token_interactions",
     "token_direction",
+    "token_paths",
     "token_windows",
     "top_contexts",
     "truncate",

@@ -8,6 +8,7 @@ section 3). Interactions are ranked by |value|, then by output, left and right f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,7 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.features import FeatureLayer
+from analysis.strongest import Strongest
 from bilinear_lm.errors import InputError
+from bilinear_lm.tensor import CHUNK_BYTES
 
 
 @dataclass(frozen=True)
@@ -62,22 +65,20 @@ def strongest_interactions(
 ) -> Interactions:
     """The k interactions of largest |value| into `outputs` together; None: into all output features.
 
-    Matrices are computed strip by strip, and of each strip only what may be among the k is kept. For
-    another output direction than a feature's, take `features.along(u[None])`.
+    Matrices are computed tile by tile, except for tiles that a bound on their entries rules out, and of each
+    tile only what may be among the k is kept. For another output direction than a feature's, take
+    `features.along(u[None])`.
 
     >>> features = FeatureLayer(tensor, inputs.decoder, outputs.encoder.T)  # doctest: +SKIP
     >>> for interaction in strongest_interactions(features, [3], k=10):  # doctest: +SKIP
     ...     print(interaction.left, interaction.right, interaction.value)
     """
     selected = list(dict.fromkeys(features.select(outputs)))
-    most = len(selected) * n_pairs(features.n_in)
-    if not 1 <= k <= most:
-        raise InputError(f"k={k} interactions; expected 1 to the {most:,} that there are")
-    found = _Strongest(k, features)
-    for output in tqdm(selected, desc="interactions", disable=not progress):
-        for start, strip in features.strips(features.outputs[output]):
-            found.offer(output, start, strip)
-    return found.interactions()
+    require_count(k, len(selected) * n_pairs(features.n_in))
+    found = Strongest(k)
+    for output in tqdm(_strong_first(features, selected), desc="interactions", disable=not progress):
+        _offer(found, features, output)
+    return named(found, features.n_in)
 
 
 def strongest_of_each(
@@ -88,42 +89,77 @@ def strongest_of_each(
         yield strongest_interactions(features, [output], k)
 
 
-class _Strongest:
-    """The k strongest of the interactions offered so far."""
+def merged_interactions(parts: Iterable[Interactions], k: int) -> Interactions:
+    """The k strongest interactions of several results into different output features."""
+    columns = [(part.outputs, part.left, part.right, part.values) for part in parts]
+    outputs, left, right, values = (torch.cat(column) for column in zip(*columns, strict=True))
+    require_count(k, len(values))
+    n_in = int(right.max()) + 1
+    found = Strongest(k)
+    found.add(values, (outputs * n_in + left) * n_in + right)
+    return named(found, n_in)
 
-    def __init__(self, k: int, features: FeatureLayer):
-        self.k = k
-        self.n_in = features.n_in
-        self.threshold = 0.0
-        self.values = features.inputs.new_empty(0)
-        # One number for output, left and right, in the order that decides between equal values.
-        self.places = torch.empty(0, dtype=torch.long, device=self.values.device)
 
-    def offer(self, output: int, start: int, strip: Tensor) -> None:
-        """Takes what is strong enough of a strip that `FeatureLayer.strips` gave."""
-        magnitudes = strip.abs()
-        if len(self.values) < self.k and 2 * self.k < strip.numel():
-            # Nothing to compare with yet. A pair fills at most two entries, so that among the 2k largest
-            # there are k pairs, and their values are at least the smallest of these entries.
-            smallest = magnitudes.flatten().topk(2 * self.k, sorted=False).values.min()
-            self.threshold = max(self.threshold, float(smallest))
-        rows, columns = torch.nonzero(magnitudes >= self.threshold / 2, as_tuple=True)
-        values = torch.where(rows == columns, 1, 2) * strip[rows, columns]
-        strong = (values.abs() >= self.threshold) & (rows <= columns)
-        if strong.any():
-            places = (output * self.n_in + rows + start) * self.n_in + columns + start
-            self._merge(values[strong], places[strong])
+def require_count(k: int, most: int) -> None:
+    """Raises InputError unless there are k interactions to be found."""
+    if not 1 <= k <= most:
+        raise InputError(f"k={k} interactions; expected 1 to the {most:,} that there are")
 
-    def _merge(self, values: Tensor, places: Tensor) -> None:
-        values, places = torch.cat([self.values, values]), torch.cat([self.places, places])
-        by_place = places.argsort()
-        by_size = values[by_place].abs().argsort(descending=True, stable=True)
-        kept = by_place[by_size[: self.k]]
-        self.values, self.places = values[kept], places[kept]
-        if len(kept) == self.k:
-            self.threshold = float(self.values[-1].abs())
 
-    def interactions(self) -> Interactions:
-        """What was found, strongest first."""
-        pairs, right = self.places // self.n_in, self.places % self.n_in
-        return Interactions(pairs // self.n_in, pairs % self.n_in, right, self.values)
+def named(found: Strongest, n_in: int) -> Interactions:
+    """What was found at places (output · n_in + left) · n_in + right, strongest first."""
+    pairs, right = found.places // n_in, found.places % n_in
+    return Interactions(pairs // n_in, pairs % n_in, right, found.values)
+
+
+def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
+    """Has `found` take what is strong enough of the interactions into an output feature.
+
+    With Q = L Rᵀ, |Q_ij| is at most |L_i| |R_j| and |L_j| |R_i|. Features are sorted by these norms, so that
+    strong ones share tiles, and tiles that cannot reach the threshold are not computed. Which tiles there are
+    depends on nothing that was found before.
+    """
+    left, right = features._factors(features.outputs[output])
+    norms = left.norm(dim=1), right.norm(dim=1)
+    order = (norms[0] * norms[1]).argsort(descending=True, stable=True)
+    left, right, size = left[order], right[order], _tile_size(features)
+    tiles = list(zip(left.split(size), right.split(size), order.split(size), strict=True))
+    reach = _reach(left, right, size)
+    for row, (rows, _, i) in enumerate(tiles):
+        for column, (_, columns, j) in enumerate(tiles[row:], row):
+            if reach[row][column] < found.threshold:
+                continue
+            values = (rows @ columns.T).mul_(2)
+            sizes = values.abs()
+            if row == column:
+                values.diagonal().div_(2)
+                sizes = values.abs().masked_fill_(torch.ones_like(values, dtype=torch.bool).tril(-1), -1)
+            place = found.candidates(sizes)
+            first, second = i[place[0]], j[place[1]]
+            pair = torch.minimum(first, second) * features.n_in + torch.maximum(first, second)
+            found.add(values[place], output * features.n_in**2 + pair)
+
+
+def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
+    """For each pair of tiles, what no |value| in it exceeds, rounding allowed for."""
+    L, R = (
+        torch.stack([part.norm(dim=1).max() for part in factor.split(size)]).double()
+        for factor in (left, right)
+    )
+    slack = 1 + 4 * left.shape[1] * torch.finfo(left.dtype).eps
+    return (2 * slack * torch.minimum(L[:, None] * R, R[:, None] * L)).tolist()
+
+
+def _tile_size(features: FeatureLayer) -> int:
+    """About 16 tiles a side; not too small for fast products, nor larger than a chunk of memory."""
+    least = 128 if features.inputs.device.type == "cpu" else 1024
+    most = max(1, math.isqrt(CHUNK_BYTES // features.inputs.element_size()))
+    return min(max(least, -(-features.n_in // 16)), most)
+
+
+def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
+    """The output features in the order of a guess at their strength, so that the threshold rises early."""
+    tensor = features.tensor
+    units = tensor.W_gate.norm(dim=0) * tensor.W_in.norm(dim=0)
+    strength = ((features.outputs[outputs] @ tensor.W_out.T) * units).norm(dim=1)
+    return [outputs[place] for place in strength.argsort(descending=True, stable=True).tolist()]

@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 
 import analysis.features
+import analysis.interactions
 from analysis import (
     FeatureLayer,
     effective_rank,
@@ -18,6 +19,7 @@ from analysis import (
     strongest_submatrix,
 )
 from analysis.interactions import n_pairs
+from analysis.strongest import Strongest
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor
 
 WIDTH, H, OUT, N_IN, N_OUT = 6, 10, 5, 17, 9
@@ -111,6 +113,41 @@ def test_strongest_against_brute_force(outputs, k, strips):
     assert [(item.output, item.left, item.right) for item in found] == [item[:3] for item in expected]
     assert found.values.tolist() == pytest.approx([item[3] for item in expected])
     assert torch.allclose(features.coefficients(found.outputs, found.left, found.right), found.values)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 128], ids=["tiles of 1", "tiles of 4", "one tile"])
+@pytest.mark.parametrize("k", [1, 7, 100, n_pairs(N_IN)])
+def test_tiles_against_brute_force(rows, k, monkeypatch):
+    monkeypatch.setattr(analysis.interactions, "_tile_size", lambda features: rows)
+    features = make()
+    # Features of very different sizes, so that most tiles are out of reach.
+    sizes = torch.logspace(-3, 1, N_IN, dtype=torch.float64)[torch.randperm(N_IN)]
+    features = FeatureLayer(features.tensor, features.inputs * sizes.unsqueeze(1), features.outputs)
+    found = strongest_interactions(features, None, k)
+    expected = brute_force(features, range(N_OUT), k)
+    assert [(item.output, item.left, item.right) for item in found] == [item[:3] for item in expected]
+    assert found.values.tolist() == pytest.approx([item[3] for item in expected])
+
+
+def test_tiles_out_of_reach_are_not_computed(monkeypatch):
+    monkeypatch.setattr(analysis.interactions, "_tile_size", lambda features: 1)
+    offered, candidates = [], Strongest.candidates
+    monkeypatch.setattr(
+        Strongest, "candidates", lambda self, sizes: offered.append(1) or candidates(self, sizes)
+    )
+    sizes = torch.tensor([1e-3, 5, 1e-3, 1e-3], dtype=torch.float64).unsqueeze(1)
+    features = FeatureLayer(make(False).tensor, draw(4, WIDTH) * sizes, draw(1, OUT))
+    (found,) = strongest_interactions(features, k=1)
+    assert (found.left, found.right) == (1, 1)
+    assert len(offered) == 1
+
+
+def test_no_entry_is_beyond_the_reach_of_its_tile():
+    features = make()
+    for u in features.outputs:
+        left, right = features._factors(u)
+        values = 2 * (left @ right.T).abs()
+        assert bool((values <= torch.tensor(analysis.interactions._reach(left, right, 1))).all())
 
 
 def test_equal_values_come_in_the_order_of_their_features(strips):

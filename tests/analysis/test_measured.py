@@ -1,0 +1,179 @@
+"""What is measured on a prompt against transformers' own outputs."""
+
+import copy
+
+import pytest
+import torch
+
+from analysis.measured import measure
+from analysis.sources import Source
+from bilinear_lm import InputError, hook, unhook
+from bilinear_lm.norms import norm_factor
+
+IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 0, 8, 7]
+BATCH = torch.tensor([IDS])
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 100.0, "original_max_position_embeddings": 8}
+PARTIAL = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
+MODELS = {
+    "Llama": {"n_kv_heads": 4},
+    "Llama without norms": {"rms_norm_eps": 1e12},
+    "Llama with biases": {"attention_bias": True, "mlp_bias": True},
+    "Llama with yarn": {"rope_parameters": YARN},
+    "Llama with SiLU": {"hidden_act": "silu"},
+    "Mistral with a window": {"family": "Mistral", "sliding_window": 4},
+    "Qwen2": {"family": "Qwen2"},
+    "Qwen2 with a window in one layer": {
+        "family": "Qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 3,
+        "layer_types": ["full_attention", "sliding_attention"],
+    },
+    "Qwen3": {"family": "Qwen3"},
+    "Gemma": {"family": "Gemma"},
+    "Phi3, half rotated": {"family": "Phi3", "pad_token_id": 0, "rope_parameters": PARTIAL, "head_dim": 4},
+}
+
+
+@pytest.fixture(params=MODELS.values(), ids=MODELS)
+def model(family_model, request):
+    made = family_model(**request.param)
+    if request.param.get("rms_norm_eps") == 1e12:
+        for name, parameter in made.named_parameters():
+            if "norm" in name:
+                parameter.data.fill_(1e6)
+    return made
+
+
+def largest(x):
+    return float(x.detach().abs().max())
+
+
+@torch.no_grad()
+def test_all_is_as_transformers_has_it(model):
+    measured = measure(model, IDS)
+    theirs = model(input_ids=BATCH, output_attentions=True, output_hidden_states=True)
+    assert torch.equal(measured.logits, theirs.logits[0])
+    for layer, pattern, resid in zip(measured.layers, theirs.attentions, theirs.hidden_states, strict=False):
+        assert layer.pattern.shape == (4, 12, 12)
+        assert largest(layer.pattern - pattern[0]) < 1e-5
+        assert torch.equal(layer.resid_pre, resid[0])
+
+
+@torch.no_grad()
+def test_norms_divide_by_their_scales(model):
+    measured = measure(model, IDS)
+    block, layer = model.model.layers[1], measured.layers[1]
+    for norm, x, scale in (
+        (block.input_layernorm, layer.resid_pre, layer.ln1_scale),
+        (block.post_attention_layernorm, layer.resid_mid, layer.ln2_scale),
+        (model.model.norm, measured.resid_final, measured.final_scale),
+    ):
+        factor = norm_factor(norm)
+        assert torch.allclose(norm(x), x / scale[:, None] * factor, atol=1e-5)
+
+
+def test_sources_sum_to_the_residual_stream(model):
+    measured = measure(model, IDS)
+    for number, layer in enumerate(measured.layers):
+        assert largest(measured.before_attention(number).total - layer.resid_pre) < 1e-4
+        assert largest(measured.before_mlp(number).total - layer.resid_mid) < 1e-4
+        assert largest(layer.attention.written_from(5).sum(1) - layer.heads[:, 5]) < 1e-5
+    sources = measured.before_unembedding()
+    assert largest(sources.total - measured.resid_final) < 1e-4
+    biases = [Source("bias", 0)] if measured.layers[0].attention.bias is not None else []
+    first = [Source("embedding"), *(Source("head", 0, head) for head in range(4)), *biases, Source("mlp", 0)]
+    assert list(sources.names[: len(first)]) == first
+    assert len(measured.before_mlp(1)) == len(sources) - 1
+    assert sources.index(Source("mlp", 1)) == len(sources) - 1
+    assert len(sources.of_kind("head", "mlp")) == 10
+
+
+def test_in_float64_sums_hold_to_1e_12(model):
+    single = measure(model, IDS)
+    measured = measure(model.double(), IDS)
+    assert measured.logits.dtype == torch.float64
+    assert largest(measured.logits - single.logits) < 1e-3
+    for number, layer in enumerate(measured.layers):
+        assert largest(measured.before_mlp(number).total - layer.resid_mid) < 1e-12
+    assert largest(measured.before_unembedding().total - measured.resid_final) < 1e-12
+
+
+def test_the_model_stays_as_it_was(model):
+    before = copy.deepcopy(model.state_dict())
+    measure(model, IDS)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_another_kernel_gives_the_same_parts(family_model, attention):
+    ours = measure(family_model(attention=attention, attention_bias=True), torch.tensor(IDS))
+    theirs = measure(family_model(attention_bias=True), IDS)
+    assert torch.allclose(ours.layers[1].heads, theirs.layers[1].heads, atol=1e-5)
+
+
+def test_a_half_precision_model_is_measured_in_float32(family_model):
+    model = family_model().to(torch.bfloat16)
+    measured = measure(model, IDS)
+    assert measured.logits.dtype == measured.layers[0].pattern.dtype == torch.float32
+    size = largest(measured.resid_final)
+    assert largest(measured.before_unembedding().total - measured.resid_final) < 0.02 * size
+
+
+def test_a_query_does_not_read_beyond_its_window(family_model):
+    pattern = measure(family_model("Mistral", sliding_window=3), IDS).layers[0].pattern
+    offset = torch.arange(12)[:, None] - torch.arange(12)
+    assert torch.equal(pattern[0] > 0, (offset >= 0) & (offset < 3))
+
+
+def test_input_that_cannot_be_used(family_model):
+    model = family_model()
+    with pytest.raises(InputError, match="empty prompt"):
+        measure(model, [])
+    with pytest.raises(InputError, match=r"prompts of shape \[2, 12\]; expected one, "):
+        measure(model, BATCH.repeat(2, 1))
+    with pytest.raises(InputError, match="has 33 tokens; expected 1 to 32"):
+        measure(model, [1] * 33)
+    with pytest.raises(InputError, match="tokens 1 to 50; expected 0 to 49"):
+        measure(model, [1, 50])
+    measured = measure(model, IDS)
+    for read in (measured.before_mlp, measured.before_attention):
+        with pytest.raises(InputError, match="layer 2 does not exist; the model has layers 0 to 1"):
+            read(2)
+    with pytest.raises(InputError, match="position 12 does not exist"):
+        measured.layers[0].attention.written_from(12)
+    with pytest.raises(InputError, match=r"source mlp 5 is not among these: embedding, head 0\.0"):
+        measured.before_unembedding().index(Source("mlp", 5))
+    bridge = hook(model)
+    for hooked in (bridge, model):
+        with pytest.raises(InputError, match="hooked"):
+            measure(hooked, IDS)
+    measure(unhook(bridge), IDS)
+
+
+def test_a_model_in_training_mode_is_refused(family_model):
+    with pytest.raises(InputError, match=r"training mode; call model\.eval\(\)"):
+        measure(family_model(attention_dropout=0.5).train(), IDS)
+
+
+def test_attention_that_is_not_what_its_weights_give_is_refused(family_model):
+    model = family_model()
+    model.model.layers[1].self_attn.q_proj.register_forward_hook(lambda _, args, output: 2 * output)
+    with pytest.raises(InputError, match=r"attention of layer 1 is off by .* nothing hooked into it"):
+        measure(model, IDS)
+    assert not model.model.norm._forward_hooks
+
+
+@pytest.mark.parametrize("family", ["Gemma2", "Olmo2", "Granite"])
+def test_blocks_that_do_not_add_plainly_are_refused(family_model, family):
+    with pytest.raises(InputError, match="normalises or scales what attention and MLP put out"):
+        measure(family_model(family), IDS)
+
+
+def test_a_model_of_another_family_is_refused():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(n_embd=8, n_head=2, n_layer=1, vocab_size=10))
+    with pytest.raises(InputError, match="gpt2 model; expected one of llama"):
+        measure(model, [1])
