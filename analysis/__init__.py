@@ -14,6 +14,7 @@ from analysis.eigen_run import eigendecompose_to_folder
 from analysis.explain import Explained, explained_by_eigenvectors, explained_on_text
 from analysis.features import FeatureLayer, feature_layer
 from analysis.head_pairs import HeadPair, HeadPairs
+from analysis.interaction_index import InteractionIndex, interaction_index
 from analysis.interaction_table import InteractionStatistics, interaction_statistics
 from analysis.interactions import Interaction, Interactions, strongest_interactions, strongest_of_each
 from analysis.measured import Measured, MeasuredLayer, measure
@@ -64,6 +65,7 @@ __all__ = [
     "HeadPair",
     "HeadPairs",
     "Interaction",
+    "InteractionIndex",
     "InteractionStatistics",
     "Interactions",
     "LogitExpansion",
@@ -110,6 +112,7 @@ __all__ = [
     "fix_signs",
     "gaussian_similarity",
     "hosvd",
+    "interaction_index",
     "interaction_statistics",
     "load_decomposition",
     "match_vectors",

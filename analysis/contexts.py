@@ -96,10 +96,10 @@ def top_contexts(
             numbers.append(batch)
             yield ids
 
-    best = _Peaks.none(dictionary, width)
+    best = Peaks.none(dictionary, width)
     for seen in site_activations(model, batches(), [site]):
         code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
-        best = best.merged(_Peaks.of(code, numbers[-1], k, width, skip), k)
+        best = best.merged(Peaks.of(code, numbers[-1], k, width, skip), k)
     return Contexts(
         values=best.values.cpu(),
         window=best.window.cpu(),
@@ -110,7 +110,7 @@ def top_contexts(
 
 
 @dataclass(frozen=True)
-class _Peaks:
+class Peaks:
     """Columns as in `Contexts`."""
 
     values: Tensor
@@ -119,12 +119,12 @@ class _Peaks:
     around: Tensor
 
     @classmethod
-    def none(cls, dictionary: Dictionary, width: int) -> _Peaks:
+    def none(cls, dictionary: Dictionary, width: int) -> Peaks:
         values = dictionary.encoder.new_empty(dictionary.n_feat, 0)
         return cls(values, values.long(), values.long(), values.new_empty(len(values), 0, 2 * width + 1))
 
     @classmethod
-    def of(cls, code: Tensor, numbers: list[int], k: int, width: int, skip: int) -> _Peaks:
+    def of(cls, code: Tensor, numbers: list[int], k: int, width: int, skip: int) -> Peaks:
         """The k highest peaks of each feature in codes [batch, pos, n_feat], in the order of the text."""
         by_feature = code.permute(2, 0, 1)
         kept = by_feature.clone()
@@ -138,11 +138,11 @@ class _Peaks:
         around = pad(by_feature, (width, width))[feature, row[..., None], position[..., None] + steps]
         return cls(flat.gather(1, places), torch.tensor(numbers, device=code.device)[row], position, around)
 
-    def merged(self, other: _Peaks, k: int) -> _Peaks:
+    def merged(self, other: Peaks, k: int) -> Peaks:
         """The k highest of both, highest first; `other` comes later in the text."""
         values = torch.cat([self.values, other.values], dim=1)
         order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
         feature = torch.arange(len(values), device=values.device)[:, None]
         rest = ((self.window, other.window), (self.position, other.position), (self.around, other.around))
         columns = (torch.cat(pair, dim=1)[feature, order] for pair in rest)
-        return _Peaks(values.gather(1, order), *columns)
+        return Peaks(values.gather(1, order), *columns)

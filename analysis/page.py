@@ -12,6 +12,7 @@ from string import Template
 
 from plotly.offline import get_plotlyjs
 
+from analysis.page_features import SCRIPTS, features_section
 from analysis.page_layer import anchor, layer_section
 from analysis.page_parts import direction_title, numbers
 from analysis.report_data import ReportData
@@ -20,14 +21,21 @@ from analysis.vocabulary import visible
 
 def render(data: ReportData) -> str:
     """The page of what `collect` computed."""
-    parts = [_header(data), _guide(data), _summary(data), *(layer_section(data, at) for at in data.layers)]
+    parts = [_header(data), _guide(data)]
+    styles, scripts = ["report.css"], ["report.js"]
+    if data.features is not None:
+        parts.append(features_section(data.features, data.vocabulary))
+        styles.append("explorer.css")
+        scripts += SCRIPTS
+    parts += [_summary(data), *(layer_section(data, at) for at in data.layers)]
     return Template(_file("page.html")).substitute(
         title=escape(f"What {data.name} computes"),
-        style=_file("report.css"),
+        style="\n".join(map(_file, styles)),
+        theme=_file("theme.js"),
         nav=_nav(data),
         main="\n".join(parts),
         plotly=get_plotlyjs(),
-        script=_file("report.js"),
+        script="\n".join(map(_file, scripts)),
     )
 
 
@@ -43,9 +51,10 @@ def _nav(data: ReportData) -> str:
             token, more = escape(data.vocabulary.label(direction.token)), " …" if direction.against else ""
             directions += f'<li><a href="#{anchor(at, i)}"><code>{token}</code>{more}</a></li>'
         layers.append(f'<li><a href="#layer-{at.layer}">Layer {at.layer}</a><ul>{directions}</ul></li>')
+    features = "" if data.features is None else '<li><a href="#features">Features</a></li>'
     return (
         '<ul><li><a href="#model">The model</a></li><li><a href="#guide">How to read this page</a></li>'
-        f'<li><a href="#summary">All directions</a></li>{"".join(layers)}</ul>'
+        f'{features}<li><a href="#summary">All directions</a></li>{"".join(layers)}</ul>'
     )
 
 

@@ -6,9 +6,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.page import render
 from analysis.report_data import collect
+from analysis.report_features_source import FeatureSource, read_dictionaries
 from analysis.report_options import ReportOptions
 
-__all__ = ["ReportOptions", "report"]
+__all__ = ["FeatureSource", "ReportOptions", "read_dictionaries", "report"]
 
 
 def report(
@@ -16,15 +17,18 @@ def report(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
     options: ReportOptions | None = None,
+    features: FeatureSource | None = None,
     progress: bool = True,
 ) -> str:
     """A self-contained HTML page about a bilinear language model.
 
     For each layer it shows the spectra and effective ranks of the interaction matrices of the strongest
     and the asked-for output directions, their eigenvectors in tokens, directly and through attention
-    heads, and where they act on a text; and the loss and a sample of the model.
+    heads, and where they act on a text; and the loss and a sample of the model. With `features` also what
+    the features of dictionaries are, and which pairs of them the layers combine.
 
     >>> options = ReportOptions(tokens=(" swim - run, fly",))
-    >>> page = report(model, tokenizer, "stories", options)  # doctest: +SKIP
+    >>> features = FeatureSource(read_dictionaries(folder, model), text)  # doctest: +SKIP
+    >>> page = report(model, tokenizer, "stories", options, features)  # doctest: +SKIP
     """
-    return render(collect(model, tokenizer, name, options or ReportOptions(), progress))
+    return render(collect(model, tokenizer, name, options or ReportOptions(), features, progress))

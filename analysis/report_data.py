@@ -12,6 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.directions import OutputDirection, parse_direction, strongest
 from analysis.readings import DirectionReading, LayerReader
+from analysis.report_features import FeatureData, collect_features
+from analysis.report_features_source import FeatureSource
 from analysis.report_options import ReportOptions
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.activations import mlp_inputs
@@ -72,6 +74,8 @@ class ReportData:
     n_left_out: int
     """How many tokens at its end did not fit."""
     layers: tuple[LayerReading, ...]
+    features: FeatureData | None
+    """None where no dictionaries were given."""
 
 
 def collect(
@@ -79,6 +83,7 @@ def collect(
     tokenizer: PreTrainedTokenizerBase,
     name: str,
     options: ReportOptions,
+    source: FeatureSource | None = None,
     progress: bool = True,
 ) -> ReportData:
     """Computes what the report shows. Weights are read in float32 at least."""
@@ -89,6 +94,9 @@ def collect(
     ids = torch.tensor([[*first, *text]], device=model.device)
     inputs = mlp_inputs(model, ids, layers)[:, 0, len(first) :]
     readings = _read_layers(model, vocabulary, asked, layers, inputs, options, progress)
+    features = None
+    if source is not None:
+        features = collect_features(model, tokenizer, source, layers, progress)
     return ReportData(
         name=name,
         options=options,
@@ -100,6 +108,7 @@ def collect(
         has_first=bool(first),
         n_left_out=n_left_out,
         layers=readings,
+        features=features,
     )
 
 

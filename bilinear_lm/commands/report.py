@@ -6,7 +6,11 @@ from pathlib import Path
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_text, require_writable, write_text
+
+SHOWN_FIRST = (3, 540)
+"""Layer and output feature with which the page about the default model opens."""
 
 
 def report(
@@ -19,6 +23,9 @@ def report(
     eigenvectors: int = 2,
     text: str | None = None,
     validation: Path | None = None,
+    dictionaries: Path | None = None,
+    contexts: Path | None = None,
+    features: int = 1000,
     device: DeviceName = "auto",
     seed: int = 0,
 ) -> None:
@@ -34,10 +41,15 @@ def report(
         eigenvectors: How many eigenvectors to show for each direction.
         text: Short text to show where eigenvectors fire; a small story by default.
         validation: Text file to measure the loss on; the text above by default.
+        dictionaries: Folder of dictionaries at mlp-in (or resid-mid) and mlp-out, whose features are shown;
+            a shipped model has its own.
+        contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
+            has its own.
+        features: How many features of each dictionary to show, the most active; 0: no features.
         device: Where to compute.
         seed: Seeds the sampled text.
     """
-    from analysis.report import ReportOptions
+    from analysis.report import FeatureSource, ReportOptions, read_dictionaries
     from analysis.report import report as render
     from analysis.report_options import STORY
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
@@ -52,6 +64,47 @@ def report(
         seed=seed,
         text=STORY if text is None else text,
     )
+    files = _feature_files(checkpoint, dictionaries, contexts, features)
+    words = None if files is None else read_text(files[1])
     model = load_pretrained(checkpoint, device=find_device(device))
-    write_text(output, render(model, load_tokenizer(checkpoint), Path(checkpoint).name, options))
+    source = None
+    if files is not None and words is not None:
+        source = FeatureSource(
+            read_dictionaries(files[0], model),
+            words,
+            n_features=features,
+            first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
+        )
+    page = render(model, load_tokenizer(checkpoint), Path(checkpoint).name, options, source)
+    write_text(output, page)
     print(output)
+
+
+def _feature_files(
+    checkpoint: str, dictionaries: Path | None, contexts: Path | None, features: int
+) -> tuple[Path, Path] | None:
+    """Where the dictionaries and the text of the features part lie; None where there is to be none."""
+    from bilinear_lm.checkpoints.locate import SHIPPED, local_path
+
+    if features < 0:
+        raise InputError(f"report: --features {features}; expected 0 or more")
+    if not features:
+        return None
+    ours = SHIPPED / checkpoint
+    if local_path(checkpoint) == ours:
+        folder, text = ours.with_name(f"{ours.name}-scope"), ours.with_name(f"{ours.name}.txt")
+        dictionaries = dictionaries or (folder if folder.is_dir() else None)
+        contexts = contexts or (text if text.is_file() else None)
+    if dictionaries is None and contexts is None:
+        return None
+    if contexts is None:
+        raise InputError(
+            f"report: --dictionaries {dictionaries} without --contexts; features are named by passages of a "
+            "text, give the file of one"
+        )
+    if dictionaries is None:
+        raise InputError(
+            f"report: --contexts {contexts} without --dictionaries; give the folder of the dictionaries "
+            "whose features it is to name"
+        )
+    return dictionaries, contexts

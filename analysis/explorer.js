@@ -1,0 +1,58 @@
+// The features part of the page: which feature is shown follows from the address, so that links and the back
+// button work.
+
+function startExplorer() {
+  const source = document.getElementById("feature-data");
+  if (!source) return;
+  explorerData.read(source);
+  const section = document.getElementById("features");
+  const article = document.getElementById("feature");
+  const status = document.getElementById("feature-status");
+  let shown = null;
+
+  // Going through the list leaves no trail in the history; a link does.
+  const list = new FeatureList(document.getElementById("pick"), (feature, entered) => {
+    show(feature);
+    if (entered) enter();
+    location.replace(explorerData.hash(feature));
+  });
+
+  function enter() {
+    document.getElementById("feature-title").focus({ preventScroll: true });
+    const { top } = article.getBoundingClientRect();
+    if (top < 0 || top > innerHeight / 2) article.scrollIntoView();
+  }
+
+  function show(feature) {
+    if (shown === explorerData.hash(feature)) return;
+    shown = explorerData.hash(feature);
+    showFeature(article, feature);
+    list.mark(feature);
+    status.textContent = `${explorerData.title(feature)}: ${explorerData.tokens(feature) || "never active"}`;
+  }
+
+  function route() {
+    if (location.hash === shown) return;
+    const feature = location.hash ? explorerData.find(location.hash) : explorerData.first();
+    if (feature) {
+      show(feature);
+      if (location.hash) enter();
+    } else if (feature === undefined) {
+      shown = location.hash;
+      status.textContent = "There is no such feature on this page.";
+      article.replaceChildren(element("p", {}, status.textContent));
+    }
+  }
+
+  section.addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.matches("input, select")) return;
+    if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
+  });
+
+  addEventListener("hashchange", route);
+  if (explorerData.find(location.hash) === null) show(explorerData.first());
+  else route();
+}
+
+startExplorer();

@@ -1,0 +1,163 @@
+"""Features on a text: where each is active, and how well its top eigenvectors explain it.
+
+Both read the text once for all layers together, a few windows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from analysis.contexts import Contexts, Peaks
+from analysis.correlation import PairMoments
+from analysis.explain import Explained
+from analysis.features import FeatureLayer
+from analysis.report_features_source import LayerDictionaries
+from analysis.windows import Windows, window_batches
+from bilinear_lm.activations import normalised, site_activations
+from bilinear_lm.dictionary import Dictionary, Site
+from bilinear_lm.families import mlp_norm
+from bilinear_lm.weights import plain
+
+BATCH = 4
+"""Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Where the features of a dictionary are active in a text."""
+
+    contexts: Contexts
+    n_active: Int[Tensor, " n_feat"]
+    """Tokens where a feature's code is not zero."""
+
+    def most_active(self, n: int) -> Int[Tensor, " k"]:
+        """The n features active at most tokens, in the order of their numbers."""
+        return self.n_active.argsort(descending=True, stable=True)[:n].sort().values
+
+
+def activity_on_text(
+    model: nn.Module,
+    dictionaries: Mapping[Site, Dictionary],
+    windows: Windows,
+    k: int,
+    width: int,
+    skip: int = 0,
+    progress: bool = False,
+) -> dict[Site, Activity]:
+    """Contexts of every dictionary as by `top_contexts`, and the number of active tokens.
+
+    The first `skip` positions of each window do not count.
+    """
+    best = {site: Peaks.none(dictionary, width) for site, dictionary in dictionaries.items()}
+    counts = {site: torch.zeros(found.n_feat, dtype=torch.long) for site, found in dictionaries.items()}
+    for numbers, seen in _seen(model, windows, list(dictionaries), progress):
+        for site, dictionary in dictionaries.items():
+            code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
+            best[site] = best[site].merged(Peaks.of(code, numbers, k, width, skip), k)
+            counts[site] += (code[:, skip:] != 0).sum(dim=(0, 1)).cpu()
+    text = tuple(tuple(window) for window in windows)
+    return {
+        site: Activity(
+            Contexts(peaks.values.cpu(), peaks.window.cpu(), peaks.position.cpu(), peaks.around.cpu(), text),
+            counts[site],
+        )
+        for site, peaks in best.items()
+    }
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The largest eigenvectors of some output features of a layer, to be compared with the features."""
+
+    dictionaries: LayerDictionaries
+    features: FeatureLayer
+    """Its outputs are those of `chosen`."""
+    chosen: Int[Tensor, " n"]
+    values: Float[Tensor, "n k"]
+    vectors: Float[Tensor, "n k d_in"]
+
+    def moments(self, x: Float[Tensor, "pos width"], written: Float[Tensor, "pos d_out"]) -> PairMoments:
+        """Moments of approximation and pre-activation, [n, (everywhere, active), k], at inputs x."""
+        n, k = self.values.shape
+        x = torch.nn.functional.pad(x, (0, int(self.features.tensor.constant)), value=1.0)
+        projections = (self.vectors.flatten(0, 1) @ x.T).view(n, k, len(x))
+        approximation = (projections.square() * self.values[..., None]).cumsum(dim=1)
+        exact = self.features.outputs @ written.T
+        active = (self.dictionaries.outputs.encode(written)[:, self.chosen] != 0).T
+        both = [_moments(approximation, exact, seen) for seen in (torch.ones_like(active), active)]
+        names = ("count", "mean_x", "mean_y", "xx", "xy", "yy")
+        return PairMoments(**{name: torch.stack([part[name] for part in both], dim=1) for name in names})
+
+
+def explained_by_probes(
+    model: nn.Module, probes: Sequence[Probe], windows: Windows, skip: int = 0, progress: bool = False
+) -> list[Explained]:
+    """How well the top 1, 2, … eigenvectors of each probe explain its features on a text."""
+    sites = [site for probe in probes for site in (probe.dictionaries.read, probe.dictionaries.written)]
+    totals: dict[int, PairMoments] = {}
+    for _, seen in _seen(model, windows, sites, progress):
+        for at, probe in enumerate(probes):
+            x, written = (
+                values[:, skip:].flatten(0, 1).to(probe.values)
+                for values in (_read(model, probe.dictionaries.read, seen), seen[probe.dictionaries.written])
+            )
+            moments = probe.moments(x, written)
+            totals[at] = totals[at] + moments if at in totals else moments
+    return [_explained(probe, totals[at]) for at, probe in enumerate(probes)]
+
+
+def _seen(
+    model: nn.Module, windows: Windows, sites: list[Site], progress: bool
+) -> Iterator[tuple[list[int], dict[Site, Tensor]]]:
+    """Numbers of a few windows, and the activations at each site on them."""
+    numbers: list[list[int]] = []
+
+    def batches() -> Iterator[Tensor]:
+        for batch, ids in window_batches(model, windows, BATCH, progress):
+            numbers.append(batch)
+            yield ids
+
+    for seen in site_activations(model, batches(), sites):
+        yield numbers[-1], seen
+
+
+def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:
+    """What the tensor of `feature_layer` reads: the activations at the site, normalised at resid-mid."""
+    if site.point == "mlp-in":
+        return seen[site]
+    norm = mlp_norm(model, site.layer)
+    return seen[site] if norm is None else normalised(plain(norm), seen[site])
+
+
+def _moments(x: Tensor, y: Tensor, seen: Tensor) -> dict[str, Tensor]:
+    """The fields of `PairMoments` for x [n, k, pos] and y [n, pos], where `seen` [n, pos] says so.
+
+    `PairMoments.of` for observations along the last axis: the sums over tokens become products of matrices.
+    """
+    weight = seen.to(x.dtype)[..., None]
+    count = weight.sum(dim=1)
+    mean_x, mean_y = ((v @ weight).squeeze(-1) / count.clamp(min=1) for v in (x, y[:, None]))
+    x, y = x - mean_x[..., None], y - mean_y
+    sums = {
+        "xx": (x.square() @ weight).squeeze(-1),
+        "xy": (x @ (weight * y[..., None])).squeeze(-1),
+        "yy": (y.square()[:, None] @ weight).squeeze(-1).expand_as(mean_x),
+    }
+    means = {"mean_x": mean_x, "mean_y": mean_y.expand_as(mean_x), "count": count.expand_as(mean_x)}
+    return {name: value.double() for name, value in (sums | means).items()}
+
+
+def _explained(probe: Probe, total: PairMoments) -> Explained:
+    everywhere, active = total.correlation.cpu().unbind(1)
+    return Explained(
+        features=probe.chosen.cpu(),
+        all_tokens=everywhere,
+        active_tokens=active,
+        n_tokens=int(total.count[0, 0, 0]),
+        n_active=total.count[:, 1, 0].long().cpu(),
+    )

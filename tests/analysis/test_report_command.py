@@ -1,0 +1,102 @@
+"""`bilinear-lm report` with dictionaries: what it writes, and what bad input gives."""
+
+import json
+from importlib.resources import files
+
+import pytest
+import torch
+
+from bilinear_lm import Dictionary, Site, load_tokenizer, save_dictionary
+from bilinear_lm.checkpoints import save_folder
+from bilinear_lm.cli import main
+from bilinear_lm.commands.report import SHOWN_FIRST
+from bilinear_lm.dictionaries import load_dictionary
+
+FEW = ["--directions", "1", "--text", "a cat", "--device", "cpu"]
+
+
+@pytest.fixture
+def folder(tmp_path, make_model, tiny_tokenizer):
+    """A tiny checkpoint, dictionaries around its second MLP, and a text."""
+    save_folder(make_model(d_vocab=len(tiny_tokenizer)), tiny_tokenizer, tmp_path / "model")
+    torch.manual_seed(0)
+    for point in ("mlp-in", "mlp-out"):
+        dictionary = Dictionary(
+            torch.randn(16, 20), torch.randn(20, 16), activation="topk", k=4, site=Site(1, point)
+        )
+        save_dictionary(dictionary, tmp_path / "scope" / f"1-{point}")
+    (tmp_path / "text.txt").write_text("a cat and a dog ran to the park.\n<|endoftext|>\nThey saw a ball.\n")
+    return tmp_path
+
+
+def arguments(folder, *more):
+    return ["report", str(folder / "model"), "-o", str(folder / "page.html"), *FEW, *map(str, more)]
+
+
+def data_of(page):
+    text = page.read_text()
+    return json.loads(text.split('id="feature-data">')[1].split("</script>")[0])
+
+
+def test_features_of_given_dictionaries(folder):
+    given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
+    assert main([*given, "--features", "7"]) == 0
+    (layer,) = data_of(folder / "page.html")["layers"]
+    assert layer["layer"] == 1
+    assert (len(layer["in"]["id"]), len(layer["out"]["id"]), layer["out"]["nFeat"]) == (7, 7, 20)
+
+
+def test_no_features_where_none_are_asked_for(folder):
+    assert main(arguments(folder)) == 0
+    assert "feature-data" not in (folder / "page.html").read_text()
+    given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
+    assert main([*given, "--features", "0"]) == 0
+    assert "feature-data" not in (folder / "page.html").read_text()
+
+
+def test_the_model_that_ships_has_features(tmp_path):
+    page = tmp_path / "page.html"
+    assert main(["report", "-o", str(page), *FEW, "--layers", str(SHOWN_FIRST[0]), "--features", "700"]) == 0
+    found = data_of(page)
+    assert found["nTokens"] > 10_000
+    (layer,) = found["layers"]
+    place = found["first"][1]
+    assert (layer["layer"], layer["out"]["id"][place]) == SHOWN_FIRST
+
+
+def test_the_text_that_ships_is_of_tokens_the_model_knows():
+    text = (files("bilinear_lm") / "models" / "stories.txt").read_text(encoding="utf-8")
+    tokenizer = load_tokenizer("stories")
+    documents = [part.strip() for part in text.split("<|endoftext|>")]
+    assert len(documents) == 93
+    assert all(document.startswith("One day") for document in documents[:-1])
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert load_dictionary("stories-scope/3-mlp-out").n_feat > SHOWN_FIRST[1]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--dictionaries", "scope"], "--dictionaries scope without --contexts"),
+        (["--contexts", "text.txt"], "--contexts text.txt without --dictionaries"),
+        (["--dictionaries", "nowhere", "--contexts", "text.txt"], "nowhere: no such folder"),
+        (["--dictionaries", "scope", "--contexts", "nowhere.txt"], "nowhere.txt: no such file"),
+        (["--dictionaries", "scope", "--contexts", "empty.txt"], "the text is empty"),
+        (["--dictionaries", "scope", "--contexts", "text.txt", "--features", "-1"], "--features -1"),
+        (
+            ["--dictionaries", "scope", "--contexts", "text.txt", "--layers", "0"],
+            "dictionaries are of layers 1",
+        ),
+        (["--dictionaries", "model", "--contexts", "text.txt"], "no layer has a dictionary"),
+        (["--dictionaries", "other", "--contexts", "text.txt"], "width 12, expected 16"),
+    ],
+)
+def test_refusals(folder, capsys, monkeypatch, more, said):
+    monkeypatch.chdir(folder)
+    (folder / "empty.txt").write_text(" \n")
+    narrow = Dictionary(torch.randn(12, 20), torch.randn(20, 12), site=Site(1, "mlp-in"))
+    save_dictionary(narrow, folder / "other" / "1-mlp-in", format="saelens")
+    assert main(arguments(folder, *more)) == 2
+    told = capsys.readouterr().err
+    assert said in told.strip().splitlines()[-1]
+    assert not (folder / "page.html").exists()

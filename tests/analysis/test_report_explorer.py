@@ -1,0 +1,234 @@
+"""The features part of the page in a browser: by keyboard, by links, in both themes, with hostile tokens."""
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from analysis.report import FeatureSource, ReportOptions, report
+from analysis.report_features_source import LayerDictionaries
+from analysis.report_options import STORY
+from bilinear_lm import Dictionary, Site
+from bilinear_lm.presets import Preset, new_model
+from finetune.data import train_tokenizer
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><!--",
+    "<img src=x onerror=alert(2)>",
+    "<!--<script>",
+    "&lt;b>",
+]
+N_FEAT = 40
+
+
+def dictionary(point, seed):
+    generator = torch.Generator().manual_seed(seed)
+    encoder, decoder = (torch.randn(*shape, generator=generator) for shape in ((12, N_FEAT), (N_FEAT, 12)))
+    return Dictionary(encoder, decoder, activation="topk", k=4, site=Site(1, point))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page about a tiny model whose tokens would be scripts if they were read as HTML."""
+    tokenizer = train_tokenizer([STORY], 320)
+    tokenizer.add_tokens(HOSTILE)
+    torch.manual_seed(0)
+    preset = Preset(d_model=12, d_mlp=20, n_layers=2, n_heads=2, n_ctx=96, d_vocab=0)
+    model = new_model(preset, d_vocab=len(tokenizer)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5).add_(0.1 * torch.randn_like(parameter))
+    pair = LayerDictionaries(1, dictionary("mlp-in", 1), dictionary("mlp-out", 2))
+    text = "\n<|endoftext|>\n".join(
+        f"{hostile} {sentence}{hostile}" for hostile in HOSTILE for sentence in STORY.split(".")
+    )
+    source = FeatureSource((pair,), text, first=(1, 7))
+    options = ReportOptions(n_directions=1, layers=(1,), sample_tokens=0)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(report(model, tokenizer, "a model", options, source, progress=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs the program chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser, page):
+    """The page in a new tab; afterwards, that nothing was said, asked for or run."""
+    said, requested = [], []
+    tab = browser.new_context(color_scheme="light", viewport={"width": 420, "height": 800}).new_page()
+    tab.set_default_timeout(60_000)
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("dialog", lambda dialog: said.append(dialog.message))
+    tab.on("request", lambda request: requested.append(request.url))
+    tab.goto(page.as_uri())
+    yield tab
+    tab.wait_for_function("document.querySelectorAll('#feature .canvas:empty').length === 0")
+    assert said == []
+    assert {url.split("#")[0] for url in requested} == {page.as_uri()}
+    tab.context.close()
+
+
+def heading(tab):
+    return tab.locator("#feature-title").inner_text()
+
+
+def wait_for(tab, title):
+    """Until a feature that the address leads to is shown."""
+    tab.locator("#feature-title", has_text=re.compile(rf"{re.escape(title)}\b")).wait_for()
+
+
+def address(tab):
+    return tab.evaluate("location.hash")
+
+
+def test_the_page_keeps_the_script_and_tells_no_tags(page):
+    text = page.read_text(encoding="utf-8")
+    data = text.split('id="feature-data">')[1].split("</script>")[0]
+    assert "<" not in data
+    assert "\\u003cscript>alert(1)\\u003c/script>" in data
+    assert "default-src 'none'" in text
+
+
+def test_a_feature_is_picked_by_keyboard(tab):
+    assert heading(tab).startswith("Output feature #7")
+    assert address(tab) == ""
+    tab.locator("#pick-list").focus()
+    tab.keyboard.press("Home")
+    first = address(tab)
+    assert re.fullmatch(r"#layer-1-out-\d+", first)
+    tab.keyboard.press("ArrowDown")
+    second = address(tab)
+    assert second != first
+    number = second.rsplit("-", 1)[1]
+    assert heading(tab).startswith(f"Output feature #{number}")
+    assert tab.locator("#feature-status").inner_text().startswith(f"Output feature #{number} of layer 1")
+    marked = tab.locator("#pick-list [aria-selected=true]")
+    assert marked.inner_text().startswith(f"#{number}")
+    assert tab.locator("#pick-list").get_attribute("aria-activedescendant") == marked.get_attribute("id")
+    tab.keyboard.press("k")
+    assert address(tab) == first
+    tab.keyboard.press("j")
+    assert address(tab) == second
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "feature-title"
+    tab.keyboard.press("j")
+    assert address(tab) != second
+
+
+def test_search_finds_tokens_and_numbers(tab):
+    search = tab.locator("#pick-search")
+    search.fill("#12")
+    options = tab.locator("#pick-list [role=option]")
+    assert options.count() == 1
+    search.press("Enter")
+    assert address(tab) == "#layer-1-out-12"
+    search.fill("nothing is called this")
+    assert options.count() == 0
+    assert tab.locator("#pick-count").inner_text() == "0 of 40 features"
+    search.fill("")
+    assert options.count() == 40
+
+
+def test_links_lead_to_input_features_and_back(tab):
+    start = heading(tab)
+    link = tab.locator("#feature .interactions a.feature").first
+    name = link.inner_text()
+    link.click()
+    wait_for(tab, f"Input feature {name.split()[0]}")
+    assert address(tab) == f"#layer-1-in-{name.split()[0][1:]}"
+    assert tab.evaluate("document.activeElement.id") == "feature-title"
+    assert tab.locator("#pick-side").input_value() == "in"
+    outward = tab.locator("#feature .interactions td:first-child a.feature").first
+    outward_name = outward.inner_text()
+    outward.click()
+    wait_for(tab, f"Output feature {outward_name.split()[0]}")
+    tab.go_back()
+    wait_for(tab, f"Input feature {name.split()[0]}")
+    tab.go_back()
+    wait_for(tab, start.split("\n")[0])
+
+
+def test_layer_side_and_order_can_be_chosen(tab):
+    tab.locator("#pick-order").select_option("explained")
+    tab.locator("#pick-side").select_option("in")
+    assert heading(tab).startswith("Input feature")
+    assert tab.locator("#pick-order").input_value() == "active"
+    tab.locator("#pick-order").select_option("number")
+    first = tab.locator("#pick-list [role=option]").first
+    assert first.inner_text().startswith("#0")
+    first.click()
+    assert address(tab) == "#layer-1-in-0"
+
+
+def test_an_address_that_is_not_there(tab, page):
+    tab.goto(f"{page.as_uri()}#layer-1-out-400")
+    tab.locator("#feature", has_text="There is no such feature on this page.").wait_for()
+    tab.goto(f"{page.as_uri()}#layer-1-out-3")
+    wait_for(tab, "Output feature #3")
+
+
+def test_figures_and_passages(tab):
+    tab.locator("#feature .heatmaplayer image, #feature .heatmaplayer path").first.wait_for(state="attached")
+    tab.locator("#feature .barlayer path").first.wait_for(state="attached")
+    assert tab.locator("#feature .canvas[role=img][aria-label]").count() == 2
+    assert tab.locator("#feature table").count() == tab.locator("#feature table caption").count() == 4
+    assert (
+        tab.locator("#feature .contexts li").count() == tab.locator("#feature .contexts strong").count() > 0
+    )
+    width = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+
+
+def test_hostile_tokens_are_text(tab):
+    names = " ".join(tab.locator("#pick-list [role=option]").all_inner_texts())
+    assert "<script>alert(1)</script>" in names
+    for at in range(tab.locator("#pick-list [role=option]").count()):
+        tab.locator("#pick-list [role=option]").nth(at).click()
+    assert tab.locator("#features script:not([type='application/json']), #features img").count() == 0
+
+
+def test_the_theme_is_switched_and_kept(tab):
+    def colors():
+        return tab.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light = colors()
+    button = tab.locator("#theme")
+    assert button.inner_text() == "Dark theme"
+    button.click()
+    assert colors() != light
+    assert button.inner_text() == "Light theme"
+    tab.reload()
+    assert colors() != light
+    button.click()
+    assert colors() == light
+
+
+def test_nothing_can_be_fetched(browser, page):
+    """The policy of the page stops requests, also those that a script of its own would make."""
+    tab = browser.new_context().new_page()
+    stopped = []
+    tab.on("requestfailed", lambda request: stopped.append(request.url))
+    tab.goto(page.as_uri())
+    refused = tab.evaluate("fetch('http://127.0.0.1:9/').then(() => 'went', () => 'refused')")
+    assert refused == "refused"
+    violated = tab.evaluate(
+        """new Promise((tell) => {
+            addEventListener('securitypolicyviolation', (event) => tell(event.violatedDirective));
+            document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.1:9/a.png' }));
+        })"""
+    )
+    assert violated == "img-src"
+    tab.context.close()
