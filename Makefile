@@ -23,6 +23,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/eigen.py
 	$(BIN)/python benchmarks/hosvd.py
 	$(BIN)/python benchmarks/interactions.py
+	$(BIN)/python benchmarks/polynomial.py
 
 clean:
 	rm -rf $(VENV) report.html

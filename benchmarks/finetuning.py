@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 RUNS, FIGURE = HERE / "finetuning_runs.json", HERE / "finetuning_gap.png"
 ARMS: dict[str, dict[str, Any]] = {
     "baseline": {"arm": "baseline", "distillation": 0.0},
-    "published": {"start": "anneal", "distillation": 0.0},
     "ours": {"start": "fit", "distillation": 0.5, "matching": 1.0},
+    "published": {"start": "anneal", "distillation": 0.0},
 }
 COMMON = {
     "context": 256,
