@@ -4,6 +4,15 @@ from analysis.ablation import AblationControl, AblationEffect, ablated, ablation
 from analysis.assignment import best_assignment
 from analysis.attention import AttentionLayer, attention_layer
 from analysis.attention_scores import FeatureScores, ScoreCurves, ScoreRange, feature_scores, strongest_scores
+from analysis.attribution import Attribution, attribute
+from analysis.attribution_targets import (
+    DirectionTarget,
+    EigenvectorTarget,
+    FeatureTarget,
+    LogitTarget,
+    ScoreTarget,
+)
+from analysis.causal import CausalCheck, Intervention, causal_check, patch_node
 from analysis.composition import Composition, composition_scores, composition_through
 from analysis.contexts import Context, Contexts, top_contexts
 from analysis.correlation import PairMoments
@@ -13,16 +22,28 @@ from analysis.eigen_files import load_decomposition, save_decomposition
 from analysis.eigen_run import eigendecompose_to_folder
 from analysis.explain import Explained, explained_by_eigenvectors, explained_on_text
 from analysis.features import FeatureLayer, feature_layer
+from analysis.graph import Edge, Graph, Node, Pruned, Pruning
+from analysis.graph_effects import Completeness, completeness, effects, predict_target
+from analysis.graph_export import save_circuit_tracer, to_circuit_tracer, to_networkx
+from analysis.graph_files import load_graph, save_graph
 from analysis.head_pairs import HeadPair, HeadPairs
 from analysis.interaction_index import InteractionIndex, interaction_index
 from analysis.interaction_table import InteractionStatistics, interaction_statistics
-from analysis.interactions import Interaction, Interactions, strongest_interactions, strongest_of_each
+from analysis.interactions import (
+    Interaction,
+    Interactions,
+    merged_interactions,
+    strongest_interactions,
+    strongest_of_each,
+)
 from analysis.measured import Measured, MeasuredLayer, measure
 from analysis.measured_attention import MeasuredAttention
 from analysis.one_layer import LogitExpansion, expand_along, expand_logits
 from analysis.ov_circuit import FeatureOutputs, feature_outputs, strongest_outputs
 from analysis.path_expansion import PathExpansion, expand_mlp
+from analysis.patterns import OpposingFeatures, PairPatterns, opposing_features, strongest_patterns
 from analysis.products import cross_gram, strength, unfolding_gram
+from analysis.ranges import Part, split_strongest_interactions
 from analysis.replace import ReplacementCost, cost_of_replacing, replaced_mlp
 from analysis.similarity import (
     GaussianSimilarity,
@@ -33,6 +54,7 @@ from analysis.similarity import (
     pairwise_cosine,
 )
 from analysis.sources import Source, Sources
+from analysis.static_circuits import static_circuit
 from analysis.submatrix import Submatrix, strongest_submatrix
 from analysis.token_interactions import (
     PathToken,
@@ -52,33 +74,50 @@ __all__ = [
     "AblationControl",
     "AblationEffect",
     "AttentionLayer",
+    "Attribution",
     "CPDecomposition",
+    "CausalCheck",
+    "Completeness",
     "Composition",
     "Context",
     "Contexts",
+    "DirectionTarget",
+    "Edge",
     "Eigendecomposition",
+    "EigenvectorTarget",
     "Explained",
     "FeatureLayer",
     "FeatureOutputs",
     "FeatureScores",
+    "FeatureTarget",
     "GaussianSimilarity",
+    "Graph",
     "HeadPair",
     "HeadPairs",
     "Interaction",
     "InteractionIndex",
     "InteractionStatistics",
     "Interactions",
+    "Intervention",
     "LogitExpansion",
+    "LogitTarget",
     "Matching",
     "Measured",
     "MeasuredAttention",
     "MeasuredLayer",
+    "Node",
+    "OpposingFeatures",
     "PairMoments",
+    "PairPatterns",
+    "Part",
     "PathExpansion",
     "PathToken",
+    "Pruned",
+    "Pruning",
     "ReplacementCost",
     "ScoreCurves",
     "ScoreRange",
+    "ScoreTarget",
     "Source",
     "Sources",
     "Submatrix",
@@ -90,7 +129,10 @@ __all__ = [
     "ablation_control",
     "as_squares",
     "attention_layer",
+    "attribute",
     "best_assignment",
+    "causal_check",
+    "completeness",
     "composition_scores",
     "composition_through",
     "cost_of_replacing",
@@ -99,6 +141,7 @@ __all__ = [
     "direct_scores",
     "direction_similarity",
     "effective_rank",
+    "effects",
     "eigendecompose",
     "eigendecompose_to_folder",
     "expand_along",
@@ -115,22 +158,34 @@ __all__ = [
     "interaction_index",
     "interaction_statistics",
     "load_decomposition",
+    "load_graph",
     "match_vectors",
     "measure",
+    "merged_interactions",
+    "opposing_features",
     "pairwise_cosine",
+    "patch_node",
+    "predict_target",
     "random_interactions",
     "read_along",
     "read_tokens",
     "replaced_mlp",
+    "save_circuit_tracer",
     "save_decomposition",
+    "save_graph",
     "singular_eigenvectors",
+    "split_strongest_interactions",
+    "static_circuit",
     "strength",
     "strongest_interactions",
     "strongest_of_each",
     "strongest_outputs",
+    "strongest_patterns",
     "strongest_scores",
     "strongest_submatrix",
     "strongest_token_interactions",
+    "to_circuit_tracer",
+    "to_networkx",
     "token_direction",
     "token_paths",
     "token_windows",

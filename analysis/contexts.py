@@ -111,7 +111,10 @@ def top_contexts(
 
 @dataclass(frozen=True)
 class Peaks:
-    """Columns as in `Contexts`."""
+    """The highest peaks found so far, for whoever reads a text for several dictionaries at once.
+
+    Columns as in `Contexts`.
+    """
 
     values: Tensor
     window: Tensor
@@ -120,6 +123,7 @@ class Peaks:
 
     @classmethod
     def none(cls, dictionary: Dictionary, width: int) -> Peaks:
+        """No peaks yet."""
         values = dictionary.encoder.new_empty(dictionary.n_feat, 0)
         return cls(values, values.long(), values.long(), values.new_empty(len(values), 0, 2 * width + 1))
 

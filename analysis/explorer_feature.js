@@ -29,10 +29,6 @@ function active(feature) {
   return [`active tokens of ${explorerData.all.nTokens.toLocaleString("en")}`, count.toLocaleString("en")];
 }
 
-function part(title, ...content) {
-  return element("section", {}, element("h4", {}, title), ...content);
-}
-
 function outputParts(feature) {
   const { layer, place } = feature;
   const lists = explorerData.lists(feature);

@@ -52,6 +52,11 @@ function chips(pairs) {
   );
 }
 
+// A part of an article.
+function part(title, ...content) {
+  return element("section", {}, element("h4", {}, title), ...content);
+}
+
 function table(caption, columns, rows, kind = "") {
   const head = columns.map((name) => element("th", { scope: "col" }, name));
   return element(

@@ -140,7 +140,7 @@ class FeatureLayer:
         A strip begins on the diagonal, so that its first columns hold entries of the lower half too.
         Contracted in the order with the fewest multiplications, in about half of those of `matrix`.
         """
-        left, right = self._factors(u)
+        left, right = self.factors(u)
         for start in range(0, self.n_in, self._strip_rows):
             yield start, left[start : start + self._strip_rows] @ right[start:].T
 
@@ -157,7 +157,7 @@ class FeatureLayer:
             "hidden": 2 * n * d * h + directions * entries * 2 * h,
         }
 
-    def _factors(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, u: Float[Tensor, " d_out"]) -> tuple[Float[Tensor, "n_in w"], Float[Tensor, "n_in w"]]:
         """Factors L, R [n_in, w] of Q_u = L Rᵀ, by the order that is cheapest for all output features."""
         costs = self.multiplications(self.n_out)
         if costs["matrix"] <= costs["hidden"]:

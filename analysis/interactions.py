@@ -119,7 +119,7 @@ def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
     strong ones share tiles, and tiles that cannot reach the threshold are not computed. Which tiles there are
     depends on nothing that was found before.
     """
-    left, right = features._factors(features.outputs[output])
+    left, right = features.factors(features.outputs[output])
     norms = left.norm(dim=1), right.norm(dim=1)
     order = (norms[0] * norms[1]).argsort(descending=True, stable=True)
     left, right, size = left[order], right[order], _tile_size(features)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from html import escape
-from importlib.resources import files
 from string import Template
 
-from plotly.offline import get_plotlyjs
-
-from analysis.page_features import SCRIPTS, features_section
+from analysis import page_circuits, page_features
+from analysis.page_circuits import circuits_section
+from analysis.page_document import BASE_SCRIPTS, document, page_file
+from analysis.page_features import features_section
 from analysis.page_layer import anchor, layer_section
 from analysis.page_parts import direction_title, numbers
 from analysis.report_data import ReportData
@@ -23,24 +23,18 @@ def render(data: ReportData) -> str:
     """The page of what `collect` computed."""
     parts = [_header(data), _guide(data)]
     styles, scripts = ["report.css"], ["report.js"]
+    if data.features is not None or data.graphs:
+        styles.append("explorer.css")
+        scripts += BASE_SCRIPTS
     if data.features is not None:
         parts.append(features_section(data.features, data.vocabulary))
-        styles.append("explorer.css")
-        scripts += SCRIPTS
+        scripts += page_features.SCRIPTS
+    if data.graphs:
+        parts.append(circuits_section(data.graphs))
+        styles.append("circuits.css")
+        scripts += page_circuits.SCRIPTS
     parts += [_summary(data), *(layer_section(data, at) for at in data.layers)]
-    return Template(_file("page.html")).substitute(
-        title=escape(f"What {data.name} computes"),
-        style="\n".join(map(_file, styles)),
-        theme=_file("theme.js"),
-        nav=_nav(data),
-        main="\n".join(parts),
-        plotly=get_plotlyjs(),
-        script="\n".join(map(_file, scripts)),
-    )
-
-
-def _file(name: str) -> str:
-    return files("analysis").joinpath(name).read_text(encoding="utf-8")
+    return document(f"What {data.name} computes", _nav(data), "\n".join(parts), styles, scripts)
 
 
 def _nav(data: ReportData) -> str:
@@ -52,6 +46,7 @@ def _nav(data: ReportData) -> str:
             directions += f'<li><a href="#{anchor(at, i)}"><code>{token}</code>{more}</a></li>'
         layers.append(f'<li><a href="#layer-{at.layer}">Layer {at.layer}</a><ul>{directions}</ul></li>')
     features = "" if data.features is None else '<li><a href="#features">Features</a></li>'
+    features += '<li><a href="#circuits">Graphs</a></li>' if data.graphs else ""
     return (
         '<ul><li><a href="#model">The model</a></li><li><a href="#guide">How to read this page</a></li>'
         f'{features}<li><a href="#summary">All directions</a></li>{"".join(layers)}</ul>'
@@ -61,7 +56,7 @@ def _nav(data: ReportData) -> str:
 def _header(data: ReportData) -> str:
     return (
         '<header id="model"><p class="kicker">A bilinear language model, read from its weights</p>'
-        f"<h1>What {escape(data.name)} computes</h1>{_file('introduction.html')}{_loss(data)}"
+        f"<h1>What {escape(data.name)} computes</h1>{page_file('introduction.html')}{_loss(data)}"
         f'<div class="about">{_shape_table(data)}{_sample(data)}</div></header>'
     )
 
@@ -125,7 +120,13 @@ def _guide(data: ReportData) -> str:
             "The norm in front of a layer divides its input by its size; weights alone do not know that "
             "number, so scores compare tokens within one reading."
         )
-    guide = Template(_file("guide.html")).substitute(norms=norms, text=text)
+    after = ""
+    if data.shape.norm_after:
+        after = (
+            "This model has a norm behind each MLP too: directions are read at the MLP's output, in front of "
+            "that norm."
+        )
+    guide = Template(page_file("guide.html")).substitute(norms=norms, after=after, text=text)
     return f'<section id="guide"><h2>How to read this page</h2>{guide}</section>'
 
 

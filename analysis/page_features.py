@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from string import Template
 
+from analysis.page_document import page_file
 from analysis.page_features_data import features_json
 from analysis.report_features import FeatureData
 from analysis.vocabulary import Vocabulary
 
 SCRIPTS = (
-    "explorer_data.js",
-    "explorer_parts.js",
     "explorer_figures.js",
     "explorer_feature.js",
     "explorer_list.js",
     "explorer.js",
 )
-"""In the order in which they build on each other."""
+"""In the order in which they build on each other, behind `page_document.BASE_SCRIPTS`."""
 
 
 def features_section(data: FeatureData, vocabulary: Vocabulary) -> str:
     """The section, with controls that are empty until the script fills them, and the data."""
-    template = Template(files("analysis").joinpath("features.html").read_text(encoding="utf-8"))
-    return template.substitute(
+    return Template(page_file("features.html")).substitute(
         about=escape(_about(data)), tokens=f"{data.n_tokens:,}", data=features_json(data, vocabulary)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +12,17 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.directions import OutputDirection, parse_direction, strongest
+from analysis.graph import Graph
 from analysis.readings import DirectionReading, LayerReader
 from analysis.report_features import FeatureData, collect_features
 from analysis.report_features_source import FeatureSource
+from analysis.report_graphs import named_graph
 from analysis.report_options import ReportOptions
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.activations import mlp_inputs
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import TextLoss, text_loss
+from bilinear_lm.families import family_of
 from bilinear_lm.generate import sample
 from bilinear_lm.weights import IDENTITY_EPS, attention_weights, embedding, mlp_tensor, unembedding
 
@@ -41,6 +45,8 @@ class Shape:
     """False: every norm is the identity."""
     biases: bool
     """Whether the MLPs have biases."""
+    norm_after: bool
+    """Whether a norm stands behind the MLP, which its output passes before it is added to the stream."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class ReportData:
     layers: tuple[LayerReading, ...]
     features: FeatureData | None
     """None where no dictionaries were given."""
+    graphs: tuple[Graph, ...] = ()
+    """Graphs of what values are made of."""
 
 
 def collect(
@@ -85,6 +93,7 @@ def collect(
     options: ReportOptions,
     source: FeatureSource | None = None,
     progress: bool = True,
+    graphs: Sequence[Graph] = (),
 ) -> ReportData:
     """Computes what the report shows. Weights are read in float32 at least."""
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
@@ -109,6 +118,9 @@ def collect(
         n_left_out=n_left_out,
         layers=readings,
         features=features,
+        graphs=tuple(graphs)
+        if features is None
+        else tuple(named_graph(graph, features, vocabulary) for graph in graphs),
     )
 
 
@@ -214,4 +226,5 @@ def _shape(model: PreTrainedModel) -> Shape:
         n_parameters=model.num_parameters(),
         norms=config.rms_norm_eps < IDENTITY_EPS,
         biases=mlp_tensor(model, 0).constant,
+        norm_after=family_of(model).mlp_norm_after is not None,
     )

@@ -14,6 +14,7 @@ from bilinear_lm.commands.finetune import convert, finetune
 from bilinear_lm.commands.hosvd import hosvd
 from bilinear_lm.commands.interactions import interactions
 from bilinear_lm.commands.report import report
+from bilinear_lm.commands.trace import trace
 from bilinear_lm.errors import InputError
 from finetune.config import PretrainConfig
 from finetune.dictionary_config import DictionaryConfig
@@ -45,7 +46,7 @@ def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
 
 
 _COMMANDS = (
-    *(report, info, export, generate, eigen, hosvd, interactions),
+    *(report, info, export, generate, eigen, hosvd, interactions, trace),
     *(train, dictionaries, convert, finetune),
 )
 COMMANDS: dict[str, Callable[..., Any]] = {command.__name__: command for command in _COMMANDS}

@@ -21,7 +21,7 @@ from bilinear_lm.weights import is_linear
 
 _PROBES = 3
 _PREACTIVATION = 2.0
-"""Root mean square of the larger projection's outputs at the probes, where an activation is far from a line."""
+"""Root mean square of the larger projection at the probes, where an activation is far from a line."""
 
 
 @dataclass(frozen=True)

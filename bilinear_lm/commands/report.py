@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_text, require_writable, write_text
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from analysis.graph import Graph
+    from analysis.report import FeatureSource
+
 SHOWN_FIRST = (3, 540)
 """Layer and output feature with which the page about the default model opens."""
+PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
+"""The prompt of the graph on the page about the default model."""
 
 
 def report(
@@ -26,6 +36,7 @@ def report(
     dictionaries: Path | None = None,
     contexts: Path | None = None,
     features: int = 1000,
+    prompt: str | None = None,
     device: DeviceName = "auto",
     seed: int = 0,
 ) -> None:
@@ -46,6 +57,7 @@ def report(
         contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
             has its own.
         features: How many features of each dictionary to show, the most active; 0: no features.
+        prompt: A few words; the graph of the likeliest next token is shown. The default model has one.
         device: Where to compute.
         seed: Seeds the sampled text.
     """
@@ -75,26 +87,47 @@ def report(
             n_features=features,
             first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
         )
-    page = render(model, load_tokenizer(checkpoint), Path(checkpoint).name, options, source)
-    write_text(output, page)
+    tokenizer = load_tokenizer(checkpoint)
+    if checkpoint == DEFAULT_MODEL and prompt is None:
+        prompt = PROMPT
+    graphs = _graphs(model, tokenizer, prompt, source)
+    write_text(output, render(model, tokenizer, Path(checkpoint).name, options, source, graphs))
     print(output)
+
+
+def _graphs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | None,
+    source: FeatureSource | None,
+) -> list[Graph]:
+    """The graph of a prompt, and the static circuit of the feature that the page opens with."""
+    from analysis.tracing import trace
+
+    around = () if source is None else source.dictionaries
+    dictionaries = {found.read: found.inputs for found in around}
+    dictionaries |= {found.written: found.outputs for found in around}
+    graphs = []
+    if prompt is not None:
+        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries))
+    if source is not None and source.first is not None:
+        layer, feature = source.first
+        graphs.append(
+            trace(model, tokenizer, feature=f"{layer}-mlp-out-{feature}", dictionaries=dictionaries)
+        )
+    return graphs
 
 
 def _feature_files(
     checkpoint: str, dictionaries: Path | None, contexts: Path | None, features: int
 ) -> tuple[Path, Path] | None:
     """Where the dictionaries and the text of the features part lie; None where there is to be none."""
-    from bilinear_lm.checkpoints.locate import SHIPPED, local_path
-
     if features < 0:
         raise InputError(f"report: --features {features}; expected 0 or more")
     if not features:
         return None
-    ours = SHIPPED / checkpoint
-    if local_path(checkpoint) == ours:
-        folder, text = ours.with_name(f"{ours.name}-scope"), ours.with_name(f"{ours.name}.txt")
-        dictionaries = dictionaries or (folder if folder.is_dir() else None)
-        contexts = contexts or (text if text.is_file() else None)
+    folder, text = shipped_scope(checkpoint)
+    dictionaries, contexts = dictionaries or folder, contexts or text
     if dictionaries is None and contexts is None:
         return None
     if contexts is None:

@@ -145,7 +145,7 @@ def test_tiles_out_of_reach_are_not_computed(monkeypatch):
 def test_no_entry_is_beyond_the_reach_of_its_tile():
     features = make()
     for u in features.outputs:
-        left, right = features._factors(u)
+        left, right = features.factors(u)
         values = 2 * (left @ right.T).abs()
         assert bool((values <= torch.tensor(analysis.interactions._reach(left, right, 1))).all())
 

@@ -1,0 +1,161 @@
+"""Attribution on a prompt: what a value is made of, from pairs of features down to tokens.
+
+With attention patterns and the scales of norms held at their measured values, a bilinear model is a
+polynomial of its embeddings. So a value of it, a logit say, is a sum of contributions, each of which is a
+value again:
+
+- what is linear in the residual stream (a logit, a feature before an MLP, v · x of an eigenvector) splits
+  over embeddings, features of earlier MLPs' outputs with their errors, and biases, through heads;
+- what an MLP writes (a feature after it, or any direction) splits into **interactions** of two features
+  before it, or without these into λ (v · x)² over eigenvectors; see `analysis.attribution_mlp`;
+- an attention score splits into pairs of what is at the query and what is at the key.
+
+Every split is exact. What is not shown is counted in `Graph.pruned`, so that the sums still hold.
+(The bilinear layer's decomposition is that of arXiv 2410.08417; replacing MLPs by sparse features and holding
+attention is the method of Ameisen et al. 2025, "Circuit Tracing", whose MLP features are linear instead.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from analysis.attribution_parts import Limits, Write
+from analysis.attribution_prompt import Dictionaries, Prompt, open_prompt
+from analysis.attribution_targets import LogitTarget, Target
+from analysis.attribution_tracing import Names, trace
+from analysis.eigen_files import versions
+from analysis.graph import Graph
+from analysis.vocabulary import Vocabulary
+from bilinear_lm.dictionary import Site
+from bilinear_lm.errors import InputError
+
+Heads = Literal["paths", "nodes"]
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """A graph of a value on a prompt, and what its nodes put where; made by `attribute`."""
+
+    graph: Graph
+    target: Target
+    prompt: Prompt = field(repr=False)
+    """What was measured, with the features of the dictionaries."""
+    left_out: int
+    """Nodes that were strong enough for `share` and left out for `max_nodes`."""
+    writes: Mapping[str, Write] = field(repr=False)
+    """By node, what it adds to the activations of which site: what interventions take away.
+
+    Of a feature that is its code times its decoder row; of an interaction the same for its output; of what
+    is read along a direction u (an MLP or a head) value · u / |u|², of an eigenvector value · v / |v|². Of
+    what MLPs read it is in the coordinates of mlp-in, so that nothing else than the MLP is concerned.
+    """
+
+    def __str__(self) -> str:
+        graph = self.graph
+        text = f"{graph.target}: {len(graph)} nodes, {len(graph.edges)} edges, {graph.shown:.0%} of the "
+        text += "absolute contributions followed to the end"
+        if self.left_out:
+            text += f"; {self.left_out} more nodes pruned for max_nodes={graph.settings['max_nodes']}"
+        return text
+
+
+def attribute(
+    model: nn.Module,
+    ids: Sequence[int] | Int[Tensor, "*one pos"],
+    target: Target,
+    dictionaries: Dictionaries | None = None,
+    *,
+    share: float = 0.8,
+    max_nodes: int = 500,
+    heads: Heads = "paths",
+    vocabulary: Vocabulary | None = None,
+    labels: Mapping[Site, Sequence[str]] | None = None,
+    progress: bool = False,
+) -> Attribution:
+    """What the value of `target` on a prompt is made of, down to tokens.
+
+    `dictionaries` by site say what features are: those of mlp-out for what MLPs write, those of mlp-in or
+    resid-mid for what they read. Where there is none, what an MLP writes is followed along the directions
+    that are read, and what it reads by eigenvectors. heads="paths" sums over all ways through attention;
+    heads="nodes" makes a node of each head and pair of positions for each of its readers.
+
+    Of each node the fewest contributions are kept that have `share` of its absolute ones, and of all nodes at
+    most `max_nodes`, the target counted; layers get equal parts of them and pass on what they leave. The rest
+    is in `pruned`. Memory grows with the features that are active, not with their number.
+
+    Labels are made of `vocabulary` (tokens) and `labels` (a name for each feature of a site).
+
+    >>> model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")  # doctest: +SKIP
+    >>> sites = [Site(layer, point) for layer in range(4) for point in ("mlp-in", "mlp-out")]
+    >>> scope = {site: load_dictionary(f"stories-scope/{site}") for site in sites}  # doctest: +SKIP
+    >>> ids = tokenizer.encode("Once upon a time")  # doctest: +SKIP
+    >>> found = attribute(model, ids, LogitTarget(token=13), scope)  # doctest: +SKIP
+    >>> [edge.source for edge in found.graph.into(found.graph.target)[:2]]  # doctest: +SKIP
+    ['bias 3-mlp-out', 'feature 3-mlp-out 320 @4']
+
+    Raises InputError for what `measure` refuses, for an MLP whose gate is not linear, for dictionaries that
+    do not fit the model, and for a target that does not exist.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"share={share}; expected more than 0, up to 1")
+    if max_nodes < 1:
+        raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
+    if heads not in ("paths", "nodes"):
+        raise InputError(f"heads={heads!r}; expected 'paths' or 'nodes'")
+    prompt = open_prompt(model, ids, dictionaries)
+    names = Names(vocabulary, labels or {})
+    _require_names(names, prompt)
+    settings: dict[str, Any] = {
+        "target": _described(target),
+        "dictionaries": sorted(str(site) for site in dictionaries or {}),
+        "share": share,
+        "max_nodes": max_nodes,
+        "heads": heads,
+        "dtype": str(prompt.like.dtype).removeprefix("torch."),
+        "versions": versions(),
+    }
+    traced = trace(model, prompt, target, Limits(share, max_nodes, heads == "nodes"), names, progress)
+    if isinstance(target, LogitTarget):
+        settings["probability"] = float(prompt.measured.logits[target.position].softmax(0)[target.token])
+    settings["left_out"] = traced.left_out
+    tokens = tuple(prompt.measured.ids.tolist())
+    graph = Graph(
+        nodes=tuple(traced.nodes.values()),
+        edges=tuple(traced.edges),
+        target=next(iter(traced.nodes)),
+        model=prompt.model,
+        tokens=tokens,
+        texts=None if vocabulary is None else tuple(vocabulary.texts[token] for token in tokens),
+        settings=settings,
+        pruned=dict(traced.pruned),
+    )
+    return Attribution(graph, target, prompt, traced.left_out, traced.writes)
+
+
+def _require_names(names: Names, prompt: Prompt) -> None:
+    n = prompt.W_U.shape[1]
+    if names.vocabulary is not None and len(names.vocabulary.texts) < n:
+        raise InputError(
+            f"a vocabulary of {len(names.vocabulary.texts)} tokens for a model of {n}; expected as many"
+        )
+    for site, listed in names.features.items():
+        n_feat = prompt.features(site).dictionary.n_feat
+        if len(listed) != n_feat:
+            raise InputError(f"{len(listed)} labels for the {n_feat} features of {site}; expected one each")
+
+
+def _described(target: Target) -> dict[str, Any]:
+    """A target as JSON can hold it; of a direction its width alone."""
+    described: dict[str, Any] = {"kind": type(target).__name__}
+    for name, value in vars(target).items():
+        if isinstance(value, Tensor):
+            value = f"{len(value)} numbers"
+        if isinstance(value, Site):
+            value = str(value)
+        described[name] = list(value) if isinstance(value, tuple) else value
+    return described

@@ -1,0 +1,265 @@
+"""A measured prompt with the features of dictionaries on it: what attribution splits values over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from analysis.attention import AttentionLayer, attention_layer
+from analysis.measured import Measured, MeasuredLayer, measure
+from bilinear_lm.dictionary import Dictionary, Point, Site
+from bilinear_lm.errors import InputError
+from bilinear_lm.families import mlp_norm, plain
+from bilinear_lm.norms import norm_factor
+from bilinear_lm.tensor import BilinearTensor
+from bilinear_lm.weights import mlp_tensor, unembedding
+
+Dictionaries = Mapping[Site, Dictionary]
+
+Coordinates = Point | Literal["normalised"]
+
+READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
+"""Points whose features the input of an MLP is split into."""
+WRITTEN: Point = "mlp-out"
+"""The point whose features the output of an MLP is split into."""
+
+
+@dataclass(frozen=True)
+class SiteFeatures:
+    """The features of a dictionary that are active on a prompt, in the order of positions, then features.
+
+    The activations x of the site at a position are b_dec + Σ code · decoder row + error.
+    """
+
+    site: Site
+    dictionary: Dictionary
+    positions: Int[Tensor, " n_active"]
+    features: Int[Tensor, " n_active"]
+    codes: Float[Tensor, " n_active"]
+    error: Float[Tensor, "pos width"]
+
+    @classmethod
+    def of(cls, site: Site, dictionary: Dictionary, x: Float[Tensor, "pos width"]) -> SiteFeatures:
+        """The features active at activations x, one row a position."""
+        dictionary = dictionary.to(x.device, x.dtype)
+        code = dictionary.encode(x)
+        positions, features = code.nonzero(as_tuple=True)
+        return cls(
+            site, dictionary, positions, features, code[positions, features], x - dictionary.decode(code)
+        )
+
+    @cached_property
+    def listed(self) -> list[tuple[int, int, float]]:
+        """Position, feature and code of each."""
+        columns = (self.positions.tolist(), self.features.tolist(), self.codes.tolist())
+        return list(zip(*columns, strict=True))
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where the features of each position begin; one entry more for the end."""
+        counts = torch.bincount(self.positions, minlength=len(self.error))
+        return [0, *counts.cumsum(0).tolist()]
+
+    def at(self, position: int) -> slice:
+        """The places of the features active at a position."""
+        return slice(self.starts[position], self.starts[position + 1])
+
+    def code(self, feature: int, position: int) -> float:
+        """The code of a feature at a position; InputError where it is not active or does not exist."""
+        n_feat = self.dictionary.n_feat
+        if not 0 <= feature < n_feat:
+            raise InputError(f"feature {feature} of {self.site} does not exist; expected 0 to {n_feat - 1}")
+        of_feature = self.features == feature
+        found = self.codes[of_feature & (self.positions == position)]
+        if not len(found):
+            where = self.positions[of_feature].tolist()
+            raise InputError(
+                f"feature {feature} of {self.site} is not active at position {position}; it is active at "
+                f"{', '.join(map(str, where)) or 'none'} of the prompt"
+            )
+        return float(found)
+
+    @property
+    def origin(self) -> Float[Tensor, " width"]:
+        """The activations where nothing is active: b_dec."""
+        b_dec = self.dictionary.b_dec
+        return torch.zeros_like(self.error[0]) if b_dec is None else b_dec
+
+    def reading(self, feature: int) -> tuple[Float[Tensor, " width"], float]:
+        """The direction and the constant of the linear map that a feature's code is where it is active."""
+        dictionary = self.dictionary
+        direction = dictionary.encoder[:, feature]
+        constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
+        if dictionary.b_dec_to_input and dictionary.b_dec is not None:
+            constant -= float(dictionary.b_dec @ direction)
+        return direction, constant
+
+
+@dataclass(frozen=True)
+class LayerOnPrompt:
+    """One layer: what it did on the prompt, its weights, and the features before and after its MLP.
+
+    What the MLP reads has three sets of coordinates: those of mlp-in, those of the residual stream at
+    resid-mid, and x / rms(x) between them, in which eigenvectors are ("normalised").
+    """
+
+    number: int
+    measured: MeasuredLayer
+    attention: AttentionLayer
+    at_mlp_in: BilinearTensor
+    """The MLP as a function of what it reads."""
+    factor: Float[Tensor, " d_model"]
+    """What the norm before the MLP multiplies x / rms(x) by."""
+    inputs: SiteFeatures | None
+    outputs: SiteFeatures | None
+
+    @property
+    def normalised(self) -> BilinearTensor:
+        """The MLP as a function of x / rms(x)."""
+        tensor, factor = self.at_mlp_in, self.factor
+        rows = torch.cat([factor, factor.new_ones(tensor.d_in - len(factor))]).unsqueeze(-1)
+        return BilinearTensor(tensor.W_gate * rows, tensor.W_in * rows, tensor.W_out, tensor.constant)
+
+    def from_stream(
+        self, direction: Float[Tensor, " d_model"], position: int, point: Coordinates
+    ) -> Float[Tensor, " d_model"]:
+        """The direction of the residual stream that reads what a direction reads at a point."""
+        if point == "resid-mid":
+            return direction
+        read = direction * self.factor if point == "mlp-in" else direction
+        return read / self.measured.ln2_scale[position]
+
+    def to_mlp_in(
+        self, vector: Float[Tensor, " d_model"], position: int, point: Coordinates
+    ) -> Float[Tensor, " d_model"]:
+        """What a vector at a point is at mlp-in, with the norm's scale held."""
+        if point == "mlp-in":
+            return vector
+        written = vector * self.factor
+        return written / self.measured.ln2_scale[position] if point == "resid-mid" else written
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A model on a prompt, with dictionaries; made by `open_prompt`. In float32 at least."""
+
+    measured: Measured
+    layers: tuple[LayerOnPrompt, ...]
+    W_U: Float[Tensor, "d_model d_vocab"]
+    model: str | None
+
+    @property
+    def n_pos(self) -> int:
+        """Length of the prompt."""
+        return len(self.measured.ids)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor whose device and precision all have."""
+        return self.measured.resid_final
+
+    def position(self, position: int) -> int:
+        """A position counted from 0; negative ones count from the end."""
+        if not -self.n_pos <= position < self.n_pos:
+            raise InputError(
+                f"position {position} does not exist; the prompt has positions 0 to {self.n_pos - 1}"
+            )
+        return position % self.n_pos
+
+    def layer(self, layer: int) -> LayerOnPrompt:
+        """A layer by its number."""
+        if not 0 <= layer < self.n_layers:
+            raise InputError(f"layer {layer} does not exist; the model has layers 0 to {self.n_layers - 1}")
+        return self.layers[layer]
+
+    def features(self, site: Site) -> SiteFeatures:
+        """The features of a site; InputError where there is no dictionary for it."""
+        layer = self.layer(site.layer)
+        for found in (layer.inputs, layer.outputs):
+            if found is not None and found.site == site:
+                return found
+        raise InputError(f"there is no dictionary of {site}; expected one among the dictionaries")
+
+
+def open_prompt(
+    model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"], dictionaries: Dictionaries | None = None
+) -> Prompt:
+    """Measures a transformers model on a prompt, and codes what its MLPs read and write.
+
+    Raises what `measure` raises, and InputError for a dictionary that cannot be of this model or that
+    attribution cannot follow, and for two that describe the input of one MLP.
+    """
+    dictionaries = dict(dictionaries or {})
+    measured = measure(model, ids)
+    for site, dictionary in dictionaries.items():
+        _require_usable(site, dictionary, measured)
+    layers = tuple(_layer(model, number, layer, dictionaries) for number, layer in enumerate(measured.layers))
+    name = getattr(getattr(model, "config", None), "_name_or_path", "") or None
+    return Prompt(measured, layers, unembedding(model).to(measured.resid_final), name)
+
+
+def _layer(
+    model: nn.Module, number: int, measured: MeasuredLayer, dictionaries: Dictionaries
+) -> LayerOnPrompt:
+    found = [site for point in READ if (site := Site(number, point)) in dictionaries]
+    if len(found) > 1:
+        raise InputError(
+            f"dictionaries of {found[0]} and of {found[1]} both describe what the MLP of layer {number} "
+            "reads; give one of them"
+        )
+    norm: Any = mlp_norm(model, number)  # a plain block has one
+    factor = norm_factor(plain(norm)).to(measured.resid_mid)
+    inputs = outputs = None
+    if found:
+        x = measured.resid_mid
+        if found[0].point == "mlp-in":
+            x = x / measured.ln2_scale.unsqueeze(-1) * factor
+        inputs = SiteFeatures.of(found[0], dictionaries[found[0]], x)
+    if (written := Site(number, WRITTEN)) in dictionaries:
+        outputs = SiteFeatures.of(written, dictionaries[written], measured.mlp_out)
+    return LayerOnPrompt(
+        number=number,
+        measured=measured,
+        attention=attention_layer(model, number),
+        at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(measured.resid_mid.dtype),
+        factor=factor,
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def _require_usable(site: Site, dictionary: Dictionary, measured: Measured) -> None:
+    points = (*READ, WRITTEN)
+    n_layers, width = len(measured.layers), measured.resid_final.shape[-1]
+    if site.point not in points or site.layer >= n_layers:
+        raise InputError(
+            f"a dictionary of {site}; expected one of layers 0 to {n_layers - 1} at {', '.join(points)}"
+        )
+    if dictionary.site not in (None, site):
+        raise InputError(f"the dictionary given for {site} belongs to {dictionary.site}")
+    if dictionary.target not in (None, site):
+        raise InputError(
+            f"the dictionary of {site} reconstructs {dictionary.target} (a transcoder); expected a sparse "
+            "autoencoder of the site itself"
+        )
+    if (dictionary.d_in, dictionary.d_out) != (width, width):
+        raise InputError(
+            f"the dictionary of {site} reads {dictionary.d_in} numbers and writes {dictionary.d_out}; "
+            f"expected {width}, the width of the model: it belongs to another"
+        )
+    if dictionary.encoder_gate is not None or dictionary.skip is not None:
+        raise InputError(
+            f"the dictionary of {site} has a bilinear encoder or a skip connection, so that its codes are "
+            "not linear in what it reads; expected a plain sparse autoencoder"
+        )

@@ -1,0 +1,84 @@
+"""The value of a target in a run of the model, also one that something was changed in."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from analysis.attention import norm_scale
+from analysis.attribution_prompt import Prompt
+from analysis.attribution_targets import (
+    DirectionTarget,
+    EigenvectorTarget,
+    FeatureTarget,
+    LogitTarget,
+    ScoreTarget,
+    Target,
+)
+from analysis.eigen import eigendecompose
+from analysis.measured_attention import attend
+from bilinear_lm.activations import site_activations
+from bilinear_lm.dictionary import Site
+from bilinear_lm.families import attention_norm, mlp_norm, plain
+from bilinear_lm.norms import norm_epsilon
+
+
+def read_measured(
+    model: nn.Module, prompt: Prompt, target: Target, ids: Int[Tensor, "batch pos"], held: bool
+) -> Float[Tensor, " batch"]:
+    """The target's value for each row of a batch, with whatever hooks the model has at the moment.
+
+    Of a feature it is what the code is where the feature is active, also where it falls below others or
+    below zero. `held` says that scales of norms are those of `prompt`.
+    """
+    if isinstance(target, LogitTarget):
+        position = prompt.position(target.position)
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[:, position].to(prompt.like.dtype)
+        value = logits[:, target.token]
+        return value - logits[:, list(target.against)].mean(dim=1) if target.against else value
+    if isinstance(target, FeatureTarget):
+        direction, constant = prompt.features(target.site).reading(target.feature)
+        x = _at(model, prompt, target.site, ids)
+        return x[:, prompt.position(target.position)] @ direction + constant
+    if isinstance(target, DirectionTarget):
+        x = _at(model, prompt, target.site, ids)
+        return x[:, prompt.position(target.position)] @ target.vector.to(x)
+    if isinstance(target, EigenvectorTarget):
+        return _eigenvector(model, prompt, target, ids, held)
+    return _score(model, prompt, target, ids, held)
+
+
+def _eigenvector(
+    model: nn.Module, prompt: Prompt, target: EigenvectorTarget, ids: Tensor, held: bool
+) -> Tensor:
+    layer, position = prompt.layers[target.layer], prompt.position(target.position)
+    x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
+    epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
+    scale = layer.measured.ln2_scale[position] if held else norm_scale(x, epsilon).unsqueeze(-1)
+    x = x / scale
+    if layer.normalised.constant:
+        x = torch.nn.functional.pad(x, (0, 1), value=1.0)
+    found = eigendecompose(layer.normalised, target.direction.to(x))
+    return found.activations(x)[:, target.rank]
+
+
+def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, held: bool) -> Tensor:
+    layer = prompt.layers[target.layer]
+    streams = _at(model, prompt, Site(target.layer, "resid-pre"), ids)
+    epsilon = norm_epsilon(plain(attention_norm(model, target.layer)))
+    query, key = prompt.position(target.query), prompt.position(target.key)
+    values = []
+    for x in streams:
+        scale = layer.measured.ln1_scale if held else norm_scale(x, epsilon)
+        scores = attend(layer.attention, x / scale.unsqueeze(-1)).scores[target.head, query]
+        against = 0.0 if target.against is None else scores[prompt.position(target.against)]
+        values.append(scores[key] - against)
+    return torch.stack(values)
+
+
+def _at(model: nn.Module, prompt: Prompt, site: Site, ids: Tensor) -> Tensor:
+    """The activations at a site, in the precision of what was measured."""
+    (seen,) = site_activations(model, [ids], [site])
+    return seen[site].clone().to(prompt.like.dtype)

@@ -1,0 +1,174 @@
+// Graphs of what a value is made of: the JSON of page_circuits_data.py, as nodes that know their edges.
+
+const CIRCUIT_KINDS = {
+  target: "Target",
+  logit: "Logit",
+  feature: "Feature",
+  eigenvector: "Eigenvector",
+  direction: "What an MLP writes",
+  interaction: "Interaction",
+  head: "Head",
+  token: "Token",
+  error: "Error",
+  bias: "Bias",
+};
+
+class Circuit {
+  constructor(data) {
+    this.data = data;
+    this.nodes = data.id.map((id, i) => ({
+      id,
+      place: i,
+      kind: data.kind[i],
+      layer: data.layer[i],
+      position: data.position[i],
+      number: data.index[i],
+      site: data.site[i],
+      label: data.label[i],
+      value: data.value[i],
+      strength: data.strength[i],
+      left: data.left[i],
+      into: [],
+      outOf: [],
+    }));
+    this.edges = explorerData.records(data.edges, 4).map(([source, target, weight, part]) => {
+      const edge = { source: this.nodes[source], target: this.nodes[target], weight, part };
+      edge.target.into.push(edge);
+      edge.source.outOf.push(edge);
+      return edge;
+    });
+    for (const node of this.nodes) {
+      node.into.sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
+      node.outOf.sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
+    }
+    this.target = this.nodes[data.target];
+    this.byStrength = [...this.nodes].sort((a, b) => b.strength - a.strength);
+    this.texts = data.texts;
+    this.rows = this.findRows();
+  }
+
+  get key() {
+    return `circuit ${this.data.name} ${this.target.id}`;
+  }
+
+  // Steps of the computation, from tokens (0) up: heads, what an MLP reads, interactions, what it writes.
+  findRows() {
+    const steps = { head: 1, eigenvector: 2, interaction: 3, direction: 4 };
+    const rows = new Map();
+    for (const node of this.nodes) {
+      if (node.layer === null || node.kind === "token") rows.set(node, 0);
+      else rows.set(node, 4 * node.layer + (steps[node.kind] ?? (node.site?.endsWith("mlp-out") ? 4 : 2)));
+    }
+    const others = this.nodes.filter((node) => node !== this.target && node.kind !== "bias");
+    rows.set(this.target, 1 + Math.max(...others.map((node) => rows.get(node)), 0));
+    // Biases stand beside the lowest of what they are part of.
+    for (const node of this.nodes) {
+      if (node.kind === "bias" && node.outOf.length) {
+        const lowest = Math.min(...node.outOf.map((edge) => rows.get(edge.target)));
+        rows.set(node, Math.min(lowest, rows.get(this.target) - 1));
+      }
+    }
+    return rows;
+  }
+
+  // Feature of the explorer that a node is, if the page has it.
+  feature(node) {
+    if (node.kind !== "feature") return null;
+    const side = node.site.endsWith("mlp-out") ? "out" : "in";
+    const found = explorerData.find(`#layer-${node.layer}-${side}-${node.number}`);
+    return found && explorerData.lists(found).site === node.site ? found : null;
+  }
+
+  // What a node is called, in few words and in full.
+  name(node) {
+    if (node.kind === "interaction") {
+      const inputs = node.into.map((edge) => this.name(edge.source));
+      return inputs.length === 1 ? `(${inputs[0]})²` : inputs.join(" × ");
+    }
+    if (node.kind === "error") return `error at ${node.site}`;
+    if (node.kind === "direction") return `MLP ${node.layer}${this.reader(node)}`;
+    if (node.kind === "eigenvector") return `eigenvector ${node.number} of MLP ${node.layer}`;
+    if (node.kind === "head") return `head ${node.layer}.${node.number}${this.reader(node)}`;
+    if (node.kind === "bias") return node.id;
+    const feature = this.feature(node);
+    if (feature) return explorerData.name(feature);
+    return node.label || (node.kind === "feature" ? `#${node.number}` : node.id);
+  }
+
+  // What reads a node that stands for one way of reading it; the target is read by none.
+  reader(node) {
+    const reader = node.outOf.length === 1 ? node.outOf[0].target : this.target;
+    return reader === this.target ? "" : ` for ${this.name(reader)}`;
+  }
+
+  // As a label: the tokens of a feature without its number.
+  shortName(node) {
+    if (node.kind === "interaction" || node.kind === "direction") return "";
+    if (node.kind === "error") return "error";
+    if (node.kind === "head") return `head ${node.layer}.${node.number}`;
+    if (node.kind === "eigenvector") return `eigenvector ${node.number}`;
+    const name = this.name(node);
+    return node.kind === "feature" ? name.replace(/^#\d+ (?=.)/, "") : name;
+  }
+
+  kindName(node) {
+    if (node.kind !== "feature") return CIRCUIT_KINDS[node.kind];
+    return node.site.endsWith("mlp-out") ? "Output feature" : "Input feature";
+  }
+
+  where(node) {
+    const parts = [];
+    if (node.layer !== null) parts.push(`layer ${node.layer}`);
+    if (node.position !== null) parts.push(`at ${this.token(node.position)} (${node.position})`);
+    return parts.join(", ");
+  }
+
+  token(position) {
+    const text = this.texts?.[position];
+    return text === undefined ? `position ${position}` : text.replaceAll(" ", "␣") || "⟨empty⟩";
+  }
+
+  // At which positions what makes up a node is found, as far as it is followed: parts of its contributions,
+  // and the same with their signs. What is not split further counts where it is.
+  origins(node) {
+    const sign = (at) => Math.sign(at.value ?? 1) || 1;
+    const flow = new Map([[node, { part: 1, signed: sign(node) }]]);
+    const found = new Map();
+    const add = (sums, key, part, signed) => {
+      const old = sums.get(key) ?? { part: 0, signed: 0 };
+      sums.set(key, { part: old.part + part, signed: old.signed + signed });
+    };
+    for (const at of this.below(node)) {
+      const { part, signed } = flow.get(at);
+      const rest = Math.max(0, 1 - at.into.reduce((sum, edge) => sum + edge.part, 0));
+      if (at.position !== null) add(found, at.position, part * rest, signed * rest);
+      for (const edge of at.into) {
+        // A product grows with each of its inputs, whatever their signs.
+        const turn = at.kind === "interaction" ? 1 : Math.sign(edge.weight) * sign(at);
+        add(flow, edge.source, part * edge.part, signed * edge.part * turn);
+      }
+    }
+    return found;
+  }
+
+  // A node and all that leads to it, each after everything of these that it leads to.
+  below(node) {
+    const order = [];
+    const seen = new Set();
+    const visit = (start) => {
+      const stack = [[start, 0]];
+      seen.add(start);
+      while (stack.length) {
+        const top = stack[stack.length - 1];
+        const edge = top[0].into[top[1]++];
+        if (!edge) order.push(stack.pop()[0]);
+        else if (!seen.has(edge.source)) {
+          seen.add(edge.source);
+          stack.push([edge.source, 0]);
+        }
+      }
+    };
+    visit(node);
+    return order.reverse();
+  }
+}

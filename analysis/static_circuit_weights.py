@@ -1,0 +1,175 @@
+"""What circuits are followed through when there is no prompt: the weights of a model, and its dictionaries.
+
+Scales of norms are taken as 1 throughout, so that a layer reads the residual stream times the norm's weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from analysis.attention import AttentionLayer, attention_layer
+from analysis.attribution_prompt import READ, WRITTEN, Dictionaries
+from analysis.features import FeatureLayer
+from analysis.products import unfolding_gram
+from bilinear_lm.dictionary import Dictionary, Point, Site
+from bilinear_lm.errors import InputError
+from bilinear_lm.families import causal_model, mlp_norm, plain, require_plain_blocks
+from bilinear_lm.norms import norm_factor
+from bilinear_lm.tensor import BilinearTensor
+from bilinear_lm.weights import embedding, mlp_tensor, unembedding
+
+
+@dataclass(frozen=True)
+class StaticLayer:
+    """The weights of one layer, and the features before and after its MLP."""
+
+    number: int
+    attention: AttentionLayer
+    tensor: BilinearTensor
+    """The MLP as a function of the residual stream, the norm's weight folded in."""
+    at_mlp_in: BilinearTensor
+    """The MLP as a function of what the norm puts out."""
+    factor: Float[Tensor, " d_model"]
+    """The norm's weight."""
+    inputs: tuple[Site, Dictionary] | None
+    outputs: tuple[Site, Dictionary] | None
+
+    @cached_property
+    def features(self) -> FeatureLayer:
+        """The MLP as it reads the features of its input dictionary."""
+        assert self.inputs is not None  # asked for only where there is one
+        site, dictionary = self.inputs
+        tensor = self.tensor if site.point == "resid-mid" else self.at_mlp_in
+        return FeatureLayer(tensor, dictionary.decoder, self.factor.unsqueeze(0), dictionary.b_dec)
+
+    def strength(self, u: Float[Tensor, " d_model"]) -> float:
+        """‖Q_u‖, the Frobenius norm of the interaction matrix of an output direction."""
+        direction = u.double()
+        return float((direction @ self._gram @ direction).clamp(min=0).sqrt())
+
+    def from_stream(self, direction: Float[Tensor, " d_model"], point: Point) -> Float[Tensor, " d_model"]:
+        """The direction of the residual stream that reads what a direction reads at a point."""
+        return direction * self.factor if point == "mlp-in" else direction
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        return unfolding_gram(self.tensor)
+
+
+@dataclass(frozen=True)
+class StaticModel:
+    """A model as its weights, in float32 at least; made by `static_model`."""
+
+    W_E: Float[Tensor, "d_vocab d_model"]
+    W_U: Float[Tensor, "d_model d_vocab"]
+    layers: tuple[StaticLayer, ...]
+    name: str | None
+
+    @property
+    def n_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    def layer(self, layer: int) -> StaticLayer:
+        """A layer by its number."""
+        if not 0 <= layer < self.n_layers:
+            raise InputError(f"layer {layer} does not exist; the model has layers 0 to {self.n_layers - 1}")
+        return self.layers[layer]
+
+    def token_strength(self, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        """sqrt(Σ_t (W_E[t] · r)²) of each direction, by the Gram matrix of the embedding; in float64."""
+        rows = directions.double()
+        return ((rows @ self._token_gram) * rows).sum(dim=-1).clamp(min=0).sqrt()
+
+    @cached_property
+    def _token_gram(self) -> Tensor:
+        gram = self.W_E.new_zeros(self.W_E.shape[1], self.W_E.shape[1], dtype=torch.float64)
+        for rows in self.W_E.split(2**14):
+            gram += rows.double().T @ rows.double()
+        return gram
+
+
+def static_model(model: nn.Module, dictionaries: Dictionaries | None = None) -> StaticModel:
+    """The weights of a transformers model or a bridge, with dictionaries of what its MLPs read and write.
+
+    Raises InputError for blocks that do more than to add what attention and MLP put out, for a gate that is
+    not linear, for a dictionary that cannot be of this model, and for two that describe one MLP's input.
+    """
+    require_plain_blocks(model, "static circuits")
+    dictionaries = dictionaries or {}
+    config = causal_model(model).config
+    W_E = embedding(model)
+    W_E = W_E.to(torch.promote_types(W_E.dtype, torch.float32))
+    for site, dictionary in dictionaries.items():
+        require_dictionary(site, dictionary, config.num_hidden_layers, W_E.shape[1])
+    return StaticModel(
+        W_E=W_E,
+        W_U=unembedding(model).to(W_E),
+        layers=tuple(_layer(model, number, dictionaries, W_E) for number in range(config.num_hidden_layers)),
+        name=getattr(config, "_name_or_path", "") or None,
+    )
+
+
+def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tensor) -> StaticLayer:
+    read = [site for point in READ if (site := Site(number, point)) in dictionaries]
+    if len(read) > 1:
+        raise InputError(
+            f"dictionaries of {read[0]} and of {read[1]} both describe what the MLP of layer {number} "
+            "reads; give one of them"
+        )
+    norm: Any = mlp_norm(model, number)  # a plain block has one
+    written = [site for site in [Site(number, WRITTEN)] if site in dictionaries]
+    inputs, outputs = (
+        (sites[0], dictionaries[sites[0]].to(like.device, like.dtype)) if sites else None
+        for sites in (read, written)
+    )
+    return StaticLayer(
+        number=number,
+        attention=attention_layer(model, number),
+        tensor=mlp_tensor(model, number).to(like.dtype),
+        at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(like.dtype),
+        factor=norm_factor(plain(norm)).to(like),
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor, " width"], float]:
+    """The direction and the constant of the linear map that a feature's code is where it is active."""
+    if not 0 <= feature < dictionary.n_feat:
+        raise InputError(f"feature {feature} does not exist; expected 0 to {dictionary.n_feat - 1}")
+    direction = dictionary.encoder[:, feature]
+    constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
+    if dictionary.b_dec_to_input and dictionary.b_dec is not None:
+        constant -= float(dictionary.b_dec @ direction)
+    return direction, constant
+
+
+def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width: int) -> None:
+    """Raises InputError unless a dictionary describes what an MLP of a model reads or writes, linearly."""
+    points = (*READ, WRITTEN)
+    if site.point not in points or site.layer >= n_layers:
+        raise InputError(
+            f"a dictionary of {site}; expected one of layers 0 to {n_layers - 1} at {', '.join(points)}"
+        )
+    if dictionary.site not in (None, site) or dictionary.target not in (None, site):
+        raise InputError(
+            f"the dictionary given for {site} belongs to {dictionary.site or site} and reconstructs "
+            f"{dictionary.target or dictionary.site}; expected a sparse autoencoder of {site}"
+        )
+    if (dictionary.d_in, dictionary.d_out) != (width, width):
+        raise InputError(
+            f"the dictionary of {site} reads {dictionary.d_in} numbers and writes {dictionary.d_out}; "
+            f"expected {width}, the width of the model: it belongs to another"
+        )
+    if dictionary.encoder_gate is not None or dictionary.skip is not None:
+        raise InputError(
+            f"the dictionary of {site} has a bilinear encoder or a skip connection, so that its codes are "
+            "not linear in what it reads; expected a plain sparse autoencoder"
+        )
