@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from analysis.attention import AttentionLayer, attention_layer
+from analysis.circuit_features import READ, WRITTEN, feature_reading, require_dictionary
 from analysis.measured import Measured, MeasuredLayer, measure
 from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError
@@ -23,11 +24,6 @@ from bilinear_lm.weights import mlp_tensor, unembedding
 Dictionaries = Mapping[Site, Dictionary]
 
 Coordinates = Point | Literal["normalised"]
-
-READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
-"""Points whose features the input of an MLP is split into."""
-WRITTEN: Point = "mlp-out"
-"""The point whose features the output of an MLP is split into."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +89,7 @@ class SiteFeatures:
 
     def reading(self, feature: int) -> tuple[Float[Tensor, " width"], float]:
         """The direction and the constant of the linear map that a feature's code is where it is active."""
-        dictionary = self.dictionary
-        direction = dictionary.encoder[:, feature]
-        constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
-        if dictionary.b_dec_to_input and dictionary.b_dec is not None:
-            constant -= float(dictionary.b_dec @ direction)
-        return direction, constant
+        return feature_reading(self.dictionary, feature)
 
 
 @dataclass(frozen=True)
@@ -203,7 +194,7 @@ def open_prompt(
     dictionaries = dict(dictionaries or {})
     measured = measure(model, ids)
     for site, dictionary in dictionaries.items():
-        _require_usable(site, dictionary, measured)
+        require_dictionary(site, dictionary, len(measured.layers), measured.resid_final.shape[-1])
     layers = tuple(_layer(model, number, layer, dictionaries) for number, layer in enumerate(measured.layers))
     name = getattr(getattr(model, "config", None), "_name_or_path", "") or None
     return Prompt(measured, layers, unembedding(model).to(measured.resid_final), name)
@@ -237,29 +228,3 @@ def _layer(
         inputs=inputs,
         outputs=outputs,
     )
-
-
-def _require_usable(site: Site, dictionary: Dictionary, measured: Measured) -> None:
-    points = (*READ, WRITTEN)
-    n_layers, width = len(measured.layers), measured.resid_final.shape[-1]
-    if site.point not in points or site.layer >= n_layers:
-        raise InputError(
-            f"a dictionary of {site}; expected one of layers 0 to {n_layers - 1} at {', '.join(points)}"
-        )
-    if dictionary.site not in (None, site):
-        raise InputError(f"the dictionary given for {site} belongs to {dictionary.site}")
-    if dictionary.target not in (None, site):
-        raise InputError(
-            f"the dictionary of {site} reconstructs {dictionary.target} (a transcoder); expected a sparse "
-            "autoencoder of the site itself"
-        )
-    if (dictionary.d_in, dictionary.d_out) != (width, width):
-        raise InputError(
-            f"the dictionary of {site} reads {dictionary.d_in} numbers and writes {dictionary.d_out}; "
-            f"expected {width}, the width of the model: it belongs to another"
-        )
-    if dictionary.encoder_gate is not None or dictionary.skip is not None:
-        raise InputError(
-            f"the dictionary of {site} has a bilinear encoder or a skip connection, so that its codes are "
-            "not linear in what it reads; expected a plain sparse autoencoder"
-        )

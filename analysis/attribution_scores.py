@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from analysis.attention import rotate
 from analysis.attribution_parts import BOTTOM, Limits, Part, Score, Source, Split, Write, stage, strongest
-from analysis.attribution_prompt import WRITTEN, LayerOnPrompt, Prompt
+from analysis.attribution_prompt import LayerOnPrompt, Prompt
 from analysis.attribution_stream import error_source, token_source, written_feature
+from analysis.circuit_features import WRITTEN
 from analysis.graph_nodes import bias_node, direction_node, head_node
 from bilinear_lm.dictionary import Site
 from bilinear_lm.errors import InputError

@@ -29,7 +29,8 @@ from analysis.attribution_parts import (
     stage,
     strongest,
 )
-from analysis.attribution_prompt import WRITTEN, LayerOnPrompt, Prompt, SiteFeatures
+from analysis.attribution_prompt import LayerOnPrompt, Prompt, SiteFeatures
+from analysis.circuit_features import WRITTEN
 from analysis.graph import Node
 from analysis.graph_nodes import bias_node, direction_node, error_node, feature_node, head_node, token_node
 from bilinear_lm.dictionary import Site

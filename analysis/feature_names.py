@@ -77,7 +77,12 @@ def _none(dictionary: Dictionary, n: int) -> Peaks:
 
 def _names(peaks: Peaks, chosen: list[int], windows: Windows, vocabulary: Vocabulary) -> dict[int, str]:
     """Names by number; `Contexts` counts from 0."""
-    columns = (peaks.values, peaks.window, peaks.position, peaks.around)
-    found = Contexts(*(column.cpu() for column in columns), tuple(map(tuple, windows)))
+    found = Contexts(
+        values=peaks.values.cpu(),
+        window=peaks.window.cpu(),
+        position=peaks.position.cpu(),
+        around=peaks.around.cpu(),
+        windows=tuple(tuple(window) for window in windows),
+    )
     names = (found.name(place, vocabulary).removeprefix(f"#{place}") for place in range(len(chosen)))
     return {feature: f"#{feature}{name}" for feature, name in zip(chosen, names, strict=True)}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from analysis.causal import CausalCheck
-from analysis.plots import INK, NEGATIVE, POSITIVE, _dots, _styled
+from analysis.plots import INK, NEGATIVE, POSITIVE, dots, styled
 
 
-@_styled
+@styled
 def causal_plot(check: CausalCheck, title: str = "interventions on nodes") -> Figure:
     """Left, the target's change as measured against that predicted by the graph, a dot a trial, with the
     diagonal of equal ones; right, how large it is beside that by random nodes of equal weight."""
@@ -27,7 +27,7 @@ def causal_plot(check: CausalCheck, title: str = "interventions on nodes") -> Fi
     left.margins(0.08)
     figure.legend(loc="outside lower left", fontsize=8, ncols=2)
     groups = [check.free.abs().cpu(), check.control_free.abs().flatten().cpu()]
-    _dots(right, groups, ("nodes", f"random ({len(check.control_free)} each)"))
+    dots(right, groups, ("nodes", f"random ({len(check.control_free)} each)"))
     right.set_ylabel("|change|, all free")
     figure.suptitle(f"{len(check.trials)} {title}", fontsize=10)
     return figure

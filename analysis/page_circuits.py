@@ -22,7 +22,7 @@ SCRIPTS = (
 STYLES = ("explorer.css", "circuits.css")
 
 _ON_PROMPT = (
-    "On a prompt, with attention and the sizes of inner states held at what they are there, the contributions "
+    "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
     "to a number add up to it exactly; what dictionaries miss are <em>errors</em>, which are not followed."
 )
 _STATIC = "From weights alone, without a prompt, edges are coefficients: what the inputs are multiplied by."

@@ -44,10 +44,11 @@ _STYLE: Any = {
     # Labels are tokens and features' names: a dollar sign in them is no mathematics.
     "text.parse_math": False,
 }
-_styled = matplotlib.rc_context(_STYLE)
+styled = matplotlib.rc_context(_STYLE)
+"""Decorates a function that draws: the look of all figures."""
 
 
-@_styled
+@styled
 def spectrum_plot(values: Float[Tensor, " k"], title: str = "eigenvalues") -> Figure:
     """Eigenvalues by their rank among those of their sign: positive ones upwards, negative ones downwards."""
     figure, axes = _new(4.5, 2.8)
@@ -65,7 +66,7 @@ def spectrum_plot(values: Float[Tensor, " k"], title: str = "eigenvalues") -> Fi
     return figure
 
 
-@_styled
+@styled
 def token_plot(reading: TokenReading, labels: Sequence[str], title: str = "eigenvector in tokens") -> Figure:
     """One direction in tokens: the highest scores as bars on top, the lowest at the bottom.
 
@@ -87,7 +88,7 @@ def token_plot(reading: TokenReading, labels: Sequence[str], title: str = "eigen
     return figure
 
 
-@_styled
+@styled
 def submatrix_plot(
     submatrix: Submatrix, labels: Sequence[str] | None = None, title: str | None = None
 ) -> Figure:
@@ -113,7 +114,7 @@ def submatrix_plot(
     return figure
 
 
-@_styled
+@styled
 def correlation_plot(explained: Explained, title: str = "output features by their eigenvectors") -> Figure:
     """Median correlation against the number of eigenvectors, with the middle half of the features shaded."""
     figure, axes = _new(4.5, 2.8)
@@ -138,7 +139,7 @@ def correlation_plot(explained: Explained, title: str = "output features by thei
     return figure
 
 
-@_styled
+@styled
 def truncation_plot(costs: TruncationCosts, title: str = "loss of the truncated layer") -> Figure:
     """Loss against the rank that a layer is truncated to, between that of the whole and of no layer."""
     figure, axes = _new(4.5, 2.8)
@@ -160,7 +161,7 @@ def truncation_plot(costs: TruncationCosts, title: str = "loss of the truncated 
     return figure
 
 
-@_styled
+@styled
 def ablation_plot(control: AblationControl, title: str = "interactions taken out") -> Figure:
     """The change of activation and of loss by the strongest interactions, beside random ones.
 
@@ -175,13 +176,14 @@ def ablation_plot(control: AblationControl, title: str = "interactions taken out
         strongest = getattr(control.strongest, measure)
         others = [getattr(effect, measure) for effect in control.random]
         groups = [strongest, torch.cat(others) if others else strongest[:0]]
-        _dots(axes, groups, ("strongest", f"random ({len(others)} seeds)"))
+        dots(axes, groups, ("strongest", f"random ({len(others)} seeds)"))
         axes.set_ylabel(name)
     figure.suptitle(f"{len(control.interactions)} {title}", fontsize=10)
     return figure
 
 
-def _dots(axes: Axes, groups: Sequence[Tensor], names: Sequence[str]) -> None:
+def dots(axes: Axes, groups: Sequence[Tensor], names: Sequence[str]) -> None:
+    """Draws groups of values as columns of dots, each with its name below."""
     for place, (values, color) in enumerate(zip(groups, (POSITIVE, INK), strict=True)):
         if len(values):
             # Spread evenly, so that dots of one height do not hide each other.
@@ -194,7 +196,7 @@ def _dots(axes: Axes, groups: Sequence[Tensor], names: Sequence[str]) -> None:
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
-@_styled
+@styled
 def save_figure(figure: Figure, path: Path | str) -> None:
     """Writes a figure as .png or .svg, whole or not at all."""
     path = Path(path)

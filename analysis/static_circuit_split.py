@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attribution_parts import BOTTOM, Stage, stage
-from analysis.attribution_prompt import WRITTEN
+from analysis.circuit_features import WRITTEN, feature_reading
 from analysis.eigen import eigendecompose
 from analysis.features import FeatureLayer
 from analysis.graph import Node, Pruned
@@ -31,7 +31,7 @@ from analysis.graph_nodes import (
     head_node,
     token_node,
 )
-from analysis.static_circuit_weights import StaticLayer, StaticModel, feature_reading
+from analysis.static_circuit_weights import StaticLayer, StaticModel
 from analysis.strongest import Strongest
 from bilinear_lm.dictionary import Site
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.attention import AttentionLayer, attention_layer
-from analysis.attribution_prompt import READ, WRITTEN, Dictionaries
+from analysis.attribution_prompt import Dictionaries
+from analysis.circuit_features import READ, WRITTEN, require_dictionary
 from analysis.features import FeatureLayer
 from analysis.products import unfolding_gram
 from bilinear_lm.dictionary import Dictionary, Point, Site
@@ -138,38 +139,3 @@ def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tens
         inputs=inputs,
         outputs=outputs,
     )
-
-
-def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor, " width"], float]:
-    """The direction and the constant of the linear map that a feature's code is where it is active."""
-    if not 0 <= feature < dictionary.n_feat:
-        raise InputError(f"feature {feature} does not exist; expected 0 to {dictionary.n_feat - 1}")
-    direction = dictionary.encoder[:, feature]
-    constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
-    if dictionary.b_dec_to_input and dictionary.b_dec is not None:
-        constant -= float(dictionary.b_dec @ direction)
-    return direction, constant
-
-
-def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width: int) -> None:
-    """Raises InputError unless a dictionary describes what an MLP of a model reads or writes, linearly."""
-    points = (*READ, WRITTEN)
-    if site.point not in points or site.layer >= n_layers:
-        raise InputError(
-            f"a dictionary of {site}; expected one of layers 0 to {n_layers - 1} at {', '.join(points)}"
-        )
-    if dictionary.site not in (None, site) or dictionary.target not in (None, site):
-        raise InputError(
-            f"the dictionary given for {site} belongs to {dictionary.site or site} and reconstructs "
-            f"{dictionary.target or dictionary.site}; expected a sparse autoencoder of {site}"
-        )
-    if (dictionary.d_in, dictionary.d_out) != (width, width):
-        raise InputError(
-            f"the dictionary of {site} reads {dictionary.d_in} numbers and writes {dictionary.d_out}; "
-            f"expected {width}, the width of the model: it belongs to another"
-        )
-    if dictionary.encoder_gate is not None or dictionary.skip is not None:
-        raise InputError(
-            f"the dictionary of {site} has a bilinear encoder or a skip connection, so that its codes are "
-            "not linear in what it reads; expected a plain sparse autoencoder"
-        )
