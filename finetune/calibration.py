@@ -93,7 +93,7 @@ class Moments:
     count: int
 
     @classmethod
-    def of(cls, points: Iterable[Float[Tensor, "*axes d"]]) -> Moments:
+    def of(cls, points: Iterable[Float[Tensor, "... d"]]) -> Moments:
         """The moments of points that come in pieces, each read once."""
         pieces = (piece.flatten(0, -2).double() for piece in points)
         first = next(pieces, None)

@@ -7,14 +7,14 @@ import dataclasses
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.files import new_folder, require_new, require_writable, write_json
 from finetune.calibration import calibration_windows
 from finetune.conversion import Conversion, convert
 from finetune.data import source_name
 from finetune.export import require_reloads, require_tokenizer_fits, source_record
 from finetune.finetune_config import ConvertConfig
 from finetune.glu_fit import FitSettings
-from finetune.run_folder import as_json
+from finetune.run_folder import as_json, writing
 
 RECORD = "convert.json"
 
@@ -25,6 +25,7 @@ def convert_checkpoint(config: ConvertConfig) -> Conversion:
     Bare transformers load the folder to the same logits; the source stays as it is.
     """
     require_new(config.output)
+    require_writable(config.output / RECORD)
     if config.method != "linear" and not config.calibration:
         raise InputError(f"the method {config.method} needs text; give it with --calibration")
     model = load_pretrained(config.model, device=find_device(config.device))
@@ -42,7 +43,8 @@ def convert_checkpoint(config: ConvertConfig) -> Conversion:
     fit = FitSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
     done = convert(model, config.method, windows, biases=config.biases, fit=fit, progress=True)
     with new_folder(config.output) as folder:
-        save_folder(model, tokenizer, folder, record={"made_by": "convert"}, store=config.store)
+        with writing(config.output, "make room or choose another output path"):
+            save_folder(model, tokenizer, folder, record={"made_by": "convert"}, store=config.store)
         settings = as_json(
             config,
             leave_out=("output", "device"),

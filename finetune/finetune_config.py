@@ -142,6 +142,13 @@ class FinetuneConfig:
             raise InputError("learnable_gates are annealed; give them start=anneal and the bilinear arm")
         if self.learnable_gates and self.lora_rank is not None:
             raise InputError("learnable_gates are frozen by LoRA; leave one of them out")
+        if self.lora_rank is not None and self.lora_rank < 1:
+            raise InputError(f"lora_rank {self.lora_rank}; expected at least 1")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
+            raise InputError(
+                f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}, warmup "
+                f"{self.warmup}; expected above 0, at least 0, and a share of the steps below 1"
+            )
         if self.tokens is not None and self.tokens < 1:
             raise InputError(f"tokens {self.tokens}; expected at least 1")
         if self.validation is not None and not self.validation.is_file():

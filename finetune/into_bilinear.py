@@ -7,14 +7,18 @@ the log. From there it is resumed after an interruption, and there several proce
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import shutil
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
@@ -22,23 +26,28 @@ from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import text_loss
-from bilinear_lm.files import new_folder, read_json, read_text, require_finite, require_new, write_json
+from bilinear_lm.files import new_folder, read_json, read_text, require_new, write_json
 from bilinear_lm.glu import bilinear_glus, find_glus
 from finetune.annealing import anneal_gates, annealed_gates, fold_gates
 from finetune.calibration import calibration_windows
 from finetune.conversion import convert
-from finetune.data import source_name
+from finetune.data import Windows, source_name
+from finetune.declaration import require_linear_config
 from finetune.export import require_reloads, require_tokenizer_fits, source_record
 from finetune.figure import loss_figure
 from finetune.finetune_config import FinetuneConfig
+from finetune.glu_fit import FitSettings
 from finetune.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 from finetune.lora import merged, with_lora
-from finetune.run_folder import as_json, last_checkpoint, open_run
+from finetune.run_folder import as_json, last_checkpoint, open_run, writing
 from finetune.token_files import training_windows, validation_windows
-from finetune.trainer import LOG, DistillationTrainer, Linearised, trainer
+from finetune.trainer import LOG, Linearised, trainer
 
 RECORD = "finetune.json"
 START = "start.json"
+_PATIENCE = timedelta(hours=24)
+"""So long processes wait for the first one to convert, to tokenize and to write."""
+_MAKE_ROOM = "nothing is lost: make room and go on with --resume"
 
 
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
@@ -51,38 +60,23 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     a resumed run of other settings, and training that diverges; checkpoints are kept then.
     """
     config.check()
-    state = PartialState(cpu=find_device(config.device).type == "cpu")
+    state = PartialState(cpu=find_device(config.device).type == "cpu", timeout=_PATIENCE)
     require_new(config.output)
-    source = load_pretrained(config.model)
     tokenizer = load_tokenizer(config.model)
-    config = _with_context(config, source)
-    require_tokenizer_fits(tokenizer, source)
-    if linear := bilinear_glus(find_glus(source)):
-        raise InputError(f"{config.model}: {len(linear)} MLPs are bilinear already; nothing to finetune")
+    config = _checked(config, load_pretrained(config.model), tokenizer)
     run = config.output.with_name(config.output.name + ".run")
-    with state.main_process_first():
-        if state.is_main_process:
-            open_run(config.output, _settings(config), config.resume)
-            _prepare(config, run, source, tokenizer)
-    windows = training_windows(config, run, tokenizer)
-    set_seed(config.seed)
-    model = _model_in_training(config, run)
-    made = trainer(
-        config,
-        run,
-        model,
-        source if config.teaches else None,
-        windows,
-        validation_windows(config, tokenizer),
-        [*annealed_gates(model), *annealed_norms(model)],
-        use_cpu=state.device.type == "cpu",
-    )
-    checkpoint = last_checkpoint(run)
-    made.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    weights = made.accelerator.get_state_dict(made.model_wrapped)
+    new = not run.exists()
+    try:
+        windows, validation = _prepared(config, run, tokenizer)
+    except InputError:
+        if new and state.is_main_process:
+            shutil.rmtree(run, ignore_errors=True)
+        raise
+    trained = _train(config, run, windows, validation)
+    gc.collect()  # the optimizer, which the Trainer's cycles hold
     record: dict[str, Any] = {}
     if state.is_main_process:
-        record = _finish(config, run, weights, tokenizer, made, len(windows))
+        record = _finish(config, run, trained, tokenizer)
     state.wait_for_everyone()
     return record
 
@@ -95,7 +89,30 @@ def _settings(config: FinetuneConfig) -> dict[str, Any]:
         model=source_name(config.model),
         data=[source_name(source) for source in config.data],
         validation=config.validation and config.validation.name,
+        processes=PartialState().num_processes,
     )
+
+
+def _checked(
+    config: FinetuneConfig, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> FinetuneConfig:
+    """The settings with the context filled in; raises InputError where they do not fit the model."""
+    config = _with_context(config, source)
+    require_tokenizer_fits(tokenizer, source)
+    glus = find_glus(source)
+    if linear := bilinear_glus(glus):
+        raise InputError(f"{config.model}: {len(linear)} MLPs are bilinear already; nothing to finetune")
+    if config.arm == "bilinear":
+        require_linear_config(source, glus)
+    if config.validation is not None:
+        if tokenizer.bos_token_id is None:
+            raise InputError(
+                f"{config.model}: its tokenizer has no beginning-of-sequence token, with which a validation "
+                "text is evaluated; leave the validation out"
+            )
+        if not read_text(config.validation).strip():
+            raise InputError(f"{config.validation}: no text in it; expected held-out text")
+    return config
 
 
 def _with_context(config: FinetuneConfig, model: PreTrainedModel) -> FinetuneConfig:
@@ -106,13 +123,29 @@ def _with_context(config: FinetuneConfig, model: PreTrainedModel) -> FinetuneCon
     return dataclasses.replace(config, context=context)
 
 
-def _prepare(
-    config: FinetuneConfig, run: Path, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Writes the model that training starts from, converted where the settings say so, once."""
-    if (run / "start").exists():
-        return
-    require_finite(dict(source.named_parameters()), config.model)
+def _prepared(
+    config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase
+) -> tuple[Windows, Int[Tensor, "window pos"] | None]:
+    """The windows to train on and those to validate on; the start is in the run's folder then."""
+    state = PartialState()
+    validation = validation_windows(config, tokenizer)
+    if state.is_main_process:
+        open_run(config.output, _settings(config), config.resume)
+    windows = training_windows(config, run, tokenizer)
+    step = config.batch_size * config.accumulation * state.num_processes
+    if len(windows) < step:
+        raise InputError(
+            f"{len(windows)} windows of {config.context} tokens to train on; expected at least the {step} of "
+            "one step: give more text or tokens, or a smaller batch"
+        )
+    with state.main_process_first():
+        if state.is_main_process and not (run / "start").exists():
+            _write_start(config, run, tokenizer)
+    return windows, validation
+
+
+def _write_start(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes the model that training starts from, converted where the settings say so."""
     model, record = load_pretrained(config.model, device=find_device(config.device)), {}
     windows = None
     if config.converts or config.linearises:
@@ -126,10 +159,12 @@ def _prepare(
             seed=config.seed,
         )
     if config.start != "anneal" and config.converts:
-        record["conversion"] = dataclasses.asdict(convert(model, config.start, windows, progress=True))
+        fit = FitSettings(seed=config.seed)
+        done = convert(model, config.start, windows, fit=fit, progress=True)
+        record["conversion"] = dataclasses.asdict(done)
     if config.linearises and windows is not None:
         record["norm_factors"] = norm_factors(model, windows)
-    with new_folder(run / "start") as folder, quiet():
+    with new_folder(run / "start") as folder, writing(run / "start", "make room and run again"), quiet():
         model.save_pretrained(folder)
         write_json(folder / START, record)
 
@@ -145,29 +180,58 @@ def _model_in_training(config: FinetuneConfig, run: Path) -> nn.Module:
     return model if config.lora_rank is None else with_lora(model, config.lora_rank, config.seed)
 
 
-def _finish(
+@dataclass(frozen=True)
+class _Trained:
+    weights: dict[str, torch.Tensor]
+    """Of the model as `_model_in_training` makes it; empty in processes that do not write it."""
+    steps: int
+    tokens: int
+
+
+def _train(
     config: FinetuneConfig,
     run: Path,
-    weights: dict[str, torch.Tensor],
-    tokenizer: PreTrainedTokenizerBase,
-    made: DistillationTrainer,
-    n_windows: int,
+    windows: Windows,
+    validation: Int[Tensor, "window pos"] | None,
+) -> _Trained:
+    """Trains from the last checkpoint on, or from the start."""
+    state = PartialState()
+    teacher = load_pretrained(config.model) if config.teaches else None
+    set_seed(config.seed)
+    model = _model_in_training(config, run)
+    linearised: list[Linearised] = [*annealed_gates(model), *annealed_norms(model)]
+    on_cpu = state.device.type == "cpu"
+    made = trainer(config, run, model, teacher, windows, validation, linearised, use_cpu=on_cpu)
+    checkpoint = last_checkpoint(run)
+    made.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    weights = made.accelerator.get_state_dict(made.model_wrapped)
+    batch = config.batch_size * state.num_processes
+    assert config.context is not None
+    return _Trained(
+        weights={name: value.cpu() for name, value in weights.items()},
+        steps=made.state.global_step,
+        tokens=len(windows) // batch * batch * config.context,
+    )
+
+
+def _finish(
+    config: FinetuneConfig, run: Path, trained: _Trained, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """Merges, folds, verifies and writes the trained model; returns the record."""
-    trained = _model_in_training(config, run)
-    trained.load_state_dict(weights)
-    model = _folded(trained.eval(), config)
-    assert config.context is not None
+    model: Any = _model_in_training(config, run)
+    model.load_state_dict(trained.weights)
+    model = _folded(model.eval(), config)
     record = {
         **source_record(config.model, _settings(config)),
         **read_json(run / "start" / START),
-        "steps": made.state.global_step,
-        "tokens": n_windows * config.context,
+        "steps": trained.steps,
+        "tokens": trained.tokens,
         "log": _log(run),
     }
     model.config.use_cache = True
     with new_folder(config.output) as folder:
-        save_folder(model, tokenizer, folder, record={"made_by": "finetune"}, store=config.store)
+        with writing(config.output, _MAKE_ROOM):
+            save_folder(model, tokenizer, folder, record={"made_by": "finetune"}, store=config.store)
         record["reload_difference"] = require_reloads(model, folder, config.store)
         if config.validation is not None:
             text = read_text(config.validation)

@@ -15,8 +15,6 @@ def with_lora(model: Any, rank: int, seed: int) -> nn.Module:
     W + (2 / rank) · A B with A [d_in, rank] and B [rank, d_out] in the place of W; B is 0 at first.
     Everything else is frozen.
     """
-    if rank < 1:
-        raise InputError(f"lora_rank {rank}; expected at least 1")
     try:
         import peft
     except ModuleNotFoundError as error:

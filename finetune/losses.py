@@ -23,7 +23,10 @@ def divergence(
     """
     rows = max(1, CHUNK_POSITIONS // student.shape[1])
     pairs = zip(student.split(rows), teacher.split(rows), strict=True)
-    sums = [checkpoint(_divergences, *pair, temperature, use_reentrant=False, preserve_rng_state=False) for pair in pairs]
+    sums = [
+        checkpoint(_divergences, *pair, temperature, use_reentrant=False, preserve_rng_state=False)
+        for pair in pairs
+    ]
     return temperature**2 * torch.stack(sums).sum() / student[..., 0].numel()
 
 

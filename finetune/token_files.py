@@ -73,4 +73,4 @@ def _readable(source: str) -> Iterator[str]:
     try:
         yield from documents(source)
     except OSError as error:
-        raise InputError(f"{source}: cannot be read ({one_line(error)}); go on with --resume") from error
+        raise InputError(f"{source}: cannot be read ({one_line(error)}); run again") from error

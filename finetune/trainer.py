@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import window_loss
 from bilinear_lm.files import write_text
@@ -33,7 +34,11 @@ from finetune.run_folder import last_checkpoint, writing
 
 LOG = "log.jsonl"
 _DIVERGED = 2.0
-"""Times the loss at the first step, or that of a uniform guess where it is higher: above it a run diverged."""
+"""Times the first step's loss, or a uniform guess's where that is higher: above it a run has diverged."""
+_CHECKPOINTING: dict[str, Any] = {
+    "gradient_checkpointing": True,
+    "gradient_checkpointing_kwargs": {"use_reentrant": False},
+}
 _RATE_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
@@ -47,9 +52,10 @@ class Linearised(Protocol):
 class DistillationTrainer(Trainer):
     """A Trainer whose loss weighs the text against a teacher: see `FinetuneConfig`."""
 
-    def __init__(self, config: FinetuneConfig, teacher: PreTrainedModel | None, **kwargs: Any):
+    def __init__(self, config: FinetuneConfig, teacher: PreTrainedModel | None, log: RunLog, **kwargs: Any):
         super().__init__(**kwargs)
-        self.config, self.teacher = config, teacher
+        self.config, self.teacher, self.run_log = config, teacher, log
+        self.add_callback(log)
         # Windows are equally long, so the loss is a mean, which the Trainer divides by `accumulation`.
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = False
@@ -85,16 +91,22 @@ class DistillationTrainer(Trainer):
             loss = loss + config.matching * error
         return (loss, outputs) if return_outputs else loss
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains; whatever ends it, the bar is closed and errors have a line of their own."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.run_log.close()
+
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Only matrices decay: factors of gates are to stay at 1, unlike biases and norms not by their names."""
+        """Matrices alone: a gate's factor is to stay near 1, which is not told by its name."""
         matrices = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
         return [name for name in super().get_decay_parameter_names(model) if name in matrices]
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with writing(
-            Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}",
-            "earlier checkpoints are kept: make room and go on with --resume",
-        ):
+        advice = "earlier checkpoints are kept: make room and go on with --resume"
+        folder = Path(str(self.args.output_dir), f"checkpoint-{self.state.global_step}")
+        with writing(folder, advice), quiet():
             super()._save_checkpoint(*args, **kwargs)
 
 
@@ -121,8 +133,6 @@ def trainer(
         adam_beta2=config.beta2,
         max_grad_norm=config.max_grad_norm,
         bf16=config.precision == "bfloat16",
-        gradient_checkpointing=config.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if config.gradient_checkpointing else None,
         use_cpu=use_cpu,
         seed=config.seed,
         logging_steps=config.log_steps,
@@ -134,14 +144,15 @@ def trainer(
         # Norms that have become linear leave their own weights without a gradient.
         ddp_find_unused_parameters=config.linearises,
         report_to=list(config.report_to) or "none",
+        **(_CHECKPOINTING if config.gradient_checkpointing else {}),
     )
     # One process trains on one device; on more the Trainer would copy the model at every step.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    made = DistillationTrainer(config, teacher, model=model, train_dataset=windows, args=arguments)
+    log = RunLog(run / LOG, config, linearised, validation)
+    made = DistillationTrainer(config, teacher, log, model=model, train_dataset=windows, args=arguments)
     made.remove_callback(PrinterCallback)
     made.remove_callback(ProgressCallback)
     made.add_callback(Annealing(linearised, config.schedule, config.anneal, config.exponential_k))
-    made.add_callback(RunLog(run / LOG, config, linearised, validation))
     return made
 
 
@@ -190,10 +201,9 @@ class RunLog(TrainerCallback):
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
         entries = [json.loads(line) for line in lines]
         self.entries = [entry for entry in entries if entry["step"] <= state.global_step]
-        if not state.is_world_process_zero:
-            return
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="finetune", unit=" steps")
         self.since = state.global_step, time.perf_counter()
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="finetune", unit=" steps")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -247,10 +257,8 @@ class RunLog(TrainerCallback):
             shown["β"] = f"{1 - self.linearised[0].linearity:.2f}"
         self.bar.set_postfix(shown)
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Closes the bar."""
+    def close(self) -> None:
+        """Ends the bar."""
         if self.bar is not None:
             self.bar.close()
 
@@ -261,8 +269,8 @@ class RunLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any], model: nn.Module
     ) -> None:
         loss, norm = logs["loss"], logs.get("grad_norm", 0.0)
-        uniform = math.log(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-        bound = _DIVERGED * max(uniform, *(entry["loss"] for entry in self.entries[:1]))
+        first = self.entries[0]["loss"] if self.entries else loss
+        bound = _DIVERGED * max(first, math.log(model.config.vocab_size))  # type: ignore[union-attr, arg-type]
         if math.isfinite(loss) and math.isfinite(norm) and loss < bound:
             return
         kept = last_checkpoint(self.path.parent)

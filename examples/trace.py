@@ -1,0 +1,58 @@
+"""Follow a prediction down to pairs of features, and check in the model what the graph says.
+
+    python examples/trace.py [PROMPT]
+
+The likeliest next token after a prompt, split over the features of the model that ships. Then its strongest
+interactions, features and tokens are taken away: what the graph says would change, and what does change in
+the model, with attention patterns and scales of norms held at what they were, and free. A graph keeps what
+it does not show as it is, so that it says too little of nodes that much else depends on.
+"""
+
+import sys
+from importlib.resources import files
+
+import torch
+
+import bilinear_lm as bl
+from analysis.attribution import attribute
+from analysis.attribution_targets import LogitTarget
+from analysis.causal import Intervention, causal_check
+from analysis.dictionary_folder import dictionaries_in
+from analysis.graph_effects import effects
+from analysis.graph_summary import describe
+from analysis.tracing import prompt_ids
+from analysis.vocabulary import Vocabulary
+
+PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
+MODELS = files("bilinear_lm") / "models"
+
+
+def main(prompt: str = PROMPT) -> None:
+    """Prints what is strongest behind a prediction, beside causal checks of it."""
+    model, tokenizer = bl.load_pretrained("stories"), bl.load_tokenizer("stories")
+    vocabulary = Vocabulary.of(tokenizer, len(bl.embedding(model)))
+    dictionaries = dictionaries_in(MODELS / "stories-scope", model)
+
+    ids = prompt_ids(model, tokenizer, prompt)
+    token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+    found = attribute(
+        model, ids, LogitTarget(token), dictionaries, share=0.95, max_nodes=1000, vocabulary=vocabulary
+    )
+    graph = found.graph
+    print(f"{prompt}{vocabulary.texts[token]}")
+    print(found)
+
+    effect = effects(graph)
+    for kind in ("interaction", "feature", "token"):
+        nodes = sorted(graph.of_kind(kind), key=lambda node: -abs(effect[node.id]))[:8]
+        check = causal_check(model, found, [(Intervention(node.id),) for node in nodes])
+        print(f"without {kind}s one at a time, the logit changes by (graph; model, held; model, free)")
+        rows = zip(nodes, check.predicted.tolist(), check.held.tolist(), check.free.tolist(), strict=True)
+        for node, predicted, held, free in rows:
+            print(f"  {predicted:+.3f}  {held:+.3f}  {free:+.3f}  {describe(graph, node)}")
+        print(f"  correlation {check.correlation_held:.2f} held, {check.correlation_free:.2f} free; ", end="")
+        print(f"{check.strength:.1f} times the change that random ones of equal weight make")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,128 @@
+"""`bilinear-lm trace`: what it writes and says, and what bad input gives."""
+
+import json
+
+import pytest
+import torch
+
+from analysis.graph_files import load_graph
+from bilinear_lm import Dictionary, Site, save_dictionary
+from bilinear_lm.checkpoints import save_folder
+from bilinear_lm.cli import main
+
+PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
+TEXT = "a cat and a dog ran to the park.\n<|endoftext|>\nThey saw a ball.\n"
+
+
+@pytest.fixture
+def folder(tmp_path, make_model, tiny_tokenizer, monkeypatch):
+    """A tiny checkpoint, one that is not bilinear, dictionaries around an MLP, and a text."""
+    for name, gate in (("model", "linear"), ("swiglu", "silu")):
+        save_folder(make_model(d_vocab=len(tiny_tokenizer), gate=gate), tiny_tokenizer, tmp_path / name)
+    torch.manual_seed(0)
+    for place, width, point in (("scope", 16, "mlp-in"), ("scope", 16, "mlp-out"), ("other", 12, "mlp-in")):
+        dictionary = Dictionary(
+            torch.randn(width, 20), torch.randn(20, width), activation="topk", k=4, site=Site(1, point)
+        )
+        save_dictionary(dictionary, tmp_path / place / f"1-{point}")
+    stream = Dictionary(torch.randn(16, 20), torch.randn(20, 16), site=Site(1, "resid-pre"))
+    save_dictionary(stream, tmp_path / "stream" / "1-resid-pre", format="saelens")
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "empty.txt").write_text(" \n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_model_that_ships_has_features_with_names(tmp_path, capsys):
+    path = tmp_path / "graph.json"
+    assert main(["trace", "--prompt", PROMPT, "--max-nodes", "60", "-o", str(path), "--device", "cpu"]) == 0
+    graph = load_graph(path)
+    assert len(graph) <= 60
+    assert graph.node(graph.target).label == "␣hug"
+    features = graph.of_kind("feature")
+    assert features
+    assert all(node.label.startswith(f"#{node.index}") for node in features)
+    assert sum(" ␣" in node.label for node in features) > len(features) / 2
+    said = capsys.readouterr().out
+    assert said.startswith("␣hug  [logit 691 @15]  at ␣big = 8.554, probability 40.1%\n")
+    assert "strongest interactions, by effect" in said
+    assert said.endswith(f"{path}\n")
+
+
+def test_weights_alone_and_eigenvectors(folder, capsys):
+    assert main(["trace", "model", "--token", "cat", "-o", "graph.json"]) == 0
+    graph = load_graph("graph.json")
+    assert graph.tokens is None
+    assert graph.of_kind("eigenvector")
+    assert "from weights alone" in capsys.readouterr().out
+    assert main(["trace", "--prompt", "Once upon a time", "--eigenvectors", "-o", "e.json"]) == 0
+    graph = load_graph("e.json")
+    assert graph.of_kind("eigenvector")
+    assert not graph.of_kind("feature")
+
+
+def test_given_dictionaries_and_text(folder):
+    given = ["trace", "model", "--feature", "1-mlp-out-3", "--dictionaries", "scope", "-o", "graph.json"]
+    assert main(given) == 0
+    graph = load_graph("graph.json")
+    assert graph.target == "feature 1-mlp-out 3"
+    assert {node.label for node in graph.of_kind("feature")} == {""}
+    assert main([*given, "--contexts", "text.txt"]) == 0
+    labels = {node.label for node in load_graph("graph.json").of_kind("feature")}
+    assert all(label.startswith("#") for label in labels)
+
+
+def test_the_schema_of_circuit_tracer(folder):
+    given = ["trace", "model", "--prompt", "a cat", "--format", "circuit-tracer", "-o", "my graph_1.json"]
+    assert main(given) == 0
+    written = json.loads((folder / "my graph_1.json").read_text())
+    assert written["metadata"]["slug"] == "my-graph-1"
+    assert written["metadata"]["prompt"].endswith("a cat")
+    (target,) = [node for node in written["nodes"] if node["is_target_logit"]]
+    assert target["layer"] == "2"
+
+
+def test_a_page_of_the_graph(folder):
+    assert main(["trace", "model", "--prompt", "a cat", "-o", "graph.json", "--page", "graph.html"]) == 0
+    page = (folder / "graph.html").read_text()
+    data = json.loads(page.split('id="circuit-data">')[1].split("</script>")[0])
+    graph = load_graph("graph.json")
+    assert data[0]["id"] == [node.id for node in graph.nodes]
+    assert len(data[0]["edges"]) == 4 * len(graph.edges)
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    assert len(page) < 500_000
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "nothing to trace"),
+        (["--prompt", ""], "the prompt is empty"),
+        (["--prompt", "a cat and " * 40], "expected at most 32, shorten it"),
+        (["--token", "zebra"], "'zebra' is not one token"),
+        (["--token", "cat", "--position", "2"], "--position 2 without --prompt"),
+        (["--prompt", "a cat", "--position", "40"], "position 40 does not exist"),
+        (["--feature", "1-mlp-out-3"], "there is no dictionary of 1-mlp-out"),
+        (["--feature", "1-mlp-out-99", "--dictionaries", "scope"], "feature 99"),
+        (["--token", "cat", "--dictionaries", "nowhere"], "nowhere: no such folder"),
+        (["--token", "cat", "--dictionaries", "other"], "width 12, expected 16"),
+        (["--token", "cat", "--dictionaries", "stream"], "no dictionary at mlp-in, resid-mid or mlp-out"),
+        (["--token", "cat", "--dictionaries", "scope", "--eigenvectors"], "expected one of the two"),
+        (["--token", "cat", "--dictionaries", "scope", "--contexts", "no.txt"], "no.txt: no such file"),
+        (["--token", "cat", "--dictionaries", "scope", "--contexts", "empty.txt"], "the text is empty"),
+        (["--token", "cat", "--share", "2"], "share=2.0"),
+        (["--token", "cat", "--max-nodes", "0"], "max_nodes=0"),
+        (["--token", "cat", "--page", "model"], "is a folder"),
+    ],
+)
+def test_refusals(folder, capsys, given, said):
+    assert main(["trace", "model", "-o", "graph.json", *given]) == 2
+    told = capsys.readouterr().err.strip().splitlines()
+    assert said in told[-1]
+    assert not (folder / "graph.json").exists()
+
+
+@pytest.mark.parametrize("given", [["--prompt", "a cat"], ["--token", "cat"]])
+def test_a_model_that_is_not_bilinear_is_to_be_converted(folder, capsys, given):
+    assert main(["trace", "swiglu", "-o", "graph.json", *given]) == 2
+    assert "bilinear-lm convert" in capsys.readouterr().err
