@@ -41,8 +41,8 @@ def circuits_section(graphs: Sequence[Graph]) -> str:
 def circuits_page(graphs: Sequence[Graph], name: str) -> str:
     """A self-contained page about graphs of a model that is called `name`."""
     header = (
-        '<header id="model"><p class="kicker">A bilinear language model</p>'
-        f"<h1>What {escape(name)} makes of it</h1></header>"
+        '<header id="model"><p class="kicker">A bilinear language model, followed to what it is made of</p>'
+        f"<h1>What {escape(name)} computes</h1></header>"
     )
     return document(
         title=f"Graphs of {name}",

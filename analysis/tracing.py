@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.attribution import attribute
 from analysis.attribution_prompt import Dictionaries
@@ -20,6 +20,9 @@ from analysis.vocabulary import Vocabulary
 from bilinear_lm.dictionary import Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_NODES = 200
 """Nodes of a graph that people can look through."""

@@ -72,9 +72,7 @@ def _summed(model: nn.Module, ids: Int[Tensor, "batch pos"]) -> float:
     ids = ids.to(next(model.parameters()).device)
     with torch.inference_mode():
         logits = model(input_ids=ids).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
-        )
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
     return loss.item()
 
 

@@ -76,7 +76,7 @@ class AnnealedGate(nn.Module):
 
 
 class _Swish(torch.autograd.Function):
-    """x σ(βx) = silu(βx) / β with the gradient silu'(βx): one tensor is kept, and no pass over it is wasted."""
+    """x σ(βx) = silu(βx) / β with the gradient silu'(βx): one tensor is kept, no pass over it wasted."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: float) -> Tensor:

@@ -186,6 +186,15 @@ def test_half_precision_and_models_without_norms(tokenizer, norms):
     assert ("divides its input by its size" in page) == norms
 
 
+@pytest.mark.parametrize(("family", "after"), [("Llama", False), ("Gemma2", True), ("Olmo2", True)])
+def test_directions_are_read_in_front_of_a_norm_behind_the_mlp(family_model, tokenizer, family, after):
+    gate = {"hidden_activation": "linear"} if family == "Gemma2" else {}
+    model = family_model(family, vocab_size=len(tokenizer), **gate)
+    options = ReportOptions(n_directions=1, sample_tokens=0, layers=(0,), text="a cat")
+    page = report(model, tokenizer, NAME, options, progress=False)
+    assert ("directions are read at the MLP's output, in front of that norm" in page) == after
+
+
 def test_a_text_beyond_the_context_is_cut_and_the_page_says_so(model, tokenizer):
     options = ReportOptions(n_directions=1, layers=(0,), text=20 * TEXT, sample_tokens=0)
     n_tokens = len(tokenizer.encode(20 * TEXT, add_special_tokens=False))

@@ -9,7 +9,7 @@ import torch
 from bilinear_lm import Dictionary, Site, load_tokenizer, save_dictionary
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
-from bilinear_lm.commands.report import SHOWN_FIRST
+from bilinear_lm.commands.report import PROMPT, SHOWN_FIRST
 from bilinear_lm.dictionaries import load_dictionary
 
 FEW = ["--directions", "1", "--text", "a cat", "--device", "cpu"]
@@ -46,6 +46,18 @@ def test_features_of_given_dictionaries(folder):
     assert (len(layer["in"]["id"]), len(layer["out"]["id"]), layer["out"]["nFeat"]) == (7, 7, 20)
 
 
+def test_the_graph_of_a_prompt(folder):
+    given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
+    for more in (given, arguments(folder)):
+        assert main([*more, "--prompt", "a cat and a"]) == 0
+        page = (folder / "page.html").read_text()
+        (graph,) = json.loads(page.split('id="circuit-data">')[1].split("</script>")[0])
+        assert "".join(graph["texts"]).endswith("a cat and a")
+        assert ("feature" in graph["kind"]) == (more is given)
+    assert main(arguments(folder)) == 0
+    assert "circuit-data" not in (folder / "page.html").read_text()
+
+
 def test_no_features_where_none_are_asked_for(folder):
     assert main(arguments(folder)) == 0
     assert "feature-data" not in (folder / "page.html").read_text()
@@ -62,6 +74,15 @@ def test_the_model_that_ships_has_features(tmp_path):
     (layer,) = found["layers"]
     place = found["first"][1]
     assert (layer["layer"], layer["out"]["id"][place]) == SHOWN_FIRST
+    text = page.read_text()
+    on_prompt, static = json.loads(text.split('id="circuit-data">')[1].split("</script>")[0])
+    assert "".join(on_prompt["texts"]).endswith(PROMPT)
+    assert static["id"][static["target"]] == f"feature {SHOWN_FIRST[0]}-mlp-out {SHOWN_FIRST[1]}"
+    assert all(
+        label.startswith(f"#{number}")
+        for label, number, site in zip(static["label"], static["index"], static["site"], strict=True)
+        if site in (layer["in"]["site"], layer["out"]["site"]) and number is not None
+    )
 
 
 def test_the_text_that_ships_is_of_tokens_the_model_knows():
