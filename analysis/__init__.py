@@ -26,6 +26,8 @@ from analysis.graph import Edge, Graph, Node, Pruned, Pruning
 from analysis.graph_effects import Completeness, completeness, effects, predict_target
 from analysis.graph_export import save_circuit_tracer, to_circuit_tracer, to_networkx
 from analysis.graph_files import load_graph, save_graph
+from analysis.graph_parts import edge_parts, strengths
+from analysis.graph_summary import GraphPath, strongest_paths, summary
 from analysis.head_pairs import HeadPair, HeadPairs
 from analysis.interaction_index import InteractionIndex, interaction_index
 from analysis.interaction_table import InteractionStatistics, interaction_statistics
@@ -65,6 +67,7 @@ from analysis.token_interactions import (
     token_paths,
 )
 from analysis.tokens import TokenReading, direct_scores, read_tokens, token_direction, virtual_scores
+from analysis.tracing import trace
 from analysis.truncation import TruncationCosts, truncate_eigenvectors, truncation_costs
 from analysis.unfolding import HOSVD, hosvd, singular_eigenvectors, truncate
 from analysis.windows import token_windows, window_losses
@@ -92,6 +95,7 @@ __all__ = [
     "FeatureTarget",
     "GaussianSimilarity",
     "Graph",
+    "GraphPath",
     "HeadPair",
     "HeadPairs",
     "Interaction",
@@ -140,6 +144,7 @@ __all__ = [
     "cross_gram",
     "direct_scores",
     "direction_similarity",
+    "edge_parts",
     "effective_rank",
     "effects",
     "eigendecompose",
@@ -177,19 +182,23 @@ __all__ = [
     "split_strongest_interactions",
     "static_circuit",
     "strength",
+    "strengths",
     "strongest_interactions",
     "strongest_of_each",
     "strongest_outputs",
+    "strongest_paths",
     "strongest_patterns",
     "strongest_scores",
     "strongest_submatrix",
     "strongest_token_interactions",
+    "summary",
     "to_circuit_tracer",
     "to_networkx",
     "token_direction",
     "token_paths",
     "token_windows",
     "top_contexts",
+    "trace",
     "truncate",
     "truncate_eigenvectors",
     "truncation_costs",

@@ -14,11 +14,8 @@ from importlib.resources import files
 import torch
 
 import bilinear_lm as bl
-from analysis.attribution import attribute
-from analysis.attribution_targets import LogitTarget
-from analysis.causal import Intervention, causal_check
+from analysis import Intervention, LogitTarget, attribute, causal_check, effects
 from analysis.dictionary_folder import dictionaries_in
-from analysis.graph_effects import effects
 from analysis.graph_summary import describe
 from analysis.tracing import prompt_ids
 from analysis.vocabulary import Vocabulary
