@@ -22,6 +22,7 @@ from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.errors import InputError
 from bilinear_lm.glu import find_glus
 from finetune.finetune_config import FinetuneConfig
+from finetune.losses import CHUNK_POSITIONS
 
 PEAK_TFLOPS = {"A40": 150, "RTX 4090": 165, "A100": 312, "H100 or H200": 989}
 """Dense bfloat16 peak of devices, in 10¹² operations a second, by their makers' data sheets."""
@@ -127,6 +128,10 @@ def _activation_bytes(config: FinetuneConfig, shape: Any, low: int) -> int:
     block = 4 * 4 * d + low * (4 * d + 3 * queries + 4 * keys + 4 * shape.intermediate_size)
     layers = shape.num_hidden_layers
     blocks = layers * low * d + block if config.gradient_checkpointing else layers * block
-    # Logits, their copy in float32, its log-softmax and the gradient; a teacher adds its own two.
-    logits = shape.vocab_size * (low + 12 + (low + 8 if config.distillation else 0))
-    return tokens * (blocks + logits)
+    # Logits, their copy in float32, its log-softmax and the gradient.
+    logits = tokens * (low + 12)
+    if config.distillation:
+        # The backward pass begins with the divergence: the teacher's logits and a gradient in the place of
+        # the one in float32, and a chunk of both distributions.
+        logits += tokens * (2 * low - 4) + 12 * min(tokens, CHUNK_POSITIONS)
+    return tokens * blocks + shape.vocab_size * logits

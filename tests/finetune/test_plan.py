@@ -1,0 +1,114 @@
+"""Estimates of a run from its configuration, by hand for TinyLlama, and beside a real backward pass."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from bilinear_lm import InputError
+from bilinear_lm.presets import Preset, new_model
+from finetune import FinetuneConfig
+from finetune.plan import plan
+
+TINYLLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "num_hidden_layers": 22,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 4,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
+PARAMETERS = 1_100_048_384
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINYLLAMA))
+    return FinetuneConfig(model=str(tmp_path), output=tmp_path / "out", data=("text",), tokens=400_000_000)
+
+
+def test_tinyllama(config):
+    found = plan(dataclasses.replace(config, distillation=0.0))
+    assert found.parameters == found.trained == PARAMETERS
+    assert found.gated_mlps == 22
+    assert found.state_bytes == (16 + 2) * PARAMETERS
+    multiplied = PARAMETERS - 32_000 * 2048 + 22 * 2048 * 2048
+    assert found.operations_per_token == 6 * multiplied
+    assert found.hours["A100"] == pytest.approx(400e6 * 6 * multiplied / (312e12 * 0.4) / 3600)
+    assert found.peak_bytes == found.state_bytes + found.activation_bytes
+    assert "1,100,048,384 (1,100,048,384 trained)" in str(found)
+    assert "400,000,000 tokens take" in str(found)
+
+
+def test_what_changes_it(config):
+    base = plan(config)
+    assert base.state_bytes == (16 + 2 + 2) * PARAMETERS  # with the teacher
+    alone = plan(dataclasses.replace(config, distillation=0.0))
+    assert base.operations_per_token * 6 == alone.operations_per_token * 8
+    recomputed = plan(dataclasses.replace(config, gradient_checkpointing=True))
+    assert recomputed.operations_per_token * 8 == base.operations_per_token * 10
+    assert recomputed.activation_bytes < base.activation_bytes / 2
+    halved = plan(dataclasses.replace(config, batch_size=4))
+    assert base.activation_bytes / 2.3 < halved.activation_bytes < base.activation_bytes / 1.7
+    exact = plan(dataclasses.replace(config, precision="float32"))
+    assert exact.state_bytes == (16 + 4) * PARAMETERS
+    lora = plan(dataclasses.replace(config, lora_rank=16))
+    wide = 2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 5632)
+    assert lora.trained == 22 * 16 * wide
+    assert lora.state_bytes == 8 * PARAMETERS + 12 * lora.trained
+    assert "give --tokens" in str(plan(dataclasses.replace(config, tokens=None)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_beside_what_a_backward_pass_really_keeps(precision, tmp_path):
+    """At the peak there is more than that: temporaries, above all the float32 gradient of the logits."""
+    preset = Preset(d_model=256, d_mlp=688, n_layers=4, n_heads=8, n_ctx=64, d_vocab=2048)
+    model = new_model(preset, gate="silu").train()
+    model.config.save_pretrained(tmp_path)
+    config = FinetuneConfig(
+        model=str(tmp_path),
+        output=tmp_path / "out",
+        data=("text",),
+        batch_size=4,
+        precision=precision,
+        distillation=0.0,
+    )
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def keep(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage  # held, so that no other takes its place
+        return x
+
+    ids = torch.randint(2048, (4, 64))
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+    ):
+        model(input_ids=ids, labels=ids, use_cache=False)
+    copies = 0 if precision == "float32" else 2 * (model.num_parameters() - 2048 * 256)
+    measured = sum(storage.nbytes() for storage in kept.values()) - copies
+    gradient = 4 * ids.numel() * 2048
+    print(plan(config).activation_bytes / (measured + gradient))
+    assert 1.0 < plan(config).activation_bytes / (measured + gradient) < 1.35
+
+
+def test_a_file_and_other_models(tmp_path, config):
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match=r"model\.bin: a single file; expected a folder with config\.json"):
+        plan(dataclasses.replace(config, model=str(tmp_path / "model.bin")))
+    gpt2 = tmp_path / "gpt2"
+    gpt2.mkdir()
+    (gpt2 / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2}))
+    with pytest.raises(InputError, match="no gated MLP found in GPT2LMHeadModel"):
+        plan(dataclasses.replace(config, model=str(gpt2)))
+    with pytest.raises(InputError, match="batch_size"):
+        plan(dataclasses.replace(config, batch_size=0))
