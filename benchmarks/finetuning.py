@@ -58,15 +58,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    runs = json.loads(RUNS.read_text())["runs"] if RUNS.is_file() else []
     for seed in options.seeds:
         for arm in ARMS:
             asked = {"arm": arm, "seed": seed, "tokens": options.tokens}
-            if not any(asked.items() <= run.items() for run in runs):
-                runs.append(asked | train(arm, seed, options))
-                write_json(RUNS, {"runs": runs})
-    table(runs)
-    figure(runs)
+            if not any(asked.items() <= run.items() for run in stored()):
+                run = asked | train(arm, seed, options)
+                write_json(RUNS, {"runs": [*stored(), run]})
+    table(stored())
+    figure(stored())
+
+
+def stored() -> list[dict[str, Any]]:
+    """The finished runs, read anew each time: several of these programs may run side by side."""
+    return json.loads(RUNS.read_text())["runs"] if RUNS.is_file() else []
 
 
 def train(arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -46,7 +46,6 @@ def pair(a, b, d):
         ((0, 0, 0), set()),
         ((1, 4, 1), {"and"}),  # |b| is exactly twice |a| + |d|; λ = 3, -1
     ],
-    ids=str,
 )
 def test_truth_tables(coefficients, expected):
     found = pair(*coefficients)
