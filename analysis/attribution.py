@@ -18,7 +18,7 @@ attention is the method of Ameisen et al. 2025, "Circuit Tracing", whose MLP fea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from jaxtyping import Int
@@ -35,6 +35,8 @@ from bilinear_lm.dictionary import Site
 from bilinear_lm.errors import InputError
 
 Heads = Literal["paths", "nodes"]
+_ROOM = 2
+"""Times `max_nodes` that a graph grows to before the weakest nodes go: shares are only known of what is in."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def attribute(
     heads="nodes" makes a node of each head and pair of positions for each of its readers.
 
     Of each node the fewest contributions are kept that have `share` of its absolute ones, and of all nodes at
-    most `max_nodes`, the target counted; layers get equal parts of them and pass on what they leave. The rest
-    is in `pruned`. Memory grows with the features that are active, not with their number.
+    most `max_nodes`, the target counted: the graph grows to twice as many, to which layers add in equal parts
+    and pass on what they leave, and the weakest by `Graph.shares` go again. The rest is in `pruned`. Memory grows with the features that are active, not with their number.
 
     Labels are made of `vocabulary` (tokens) and `labels` (a name for each feature of a site).
 
@@ -119,12 +121,12 @@ def attribute(
         "dtype": str(prompt.like.dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    traced = trace(model, prompt, target, Limits(share, max_nodes, heads == "nodes"), names, progress)
+    limits = Limits(share, _ROOM * max_nodes, split_heads=heads == "nodes")
+    traced = trace(model, prompt, target, limits, names, progress)
     if isinstance(target, LogitTarget):
         settings["probability"] = float(prompt.measured.logits[target.position].softmax(0)[target.token])
-    settings["left_out"] = traced.left_out
     tokens = tuple(prompt.measured.ids.tolist())
-    graph = Graph(
+    grown = Graph(
         nodes=tuple(traced.nodes.values()),
         edges=tuple(traced.edges),
         target=next(iter(traced.nodes)),
@@ -134,7 +136,11 @@ def attribute(
         settings=settings,
         pruned=dict(traced.pruned),
     )
-    return Attribution(graph, target, prompt, traced.left_out, traced.writes)
+    pruning = grown.prune(max_nodes)
+    left_out = traced.left_out + len(pruning.removed)
+    graph = replace(pruning.graph, settings={**settings, "left_out": left_out})
+    writes = {node.id: traced.writes[node.id] for node in graph.nodes if node.id in traced.writes}
+    return Attribution(graph, target, prompt, left_out, writes)
 
 
 def _require_names(names: Names, prompt: Prompt) -> None:

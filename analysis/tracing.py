@@ -79,7 +79,7 @@ def trace(
         graph = labelled(graph, {graph.target: _name(vocabulary, target)})
     else:
         ids = prompt_ids(model, tokenizer, prompt)
-        found = attribute(
+        graph = attribute(
             model,
             ids,
             _target(vocabulary, token, feature, position) or _likeliest(model, ids, position),
@@ -88,8 +88,7 @@ def trace(
             max_nodes=max_nodes,
             vocabulary=vocabulary,
             progress=progress,
-        )
-        graph = replace(found.graph, settings={**found.graph.settings, "left_out": found.left_out})
+        ).graph
     if text is None or not dictionaries:
         return graph
     return labelled(graph, _feature_labels(model, tokenizer, vocabulary, dictionaries, graph, text, progress))
