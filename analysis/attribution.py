@@ -36,7 +36,7 @@ from bilinear_lm.errors import InputError
 
 Heads = Literal["paths", "nodes"]
 _ROOM = 2
-"""Times `max_nodes` that a graph grows to before the weakest nodes go: shares are only known of what is in."""
+"""Times `max_nodes` that a graph grows to before its weakest nodes go: only what is in has a known share."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def attribute(
 
     Of each node the fewest contributions are kept that have `share` of its absolute ones, and of all nodes at
     most `max_nodes`, the target counted: the graph grows to twice as many, to which layers add in equal parts
-    and pass on what they leave, and the weakest by `Graph.shares` go again. The rest is in `pruned`. Memory grows with the features that are active, not with their number.
+    and pass on what they leave, and the weakest by `Graph.shares` go again. The rest is in `pruned`. Memory
+    grows with the features that are active, not with their number.
 
     Labels are made of `vocabulary` (tokens) and `labels` (a name for each feature of a site).
 
