@@ -44,8 +44,9 @@ from analysis.one_layer import LogitExpansion, expand_along, expand_logits
 from analysis.ov_circuit import FeatureOutputs, feature_outputs, strongest_outputs
 from analysis.path_expansion import PathExpansion, expand_mlp
 from analysis.patterns import OpposingFeatures, PairPatterns, opposing_features, strongest_patterns
+from analysis.processes import Part, process_group
 from analysis.products import cross_gram, strength, unfolding_gram
-from analysis.ranges import Part, split_strongest_interactions
+from analysis.ranges import split_strongest_interactions
 from analysis.replace import ReplacementCost, cost_of_replacing, replaced_mlp
 from analysis.similarity import (
     GaussianSimilarity,
@@ -171,6 +172,7 @@ __all__ = [
     "pairwise_cosine",
     "patch_node",
     "predict_target",
+    "process_group",
     "random_interactions",
     "read_along",
     "read_tokens",

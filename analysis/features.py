@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from analysis.processes import WHOLE, Part
 from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
@@ -134,14 +135,17 @@ class FeatureLayer:
         """u · B(origin, origin): the output where no feature is active."""
         return self._at_origin(u) @ self._origin
 
-    def strips(self, u: Float[Tensor, " d_out"]) -> Iterator[tuple[int, Float[Tensor, "rows columns"]]]:
+    def strips(
+        self, u: Float[Tensor, " d_out"], part: Part = WHOLE
+    ) -> Iterator[tuple[int, Float[Tensor, "rows columns"]]]:
         """The upper half of Q_u as strips (start, Q_u[start : start + rows, start:]).
 
         A strip begins on the diagonal, so that its first columns hold entries of the lower half too.
-        Contracted in the order with the fewest multiplications, in about half of those of `matrix`.
+        Contracted in the order with the fewest multiplications, in about half of those of `matrix`. Of `part`
+        only: the parts take strips in turn.
         """
         left, right = self.factors(u)
-        for start in range(0, self.n_in, self._strip_rows):
+        for start in range(part.rank * self._strip_rows, self.n_in, part.world * self._strip_rows):
             yield start, left[start : start + self._strip_rows] @ right[start:].T
 
     def multiplications(self, directions: int = 1) -> dict[str, int]:

@@ -10,12 +10,8 @@ gathered, so that all processes end with the same result, that of one process.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
-import torch.distributed
-from jaxtyping import Shaped
-from torch import Tensor
 
 from analysis.features import FeatureLayer
 from analysis.interactions import (
@@ -26,49 +22,8 @@ from analysis.interactions import (
     require_count,
     strongest_interactions,
 )
+from analysis.processes import Part, gather_rows
 from analysis.strongest import Strongest
-from bilinear_lm.errors import InputError
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of `world` parts of some work, counted from 0."""
-
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self):
-        if not 0 <= self.rank < self.world:
-            raise InputError(f"part {self.rank} of {self.world}; expected 0 to {self.world - 1}")
-
-    @classmethod
-    def own(cls) -> Part:
-        """That of this process in its torch.distributed group; all the work where there is none."""
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            return cls()
-        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
-
-    def of(self, n: int) -> range:
-        """The numbers from 0 to n − 1 that belong to it: ranges in order, their lengths equal but for one."""
-        return range(n * self.rank // self.world, n * (self.rank + 1) // self.world)
-
-
-def gather_rows(rows: Shaped[Tensor, "n *axes"]) -> Shaped[Tensor, "total *axes"]:
-    """The rows of all processes, one after the other by rank; how many each has may differ.
-
-    Without a torch.distributed group these are the rows themselves.
-    """
-    world = Part.own().world
-    if world == 1:
-        return rows
-    lengths = rows.new_empty(world, dtype=torch.long)
-    torch.distributed.all_gather(list(lengths.split(1)), torch.tensor([len(rows)], device=rows.device))
-    longest = int(lengths.max())
-    padded = rows.new_zeros(longest, *rows.shape[1:])
-    padded[: len(rows)] = rows
-    gathered = [torch.empty_like(padded) for _ in range(world)]
-    torch.distributed.all_gather(gathered, padded)
-    return torch.cat([part[:n] for part, n in zip(gathered, lengths.tolist(), strict=True)])
 
 
 def split_strongest_interactions(

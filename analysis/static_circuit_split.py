@@ -31,6 +31,7 @@ from analysis.graph_nodes import (
     head_node,
     token_node,
 )
+from analysis.processes import Part, gather_rows
 from analysis.static_circuit_weights import StaticLayer, StaticModel
 from analysis.strongest import Strongest
 from bilinear_lm.dictionary import Site
@@ -118,11 +119,11 @@ class _Whole:
 
     @classmethod
     def of(cls, weights: Tensor) -> _Whole:
-        weights = weights.double()
+        weights = weights.double().flatten()
         return cls(
-            float(weights.square().sum()),
+            float(weights @ weights),
             float(weights.sum()),
-            float(weights.abs().sum()),
+            float(weights.norm(p=1)),
             int(weights.count_nonzero()),
         )
 
@@ -177,9 +178,9 @@ def _of_stream(model: StaticModel, node: Node, reader: StreamReader, limits: Lim
     if attended:
         yield _heads(model, attended, node, reader, limits)
     for layer in attended:
-        if layer.attention.bias is not None:
+        if layer.attention_bias is not None:
             number = layer.number
-            biases.append((bias_node(f"{number}-attn-out", number), float(layer.attention.bias @ w)))
+            biases.append((bias_node(f"{number}-attn-out", number), float(layer.attention_bias @ w)))
     plain: list[StaticLayer] = []
     for layer in model.layers[: reader.depth // 2]:
         if layer.outputs is None:
@@ -205,9 +206,9 @@ def _heads(
     """The heads below a reader; none is kept where it is the last that may follow another."""
     moved = []
     for layer in layers:
-        values = torch.einsum("hed,d->he", layer.attention.weights.W_O, reader.w)
-        moved.append(torch.einsum("hde,he->hd", layer.attention.weights.W_V, values))
-    n_heads, rows = layers[0].attention.n_heads, torch.cat(moved)
+        values = (layer.W_O @ reader.w).unflatten(0, (len(layer.W_V), -1))
+        moved.append((values @ layer.W_V.mT).flatten(0, 1))
+    n_heads, rows = len(layers[0].W_O), torch.cat(moved)
     strengths = model.token_strength(rows)
 
     def source(place: int) -> StaticSource:
@@ -262,19 +263,27 @@ def _of_pairs(layer: StaticLayer, reader: OutputReader, limits: Limits) -> Itera
 
 
 def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Strongest, _Whole]:
-    """The k strongest interactions along u, at places left · n_in + right, and the sums over all of them."""
-    found, whole, n = Strongest(k), _Whole(0.0, 0.0, 0.0, 0), features.n_in
-    for start, strip in features.along(u.unsqueeze(0)).strips(u):
+    """The k strongest interactions along u, at places left · n_in + right, and the sums over all of them.
+
+    The processes of a group share the strips.
+    """
+    found, sums, n = Strongest(k), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
+    for start, strip in features.along(u.unsqueeze(0)).strips(u, Part.own()):
         values = strip * 2
         values.diagonal().div_(2)
         below = torch.ones(len(strip), len(strip), dtype=torch.bool, device=u.device).tril(-1)
         values[:, : len(strip)].masked_fill_(below, 0)
-        whole += _Whole.of(values)
+        sums.append(sums[0].new_tensor([[start, *vars(_Whole.of(values)).values()]]))
         sizes = values.abs()
         sizes[:, : len(strip)].masked_fill_(below, -1)
         row, column = found.candidates(sizes)
         found.add(values[row, column], (row + start) * n + column + start)
-    return found, whole
+    everywhere = Strongest(k)
+    everywhere.add(gather_rows(found.values.to(u)), gather_rows(found.places.to(u.device)))
+    whole = _Whole(0.0, 0.0, 0.0, 0)
+    for _, square, signed, absolute, count in sorted(gather_rows(torch.cat(sums)).tolist()):
+        whole += _Whole(square, signed, absolute, int(count))
+    return everywhere, whole
 
 
 def _group(

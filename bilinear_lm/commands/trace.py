@@ -37,6 +37,8 @@ def trace(
 ) -> None:
     """Follow what a logit or a feature is made of, down to tokens: on a prompt, or by weights alone.
 
+    Under torchrun the search for pairs of features by weights is shared by the processes.
+
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
         prompt: Text on which the target is read; without it the circuit is that of the weights.
@@ -60,6 +62,7 @@ def trace(
     from analysis.graph_export import save_circuit_tracer
     from analysis.graph_files import save_graph
     from analysis.graph_summary import summary
+    from analysis.processes import process_group
     from analysis.tracing import trace as trace_graph
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
@@ -73,20 +76,24 @@ def trace(
     folder, text = shipped_scope(checkpoint)
     folder, text = dictionaries or folder, contexts or (None if dictionaries else text)
     words = None if text is None else read_text(text)
-    model, tokenizer = load_pretrained(checkpoint, device=find_device(device)), load_tokenizer(checkpoint)
-    followed = None if eigenvectors or folder is None else _followed(folder, model)
-    graph = trace_graph(
-        model,
-        tokenizer,
-        prompt,
-        token=token,
-        feature=feature,
-        position=-1 if position is None else position,
-        dictionaries=followed,
-        text=words,
-        share=share,
-        max_nodes=max_nodes,
-    )
+    place = find_device(device)
+    with process_group(place) as part:
+        model, tokenizer = load_pretrained(checkpoint, device=place), load_tokenizer(checkpoint)
+        followed = None if eigenvectors or folder is None else _followed(folder, model)
+        graph = trace_graph(
+            model,
+            tokenizer,
+            prompt,
+            token=token,
+            feature=feature,
+            position=-1 if position is None else position,
+            dictionaries=followed,
+            text=words,
+            share=share,
+            max_nodes=max_nodes,
+        )
+    if part.rank:
+        return
     if format == "graph":
         save_graph(graph, output)
     else:

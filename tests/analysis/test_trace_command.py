@@ -1,6 +1,9 @@
 """`bilinear-lm trace`: what it writes and says, and what bad input gives."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -126,3 +129,28 @@ def test_refusals(folder, capsys, given, said):
 def test_a_model_that_is_not_bilinear_is_to_be_converted(folder, capsys, given):
     assert main(["trace", "swiglu", "-o", "graph.json", *given]) == 2
     assert "bilinear-lm convert" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", [["--feature", "3-mlp-out-540"], ["--prompt", "Once upon a time"]])
+def test_two_processes_write_the_same_graph_as_one(tmp_path, target):
+    written = []
+    for n_processes in (1, 2):
+        path = tmp_path / f"{n_processes}.json"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+        command += [str(n_processes), "-m", "bilinear_lm", "trace", *target, "-o", str(path)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, "--device", "cpu"], env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == str(path)
+        assert done.stdout.count(str(path)) == 1
+        written.append(load_graph(path))
+    one, two = written
+    assert [node.id for node in two.nodes] == [node.id for node in one.nodes]
+    assert [(edge.source, edge.target) for edge in two.edges] == [(e.source, e.target) for e in one.edges]
+    # Where tensors lie in memory decides the last bits of their products.
+    assert [e.weight for e in two.edges] == pytest.approx([e.weight for e in one.edges], rel=1e-5)
+    sums = [[pruned.signed for pruned in graph.pruned.values()] for graph in written]
+    assert sums[1] == pytest.approx(sums[0], rel=1e-4, abs=1e-4)
+    assert [p.count for p in two.pruned.values()] == [p.count for p in one.pruned.values()]
