@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import disable_fsdp_ram_efficient_loading, parse_flag_from_env
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -61,6 +62,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """
     config.check()
     state = PartialState(cpu=find_device(config.device).type == "cpu", timeout=_PATIENCE)
+    disable_fsdp_ram_efficient_loading()  # each process has a teacher, with weights
     require_new(config.output)
     tokenizer = load_tokenizer(config.model)
     config = _checked(config, load_pretrained(config.model), tokenizer)
@@ -90,6 +92,7 @@ def _settings(config: FinetuneConfig) -> dict[str, Any]:
         data=[source_name(source) for source in config.data],
         validation=config.validation and config.validation.name,
         processes=PartialState().num_processes,
+        sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),  # which checkpoints depend on
     )
 
 

@@ -2,7 +2,8 @@
 
 Memory. Weights, gradients and AdamW's two moments in float32 take 16 bytes a parameter; the copies in the
 precision of the matrix products, the teacher, and what the backward pass keeps of a block and of the logits
-come on top.
+come on top. FSDP divides the 16 bytes among the processes, but for gradients that are accumulated; of weights
+and gradients at work, a block's and the embeddings' are whole at a time.
 
 Time. 6 floating point operations a parameter and token (8 where activations are recomputed), 2 more for a
 teacher, and 12 · d_model · context a layer and token for attention, of which causal kernels do half (Kaplan
@@ -32,7 +33,10 @@ UTILISATION = 0.4
 
 @dataclass(frozen=True)
 class Plan:
-    """An estimate for one process; of n data-parallel ones each needs this memory and 1/n of the time."""
+    """An estimate for one process; of n data-parallel ones each needs this memory and 1/n of the time.
+
+    With FSDP each of them needs `whole_bytes` and 1/n of `sharded_bytes` in the place of `state_bytes`.
+    """
 
     parameters: int
     trained: int
@@ -40,6 +44,10 @@ class Plan:
     gated_mlps: int
     state_bytes: int
     """Weights, gradients, optimiser and the teacher."""
+    sharded_bytes: int
+    """Of them, what FSDP divides among the processes."""
+    whole_bytes: int
+    """What each process has besides then."""
     activation_bytes: int
     """What one forward and backward pass of a batch holds at most."""
     operations_per_token: int
@@ -54,12 +62,16 @@ class Plan:
 
     def __str__(self) -> str:
         gib = 2**30
+        shared = f"{self.sharded_bytes / gib:.1f} / n GiB"
+        whole, peak = self.whole_bytes, self.whole_bytes + self.activation_bytes
         lines = [
             f"parameters           {self.parameters:,} ({self.trained:,} trained)",
             f"gated MLPs           {self.gated_mlps}",
-            f"weights, optimiser   {self.state_bytes / gib:.1f} GiB",
+            f"weights, optimiser   {self.state_bytes / gib:.1f} GiB a process; "
+            f"with FSDP over n {whole / gib:.1f} + {shared}",
             f"activations          {self.activation_bytes / gib:.1f} GiB a process",
-            f"peak memory          {self.peak_bytes / gib:.1f} GiB a process",
+            f"peak memory          {self.peak_bytes / gib:.1f} GiB a process; "
+            f"with FSDP over n {peak / gib:.1f} + {shared}",
             f"operations           {self.operations_per_token / 1e9:.2f} · 10⁹ a token",
         ]
         if self.tokens is None:
@@ -82,15 +94,20 @@ def plan(config: FinetuneConfig) -> Plan:
     parameters = model.num_parameters()
     trained = parameters if config.lora_rank is None else _lora_parameters(model, config.lora_rank)
     low = 2 if config.precision == "bfloat16" else 4
-    state = 4 * parameters + 12 * trained + (low * parameters if low == 2 else 0)
-    state += low * parameters if config.teaches else 0
+    teacher = low * parameters if config.teaches else 0
+    state = 4 * parameters + 12 * trained + (low * parameters if low == 2 else 0) + teacher
+    accumulated = 4 * trained if config.accumulation > 1 else 0
+    sharded = 4 * parameters + 12 * trained - accumulated
+    whole = teacher + accumulated + 2 * low * _gathered_parameters(model, shape.num_hidden_layers)
     operations = _operations(config, model, shape, parameters, trained)
     hours = {}
     if config.tokens is not None:
         total = operations * config.tokens
         hours = {name: total / (peak * 1e12 * UTILISATION) / 3600 for name, peak in PEAK_TFLOPS.items()}
     activations = _activation_bytes(config, shape, low)
-    return Plan(parameters, trained, n_glus, state, activations, operations, config.tokens, hours)
+    return Plan(
+        parameters, trained, n_glus, state, sharded, whole, activations, operations, config.tokens, hours
+    )
 
 
 def _lora_parameters(model: Any, rank: int) -> int:
@@ -98,6 +115,13 @@ def _lora_parameters(model: Any, rank: int) -> int:
     head = model.get_output_embeddings()
     projections = (part for part in model.modules() if isinstance(part, torch.nn.Linear) and part is not head)
     return sum(rank * (part.in_features + part.out_features) for part in projections)
+
+
+def _gathered_parameters(model: Any, layers: int) -> int:
+    """Parameters of the embedding, the unembedding and one block."""
+    ends = {part.weight for part in (model.get_input_embeddings(), model.get_output_embeddings())}
+    embeddings = sum(weight.numel() for weight in ends)
+    return embeddings + (model.num_parameters() - embeddings) // layers
 
 
 def _operations(config: FinetuneConfig, model: Any, shape: Any, parameters: int, trained: int) -> int:

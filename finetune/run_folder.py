@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch.distributed.checkpoint import CheckpointException
 
 from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
@@ -65,3 +66,6 @@ def writing(path: Path, advice: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises a RuntimeError
         raise InputError(f"{path}: cannot be written ({one_line(error)}); {advice}") from error
+    except CheckpointException as error:  # several processes were writing; it holds what each met
+        [(cause, _), *_] = error.failures.values()
+        raise InputError(f"{path}: cannot be written ({cause!r}); {advice}") from error

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
@@ -148,8 +149,14 @@ def trainer(
     )
     # One process trains on one device; on more the Trainer would copy the model at every step.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # The settings say how precise it is, whatever `accelerate launch` was told.
+    arguments.mixed_precision = "bf16" if arguments.bf16 else "no"
     log = RunLog(run / LOG, config, linearised, validation)
     made = DistillationTrainer(config, teacher, log, model=model, train_dataset=windows, args=arguments)
+    if made.accelerator.is_fsdp2 and arguments.bf16:
+        # Its default rounds the loss to bfloat16 as well, and adds the processes' gradients in it.
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        made.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
     made.remove_callback(PrinterCallback)
     made.remove_callback(ProgressCallback)
     made.add_callback(Annealing(linearised, config.schedule, config.anneal, config.exponential_k))

@@ -38,11 +38,15 @@ def test_tinyllama(config):
     assert found.parameters == found.trained == PARAMETERS
     assert found.gated_mlps == 22
     assert found.state_bytes == (16 + 2) * PARAMETERS
+    assert found.sharded_bytes == 16 * PARAMETERS
+    block = 2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 5632 + 2 * 2048
+    assert found.whole_bytes == pytest.approx(2 * 2 * (2 * 32_000 * 2048 + block), rel=1e-5)
     multiplied = PARAMETERS - 32_000 * 2048 + 22 * 2048 * 2048
     assert found.operations_per_token == 6 * multiplied
     assert found.hours["A100"] == pytest.approx(400e6 * 6 * multiplied / (312e12 * 0.4) / 3600)
     assert found.peak_bytes == found.state_bytes + found.activation_bytes
     assert "1,100,048,384 (1,100,048,384 trained)" in str(found)
+    assert "weights, optimiser   18.4 GiB a process; with FSDP over n 0.7 + 16.4 / n GiB" in str(found)
     assert "400,000,000 tokens take" in str(found)
 
 
@@ -50,6 +54,12 @@ def test_what_changes_it(config):
     base = plan(config)
     assert base.state_bytes == (16 + 2 + 2) * PARAMETERS  # with the teacher
     alone = plan(dataclasses.replace(config, distillation=0.0))
+    assert base.sharded_bytes == alone.sharded_bytes
+    assert base.whole_bytes == alone.whole_bytes + 2 * PARAMETERS
+    accumulating = plan(dataclasses.replace(config, accumulation=2))
+    assert accumulating.state_bytes == base.state_bytes
+    assert accumulating.sharded_bytes == base.sharded_bytes - 4 * PARAMETERS
+    assert accumulating.whole_bytes == base.whole_bytes + 4 * PARAMETERS
     assert base.operations_per_token * 6 == alone.operations_per_token * 8
     recomputed = plan(dataclasses.replace(config, gradient_checkpointing=True))
     assert recomputed.operations_per_token * 8 == base.operations_per_token * 10
