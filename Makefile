@@ -24,6 +24,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/hosvd.py
 	$(BIN)/python benchmarks/interactions.py
 	$(BIN)/python benchmarks/polynomial.py
+	$(BIN)/python benchmarks/trace.py
+	$(BIN)/python benchmarks/finetune_speed.py
 
 clean:
 	rm -rf $(VENV) report.html

@@ -62,12 +62,9 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     found = layer.inputs
     assert found is not None  # asked for only where there is one
     inputs = read_sources(layer, position)
-    vectors, n = _vectors(found, position), len(inputs)
-    u, scale = torch.stack([reader.u for _, reader in readers]), layer.measured.ln2_scale[position]
-    if found.site.point == "mlp-in":
-        expansion = expand_mlp(layer.at_mlp_in, vectors.unsqueeze(1), torch.ones_like(scale).reshape(1), u)
-    else:
-        expansion = expand_mlp(layer.normalised, vectors.unsqueeze(1), scale.reshape(1), u)
+    vectors, n = layer.to_mlp_in(_vectors(found, position), position, found.site.point), len(inputs)
+    u = torch.stack([reader.u for _, reader in readers])
+    expansion = expand_mlp(layer.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
     quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
     left, right = torch.triu_indices(n, n, device=u.device)
     pairs = expansion.pairs[:, 0, left, right]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from analysis.circuit_features import READ, WRITTEN, feature_reading, require_di
 from analysis.measured import Measured, MeasuredLayer, measure
 from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import mlp_norm, plain
+from bilinear_lm.families import causal_model, mlp_norm, plain
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
@@ -102,20 +102,25 @@ class LayerOnPrompt:
 
     number: int
     measured: MeasuredLayer
-    attention: AttentionLayer
+    W_V: Float[Tensor, "n_kv_heads d_model d_head"]
+    """What heads read of x / rms(x); see `value_weights`."""
     at_mlp_in: BilinearTensor
     """The MLP as a function of what it reads."""
     factor: Float[Tensor, " d_model"]
     """What the norm before the MLP multiplies x / rms(x) by."""
     inputs: SiteFeatures | None
     outputs: SiteFeatures | None
+    model: nn.Module = field(repr=False)
+
+    @property
+    def attention(self) -> AttentionLayer:
+        """All weights of the attention, in a copy that is made each time it is asked for."""
+        return attention_layer(self.model, self.number)
 
     @property
     def normalised(self) -> BilinearTensor:
         """The MLP as a function of x / rms(x)."""
-        tensor, factor = self.at_mlp_in, self.factor
-        rows = torch.cat([factor, factor.new_ones(tensor.d_in - len(factor))]).unsqueeze(-1)
-        return BilinearTensor(tensor.W_gate * rows, tensor.W_in * rows, tensor.W_out, tensor.constant)
+        return with_factor(self.at_mlp_in, self.factor)
 
     def from_stream(
         self, direction: Float[Tensor, " d_model"], position: int, point: Coordinates
@@ -127,9 +132,9 @@ class LayerOnPrompt:
         return read / self.measured.ln2_scale[position]
 
     def to_mlp_in(
-        self, vector: Float[Tensor, " d_model"], position: int, point: Coordinates
-    ) -> Float[Tensor, " d_model"]:
-        """What a vector at a point is at mlp-in, with the norm's scale held."""
+        self, vector: Float[Tensor, "*axes d_model"], position: int, point: Coordinates
+    ) -> Float[Tensor, "*axes d_model"]:
+        """What vectors at a point are at mlp-in, with the norm's scale held."""
         if point == "mlp-in":
             return vector
         written = vector * self.factor
@@ -222,9 +227,22 @@ def _layer(
     return LayerOnPrompt(
         number=number,
         measured=measured,
-        attention=attention_layer(model, number),
+        W_V=value_weights(model, attention_layer(model, number)),
         at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(measured.resid_mid.dtype),
         factor=factor,
         inputs=inputs,
         outputs=outputs,
+        model=model,
     )
+
+
+def value_weights(model: nn.Module, attention: AttentionLayer) -> Float[Tensor, "n_kv_heads d_model d_head"]:
+    """A copy of W_V of a layer, once for all heads that share it (grouped-query attention)."""
+    group = attention.n_heads // causal_model(model).config.num_key_value_heads
+    return attention.weights.W_V[::group].clone()
+
+
+def with_factor(tensor: BilinearTensor, factor: Float[Tensor, " d_model"]) -> BilinearTensor:
+    """An MLP as a function of what the norm in front multiplies by its factor."""
+    rows = torch.cat([factor, factor.new_ones(tensor.d_in - len(factor))]).unsqueeze(-1)
+    return BilinearTensor(tensor.W_gate * rows, tensor.W_in * rows, tensor.W_out, tensor.constant)

@@ -56,16 +56,15 @@ def _rotated(
     model: nn.Module, layer: LayerOnPrompt, name: str, head: int, position: int, vectors: Tensor
 ) -> Tensor:
     """Queries or keys of one head at a position, of vectors of the residual stream and, last, of the bias."""
-    measured = layer.measured
-    projected = layer.attention.project(name, vectors / measured.ln1_scale[position], constant=True)[head]
+    attention, measured = layer.attention, layer.measured
+    projected = attention.project(name, vectors / measured.ln1_scale[position], constant=True)[head]
     scale = measured.attention.q_scale if name == "Q" else measured.attention.k_scale
-    if layer.attention.qk_norm is not None and scale is not None:
-        norm = layer.attention.qk_norm
+    if (norm := attention.qk_norm) is not None and scale is not None:
         projected = projected / scale[head, position] * (norm.query if name == "Q" else norm.key)
     rotary: Any = decoder(model).rotary_emb
     where = torch.tensor([[position]], device=vectors.device)
     # The model's own angles, which it rounds to float32.
-    n = len(layer.attention.frequencies)
+    n = len(attention.frequencies)
     cos, sin = (part[0, :, :n].to(projected) for part in rotary(vectors, where))
     return rotate(projected, cos, sin)
 

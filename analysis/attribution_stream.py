@@ -49,7 +49,7 @@ def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits:
 
 
 def _n_columns(prompt: Prompt, split_heads: bool) -> int:
-    heads = prompt.layers[0].attention.n_heads if split_heads else 0
+    heads = len(prompt.layers[0].measured.attention.W_O) if split_heads else 0
     active = sum(len(layer.outputs.codes) for layer in prompt.layers if layer.outputs is not None)
     return active + prompt.n_layers * (prompt.n_pos * (1 + heads) + 2)
 
@@ -65,17 +65,27 @@ class _Block:
     """How each reader reads the positions, where sources need it to be read in turn."""
 
 
+_OF_ONE_READER = ("constant", "head", "direction")
+"""Kinds of sources that belong to the reader that reads them."""
+
+
 def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Split]:
     blocks = list(_blocks(prompt, [reader for _, reader in readers], limits.split_heads))
     ends = torch.tensor([block.values.shape[1] for block in blocks]).cumsum(0).tolist()
     contributions = torch.cat([block.values for block in blocks], dim=1)
+    shared: dict[int, Source] = {}  # by column: most sources are the same for all readers
     for row, chosen in enumerate(strongest(contributions, limits)):
         parts = []
         for column, weight in zip(chosen.columns, chosen.weights, strict=True):
-            number = bisect_right(ends, column)
-            block = blocks[number]
-            place = column - ends[number] + block.values.shape[1]
-            parts.append(Part(weight, (_source(prompt, block, place, row, *readers[row], weight),)))
+            source = shared.get(column)
+            if source is None:
+                number = bisect_right(ends, column)
+                block = blocks[number]
+                place = column - ends[number] + block.values.shape[1]
+                source = _source(prompt, block, place, row, *readers[row], weight)
+                if block.kind not in _OF_ONE_READER:
+                    shared[column] = source
+            parts.append(Part(weight, (source,)))
         yield Split(tuple(parts), chosen.pruned)
 
 
@@ -106,7 +116,8 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
     """Directions at the output of attention as directions at its input, the residual stream before it."""
     attention = layer.measured.attention
     values = layer.measured.pattern.mT @ torch.einsum("nqd,hed->nhqe", g, attention.W_O)
-    read = torch.einsum("nhke,hde->nkd", values, layer.attention.weights.W_V)
+    shared = values.unflatten(1, (len(layer.W_V), -1)).sum(dim=2)
+    read = torch.einsum("nhke,hde->nkd", shared, layer.W_V)
     return read / layer.measured.ln1_scale.unsqueeze(-1)
 
 
@@ -202,7 +213,8 @@ def _head(layer: LayerOnPrompt, head: int, key: int, node: Node, reader: Linear,
     attention, query = layer.measured.attention, reader.position
 
     def onward() -> Reader:
-        w = layer.attention.weights.W_V[head] @ (attention.W_O[head] @ reader.w)
+        shared = head * len(layer.W_V) // len(attention.W_O)
+        w = layer.W_V[shared] @ (attention.W_O[head] @ reader.w)
         held = layer.measured.pattern[head, query, key] / layer.measured.ln1_scale[key]
         return Linear(2 * layer.number, key, held * w)
 

@@ -62,7 +62,7 @@ class MeasuredAttention:
     @property
     def out(self) -> Float[Tensor, "pos d_model"]:
         """What the layer writes: heads and bias together."""
-        written = self.heads.sum(dim=0)
+        written = torch.einsum("hqe,hed->qd", self.pattern @ self.values, self.W_O)
         return written if self.bias is None else written + self.bias
 
     def written_from(self, query: int) -> Float[Tensor, "n_heads pos d_model"]:

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from analysis.attention import AttentionLayer, attention_layer
-from analysis.attribution_prompt import Dictionaries
+from analysis.attention import attention_layer
+from analysis.attribution_prompt import Dictionaries, value_weights, with_factor
 from analysis.circuit_features import READ, WRITTEN, require_dictionary
 from analysis.features import FeatureLayer
 from analysis.products import unfolding_gram
@@ -31,15 +31,22 @@ class StaticLayer:
     """The weights of one layer, and the features before and after its MLP."""
 
     number: int
-    attention: AttentionLayer
-    tensor: BilinearTensor
-    """The MLP as a function of the residual stream, the norm's weight folded in."""
+    W_V: Float[Tensor, "n_kv_heads d_model d_head"]
+    """What heads read of the residual stream; see `value_weights`."""
+    W_O: Float[Tensor, "n_heads d_head d_model"]
+    attention_bias: Float[Tensor, " d_model"] | None
+    """What attention writes whatever it reads; None: nothing."""
     at_mlp_in: BilinearTensor
     """The MLP as a function of what the norm puts out."""
     factor: Float[Tensor, " d_model"]
     """The norm's weight."""
     inputs: tuple[Site, Dictionary] | None
     outputs: tuple[Site, Dictionary] | None
+
+    @property
+    def tensor(self) -> BilinearTensor:
+        """The MLP as a function of the residual stream, the norm's weight folded in."""
+        return with_factor(self.at_mlp_in, self.factor)
 
     @cached_property
     def features(self) -> FeatureLayer:
@@ -91,8 +98,9 @@ class StaticModel:
     @cached_property
     def _token_gram(self) -> Tensor:
         gram = self.W_E.new_zeros(self.W_E.shape[1], self.W_E.shape[1], dtype=torch.float64)
-        for rows in self.W_E.split(2**14):
-            gram += rows.double().T @ rows.double()
+        for rows in self.W_E.split(2**12):
+            rows = rows.double()
+            gram += rows.T @ rows
         return gram
 
 
@@ -125,6 +133,7 @@ def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tens
             "reads; give one of them"
         )
     norm: Any = mlp_norm(model, number)  # a plain block has one
+    attention = attention_layer(model, number)
     written = [site for site in [Site(number, WRITTEN)] if site in dictionaries]
     inputs, outputs = (
         (sites[0], dictionaries[sites[0]].to(like.device, like.dtype)) if sites else None
@@ -132,8 +141,9 @@ def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tens
     )
     return StaticLayer(
         number=number,
-        attention=attention_layer(model, number),
-        tensor=mlp_tensor(model, number).to(like.dtype),
+        W_V=value_weights(model, attention),
+        W_O=attention.weights.W_O,
+        attention_bias=attention.bias,
         at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(like.dtype),
         factor=norm_factor(plain(norm)).to(like),
         inputs=inputs,

@@ -11,12 +11,11 @@ CP decomposes a layer of the shipped model to 64 hidden units, beside tensorly's
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
 import torch
-from measure import Measured, begin, measure
+from measure import Measured, begin, exponent, measure, told
 
 from analysis import HOSVD, cp_decompose, hosvd
 from bilinear_lm import BilinearTensor, load_pretrained, mlp_tensor
@@ -75,20 +74,8 @@ def compare_hosvd(device: str) -> None:
                 f"{gram.peak_bytes / ours.peak_bytes:.1f}×, {svd.peak_bytes / ours.peak_bytes:.1f}×",
             ]
         print(f"| {size[0]}, {size[1]} | {' | '.join(cells + ratios)} |", flush=True)
-    exponents = [exponent(SIZES, found[way][: len(SIZES)]) for way in ways]
+    exponents = [exponent([d for d, _ in SIZES], found[way][: len(SIZES)]) for way in ways]
     print(f"| exponent | {' | '.join(exponents)} | | |\n")
-
-
-def told(measured: Measured) -> str:
-    return f"{measured.seconds:.3f} s, {measured.peak_bytes / 2**20:.0f} MiB"
-
-
-def exponent(sizes: list[tuple[int, int]], runs: list[Measured]) -> str:
-    """Slopes of log time and log memory over log d."""
-    logs = torch.tensor([[math.log(d), 1.0] for d, _ in sizes])
-    of = torch.tensor([[math.log(run.seconds), math.log(max(run.peak_bytes, 1))] for run in runs])
-    slopes = torch.linalg.lstsq(logs, of).solution[0]
-    return f"time d^{slopes[0]:.1f}, memory d^{slopes[1]:.1f}"
 
 
 def compare_cp(device: str) -> None:

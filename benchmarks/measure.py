@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import linear_regression
 from typing import Any
 
 import torch
@@ -60,3 +62,16 @@ def _measure(function: Callable[..., Any], settings: tuple, device: str, repeats
 def _resident() -> int:
     """The most memory this process has held, in bytes (Linux counts it in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def told(measured: Measured) -> str:
+    """Time and memory in a cell of a table."""
+    return f"{measured.seconds:.3f} s, {measured.peak_bytes / 2**20:.0f} MiB"
+
+
+def exponent(sizes: Sequence[int], runs: Sequence[Measured], size: str = "d") -> str:
+    """Slopes of log time and log memory over the log of a size."""
+    logs = [math.log(number) for number in sizes]
+    seconds = linear_regression(logs, [math.log(run.seconds) for run in runs]).slope
+    memory = linear_regression(logs, [math.log(max(run.peak_bytes, 1)) for run in runs]).slope
+    return f"time {size}^{seconds:.1f}, memory {size}^{memory:.1f}"

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from hosvd import exponent, told
-from measure import Measured, begin, measure
+from measure import Measured, begin, exponent, measure, told
 
 from bilinear_lm.bilinear_glu import bilinear_approximation
 from bilinear_lm.closed_form import approximate_glu, approximate_mlp
@@ -103,7 +102,7 @@ def compare(device: str) -> None:
             beside += [f"{dense.peak_bytes / max(ours.peak_bytes, 2**20):.1f}×"]
         cells = [told(ours), *beside, *map(told, others)]
         print(f"| {size[0]}, {size[1]} | {' | '.join(cells)} |", flush=True)
-    ours, dense, *others = (exponent(SIZES, found[way][: len(SIZES)]) for way in ways)
+    ours, dense, *others = (exponent([d for d, _ in SIZES], found[way][: len(SIZES)]) for way in ways)
     print(f"| exponent | {' | '.join([ours, dense, '', '', *others])} |\n")
 
 
