@@ -123,8 +123,8 @@ function placeLabels(nodes, layout, textOf) {
   for (const node of nodes) {
     const text = textOf(node);
     const { x, y } = layout.places.get(node);
-    const length = textWidth(text) + 2;
     // The ring of a chosen node takes more room.
+    const length = textWidth(text) + 6;
     const options = [
       { x: x + 14, anchor: "start", x0: x + 10, y },
       { x: x - 14, anchor: "end", x0: x - 10 - length, y },
