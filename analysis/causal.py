@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from analysis.attribution import Attribution
 from analysis.attribution_parts import Write
@@ -33,6 +34,8 @@ from bilinear_lm.errors import InputError
 
 AT_ONCE = 32
 """Trials that run as one batch."""
+_PARALLEL = 0.999
+"""|cosine| from which on two writes are taken for the same."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def causal_check(
     """Intervenes in the model as each trial says, and compares the target's change with the graph's.
 
     A trial is one intervention or several together. None: the `n` nodes of largest effect ablated, one at a
-    time. Each is repeated with `controls` random nodes of equal weight: random features of the same
+    time. Each is repeated with `controls` other random nodes of equal weight: features of the same
     dictionary (tokens of the prompt for tokens, random directions where there is no dictionary) at the same
     site and position, whose write is scaled to the length of the node's.
 
@@ -179,26 +182,26 @@ def _write(attribution: Attribution, node: str) -> Write:
 def _random(prompt: Prompt, write: Write, generator: torch.Generator) -> Write:
     """A write of the same length, in the direction that another node writes."""
     rows = _others(prompt, write)
-    if rows is None:
-        vector = torch.randn(len(write.vector), generator=generator, dtype=torch.float64).to(write.vector)
-    else:
+    rows = rows[cosine_similarity(rows, write.vector.unsqueeze(0)).abs() < _PARALLEL]
+    if len(rows):
         vector = rows[int(torch.randint(len(rows), (), generator=generator))]
-        if write.site.point == "mlp-in":
-            layer = prompt.layers[write.site.layer]
-            point = "mlp-in" if layer.inputs is None else layer.inputs.site.point
-            vector = layer.to_mlp_in(vector, write.position, point)
+    else:
+        vector = torch.randn(len(write.vector), generator=generator, dtype=torch.float64).to(write.vector)
     length = vector.norm()
     scale = write.vector.norm() / length if length > 0 else torch.zeros_like(length)
     return replace(write, vector=vector * scale)
 
 
-def _others(prompt: Prompt, write: Write) -> Tensor | None:
-    """What nodes write at a site: decoder rows, embeddings of the prompt; None where it can be anything."""
+def _others(prompt: Prompt, write: Write) -> Float[Tensor, "n d_model"]:
+    """What nodes write at a site: decoder rows, embeddings of the prompt; none where it can be anything."""
     layer = prompt.layers[write.site.layer]
     if write.site == Site(0, "resid-pre"):
         return prompt.layers[0].measured.resid_pre
     found = {"mlp-in": layer.inputs, "mlp-out": layer.outputs}.get(write.site.point)
-    return None if found is None else found.dictionary.decoder
+    if found is None:
+        return write.vector.new_empty(0, len(write.vector))
+    rows = found.dictionary.decoder
+    return layer.to_mlp_in(rows, write.position, found.site.point) if found is layer.inputs else rows
 
 
 def _changes(
