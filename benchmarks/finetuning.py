@@ -110,7 +110,7 @@ def table(runs: list[dict[str, Any]]) -> None:
     for tokens, seeds in by_budget.items():
         whole = {seed: losses for seed, losses in seeds.items() if len(losses) == len(ARMS)}
         gaps = []
-        for seed, losses in whole.items():
+        for seed, losses in sorted(whole.items()):
             gaps.append([losses[arm] - losses["baseline"] for arm in ("published", "ours")])
             print(
                 f"{tokens:>12,}{seed:>6}{losses['baseline']:>11.4f}{losses['published']:>11.4f}"
