@@ -1,4 +1,4 @@
-"""`trace`: a graph of what a logit or a feature is made of, asked for by words, on a prompt or by weights."""
+"""`trace`: a graph of what a logit, a feature or an attention score is made of, asked for by words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 
 from analysis.attribution import attribute
 from analysis.attribution_prompt import Dictionaries
-from analysis.attribution_targets import FeatureTarget, LogitTarget
+from analysis.attribution_targets import FeatureTarget, LogitTarget, ScoreTarget
 from analysis.directions import parse_direction
 from analysis.feature_names import document_windows, feature_names
 from analysis.graph import Graph, Node
+from analysis.measured import measure
 from analysis.static_circuits import static_circuit
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.dictionary import Site
@@ -36,6 +37,8 @@ def trace(
     *,
     token: str | None = None,
     feature: str | None = None,
+    head: str | None = None,
+    key: int | None = None,
     position: int = -1,
     dictionaries: Dictionaries | None = None,
     text: str | None = None,
@@ -43,12 +46,13 @@ def trace(
     max_nodes: int = MAX_NODES,
     progress: bool = False,
 ) -> Graph:
-    """What a logit or a feature is made of: on a prompt by `attribute`, else by `static_circuit`.
+    """What a logit, a feature or a score is made of: on a prompt by `attribute`, else by `static_circuit`.
 
     The target is the logit of `token` ("swim", or "swim - run, fly" for one against the mean of others), or
-    the `feature` LAYER-POINT-NUMBER of a dictionary, such as 2-mlp-out-17. On a prompt it is read at
-    `position`, and by default it is the logit of the likeliest next token. A prompt begins with the
-    beginning-of-sequence token, where the tokenizer has one.
+    the `feature` LAYER-POINT-NUMBER of a dictionary, such as 2-mlp-out-17, or on a prompt the attention score
+    of the `head` LAYER.HEAD, such as 2.3, for the position `key`, by default the one that it attends to most.
+    On a prompt it is read at `position` (the query of a score), and by default it is the logit of the
+    likeliest next token. A prompt begins with the beginning-of-sequence token, where the tokenizer has one.
 
     `dictionaries` are followed where they are there, eigenvectors elsewhere. With a `text` (documents
     separated by <|endoftext|>) features are named by where they are most active in it. `share` is by default
@@ -60,8 +64,14 @@ def trace(
     Raises InputError for an empty prompt, one that the context does not hold, a target that does not exist,
     and for what `attribute` or `static_circuit` refuses.
     """
-    if token is not None and feature is not None:
-        raise InputError(f"trace: token {token!r} and feature {feature}; expected one of the two as target")
+    given = {"token": token, "feature": feature, "head": head}
+    targets = [f"{name} {value!r}" for name, value in given.items() if value is not None]
+    if len(targets) > 1:
+        raise InputError(f"trace: {' and '.join(targets)}; expected one of them as target")
+    if head is None and key is not None:
+        raise InputError(f"trace: key {key} without a head; expected the head whose score it is")
+    if head is not None and prompt is None:
+        raise InputError(f"trace: head {head} without a prompt; a score is that of two positions in one")
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     if prompt is None:
         target = _target(vocabulary, token, feature, position)
@@ -79,10 +89,11 @@ def trace(
         graph = labelled(graph, {graph.target: _name(vocabulary, target)})
     else:
         ids = prompt_ids(model, tokenizer, prompt)
+        on_prompt = _score(model, ids, head, key, position) if head is not None else None
         graph = attribute(
             model,
             ids,
-            _target(vocabulary, token, feature, position) or _likeliest(model, ids, position),
+            on_prompt or _target(vocabulary, token, feature, position) or _likeliest(model, ids, position),
             dictionaries,
             share=_SHARE_ON_PROMPT if share is None else share,
             max_nodes=max_nodes,
@@ -114,6 +125,14 @@ def parse_feature(text: str) -> tuple[Site, int]:
     return Site.parse(site), int(number)
 
 
+def parse_head(text: str) -> tuple[int, int]:
+    """Layer and number of a head that is written LAYER.HEAD, such as 2.3."""
+    layer, _, number = text.partition(".")
+    if not (layer.isdecimal() and number.isdecimal()):
+        raise InputError(f"head {text!r}; expected LAYER.HEAD, such as 2.3")
+    return int(layer), int(number)
+
+
 def _target(
     vocabulary: Vocabulary, token: str | None, feature: str | None, position: int
 ) -> LogitTarget | FeatureTarget | None:
@@ -125,11 +144,28 @@ def _target(
     return None
 
 
-def _likeliest(model: PreTrainedModel, ids: list[int], position: int) -> LogitTarget:
+def _score(model: PreTrainedModel, ids: list[int], head: str, key: int | None, position: int) -> ScoreTarget:
+    layer, number = parse_head(head)
+    n_layers, n_heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    if layer >= n_layers or number >= n_heads:
+        raise InputError(f"head {head} does not exist; expected 0.0 to {n_layers - 1}.{n_heads - 1}")
+    query = _position(ids, position)
+    if key is None:
+        key = int(measure(model, ids).layers[layer].attention.pattern[number, query].argmax())
+    return ScoreTarget(layer, number, query, _position(ids, key))
+
+
+def _position(ids: list[int], position: int) -> int:
+    """A position from 0; InputError where it does not exist."""
     if not -len(ids) <= position < len(ids):
         raise InputError(
             f"trace: position {position} does not exist; the prompt has positions 0 to {len(ids) - 1}"
         )
+    return position % len(ids)
+
+
+def _likeliest(model: PreTrainedModel, ids: list[int], position: int) -> LogitTarget:
+    position = _position(ids, position)
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
     return LogitTarget(int(logits[0, position].argmax()), position=position)

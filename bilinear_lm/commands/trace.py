@@ -24,6 +24,8 @@ def trace(
     prompt: str | None = None,
     token: str | None = None,
     feature: str | None = None,
+    head: str | None = None,
+    key: int | None = None,
     position: int | None = None,
     output: Output = Path("trace.json"),
     format: Literal["graph", "circuit-tracer"] = "graph",
@@ -35,7 +37,7 @@ def trace(
     max_nodes: int = 200,
     device: DeviceName = "auto",
 ) -> None:
-    """Follow what a logit or a feature is made of, down to tokens: on a prompt, or by weights alone.
+    """Follow what a logit, feature or attention score is made of, down to tokens: on a prompt, or by weights.
 
     Under torchrun the search for pairs of features by weights is shared by the processes.
 
@@ -45,7 +47,10 @@ def trace(
         token: The target is a token's logit: "swim", or "swim - run, fly" (against the mean of others). On a
             prompt the likeliest next token by default.
         feature: The target is a feature of a dictionary: LAYER-POINT-NUMBER, such as 2-mlp-out-17.
-        position: Where in the prompt the target is read, from 0, negative from the end; the last by default.
+        head: The target is the attention score of a head on the prompt: LAYER.HEAD, such as 2.3.
+        key: Position that the head looks at; the one with the most attention by default.
+        position: Where in the prompt the target is read (of a score, the query), from 0, negative from the
+            end; the last by default.
         output: The file for the graph.
         format: Our JSON, or that of circuit-tracer's frontend and Neuronpedia.
         page: HTML page to write as well, in which the graph can be looked through.
@@ -86,6 +91,8 @@ def trace(
             prompt,
             token=token,
             feature=feature,
+            head=head,
+            key=key,
             position=-1 if position is None else position,
             dictionaries=followed,
             text=words,

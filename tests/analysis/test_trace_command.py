@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from analysis.graph_files import load_graph
-from bilinear_lm import Dictionary, Site, save_dictionary
+from analysis.measured import measure
+from analysis.tracing import prompt_ids
+from bilinear_lm import Dictionary, Site, load_pretrained, load_tokenizer, save_dictionary
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
 
@@ -64,6 +66,23 @@ def test_weights_alone_and_eigenvectors(folder, capsys):
     assert not graph.of_kind("feature")
 
 
+@pytest.mark.parametrize("form", ["graph", "circuit-tracer"])
+def test_why_a_head_looks_where_it_does(folder, form, capsys):
+    given = ["trace", "model", "--prompt", "a cat and a dog", "--head", "1.0", "--position", "3"]
+    assert main([*given, "--key", "2", "-o", "graph.json", "--format", form, "--page", "graph.html"]) == 0
+    assert "score 1.0 @3<-2" in (folder / "graph.json").read_text()
+    assert r"score 1.0 @3\u003c-2" in (folder / "graph.html").read_text()
+    assert "score 1.0 @3<-2" in capsys.readouterr().out
+
+
+def test_by_default_where_it_looks_most(folder):
+    model, tokenizer = load_pretrained("model"), load_tokenizer("model")
+    ids = prompt_ids(model, tokenizer, "a cat and a dog")
+    pattern = measure(model, ids).layers[1].attention.pattern[0, -1]
+    assert main(["trace", "model", "--prompt", "a cat and a dog", "--head", "1.0", "-o", "graph.json"]) == 0
+    assert load_graph("graph.json").target == f"score 1.0 @{len(ids) - 1}<-{int(pattern.argmax())}"
+
+
 def test_given_dictionaries_and_text(folder):
     given = ["trace", "model", "--feature", "1-mlp-out-3", "--dictionaries", "scope", "-o", "graph.json"]
     assert main(given) == 0
@@ -105,6 +124,13 @@ def test_a_page_of_the_graph(folder):
         (["--token", "zebra"], "'zebra' is not one token"),
         (["--token", "cat", "--position", "2"], "--position 2 without --prompt"),
         (["--prompt", "a cat", "--position", "40"], "position 40 does not exist"),
+        (["--token", "cat", "--head", "1.0"], "token 'cat' and head '1.0'; expected one of them as target"),
+        (["--prompt", "a cat", "--key", "0"], "key 0 without a head"),
+        (["--head", "1.0"], "head 1.0 without a prompt"),
+        (["--prompt", "a cat", "--head", "1"], "head '1'; expected LAYER.HEAD"),
+        (["--prompt", "a cat", "--head", "2.0"], "head 2.0 does not exist; expected 0.0 to 1."),
+        (["--prompt", "a cat", "--head", "1.0", "--key", "40"], "position 40 does not exist"),
+        (["--prompt", "a cat", "--head", "1.0", "--position", "0", "--key", "1"], "key"),
         (["--feature", "1-mlp-out-3"], "there is no dictionary of 1-mlp-out"),
         (["--feature", "1-mlp-out-99", "--dictionaries", "scope"], "feature 99"),
         (["--token", "cat", "--dictionaries", "nowhere"], "nowhere: no such folder"),

@@ -106,7 +106,7 @@ def test_without_a_prompt_the_circuit_is_that_of_the_weights(model, tiny_tokeniz
         ({"prompt": 40 * PROMPT}, "expected at most 32, shorten it"),
         ({"prompt": PROMPT, "position": 90}, "position 90 does not exist"),
         ({"prompt": PROMPT, "position": -90, "token": "cat"}, "position -90 does not exist"),
-        ({"token": "cat", "feature": "1-mlp-out-3"}, "expected one of the two"),
+        ({"token": "cat", "feature": "1-mlp-out-3"}, "expected one of them as target"),
         ({"token": "no such token"}, "is not one token of this model"),
         ({"feature": "mlp-out"}, "expected LAYER-POINT-NUMBER"),
         ({"feature": "1-nowhere-3"}, "site '1-nowhere'"),
