@@ -162,8 +162,9 @@ def test_two_processes_write_the_same_graph_as_one(tmp_path, target):
     written = []
     for n_processes in (1, 2):
         path = tmp_path / f"{n_processes}.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        command += [str(n_processes), "-m", "bilinear_lm", "trace", *target, "-o", str(path)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--local-addr", "127.0.0.1", "--nproc-per-node", str(n_processes)]
+        command += ["-m", "bilinear_lm", "trace", *target, "-o", str(path)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*command, "--device", "cpu"], env=environment, capture_output=True, text=True, timeout=200
