@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from analysis.attention import AttentionLayer, attention_layer
-from analysis.circuit_features import READ, WRITTEN, feature_reading, require_dictionary
+from analysis.circuit_features import WRITTEN, feature_reading, read_site, require_dictionary
 from analysis.measured import Measured, MeasuredLayer, measure
 from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError
@@ -208,21 +208,16 @@ def open_prompt(
 def _layer(
     model: nn.Module, number: int, measured: MeasuredLayer, dictionaries: Dictionaries
 ) -> LayerOnPrompt:
-    found = [site for point in READ if (site := Site(number, point)) in dictionaries]
-    if len(found) > 1:
-        raise InputError(
-            f"dictionaries of {found[0]} and of {found[1]} both describe what the MLP of layer {number} "
-            "reads; give one of them"
-        )
+    read, written = read_site(dictionaries, number), Site(number, WRITTEN)
     norm: Any = mlp_norm(model, number)  # a plain block has one
     factor = norm_factor(plain(norm)).to(measured.resid_mid)
     inputs = outputs = None
-    if found:
+    if read is not None:
         x = measured.resid_mid
-        if found[0].point == "mlp-in":
+        if read.point == "mlp-in":
             x = x / measured.ln2_scale.unsqueeze(-1) * factor
-        inputs = SiteFeatures.of(found[0], dictionaries[found[0]], x)
-    if (written := Site(number, WRITTEN)) in dictionaries:
+        inputs = SiteFeatures.of(read, dictionaries[read], x)
+    if written in dictionaries:
         outputs = SiteFeatures.of(written, dictionaries[written], measured.mlp_out)
     return LayerOnPrompt(
         number=number,

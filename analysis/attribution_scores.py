@@ -21,7 +21,6 @@ from analysis.attribution_stream import error_source, token_source, written_feat
 from analysis.circuit_features import WRITTEN
 from analysis.graph_nodes import bias_node, direction_node, head_node
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder
 
 
@@ -110,19 +109,3 @@ def _whole_mlp(layer: int, position: int, vector: Tensor) -> Source:
     site = Site(layer, WRITTEN)
     node = direction_node(site, position=position)
     return Source(node, stage(layer, "out"), write=lambda: Write(site, position, vector))
-
-
-def require_readable(prompt: Prompt, reader: Score) -> None:
-    """Raises InputError unless the head exists and its query reads the keys."""
-    attention = prompt.layer(reader.layer).attention
-    if not 0 <= reader.head < attention.n_heads:
-        raise InputError(
-            f"head {reader.layer}.{reader.head} does not exist; layer {reader.layer} has heads 0 to "
-            f"{attention.n_heads - 1}"
-        )
-    for key in (reader.key, reader.against):
-        if key is not None and not 0 <= reader.query - key <= attention.max_offset:
-            raise InputError(
-                f"position {reader.query} does not read position {key} in layer {reader.layer}; expected a "
-                f"key at most {attention.max_offset} positions before the query, and none after it"
-            )

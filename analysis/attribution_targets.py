@@ -15,7 +15,6 @@ from torch import Tensor
 from analysis.attribution_mlp import read_feature
 from analysis.attribution_parts import BOTTOM, Linear, Quadratic, Reader, Score, Source, Write
 from analysis.attribution_prompt import Prompt
-from analysis.attribution_scores import require_readable
 from analysis.eigen import eigendecompose
 from analysis.graph import Node
 from analysis.graph_nodes import feature_node, logit_node
@@ -78,7 +77,8 @@ class ScoreTarget:
     layer: int
     head: int
     query: int
-    key: int
+    key: int | None = None
+    """None: where the head attends to most."""
     against: int | None = None
 
 
@@ -166,11 +166,33 @@ def _eigenvector(prompt: Prompt, target: EigenvectorTarget) -> tuple[Source, Rea
     return Source(node, BOTTOM, write=_along(direction, node, Site(target.layer, "mlp-out"))), reader
 
 
+def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
+    """Where a score is read, positions from 0; InputError unless the head exists and reads there."""
+    query = prompt.position(target.query)
+    key, against = (
+        None if place is None else prompt.position(place) for place in (target.key, target.against)
+    )
+    layer, head = prompt.layer(target.layer), target.head
+    attention = layer.attention
+    if not 0 <= head < attention.n_heads:
+        raise InputError(
+            f"head {target.layer}.{head} does not exist; layer {target.layer} has heads 0 to "
+            f"{attention.n_heads - 1}"
+        )
+    if key is None:
+        key = int(layer.measured.attention.pattern[head, query].argmax())
+    for place in (key, against):
+        if place is not None and not 0 <= query - place <= attention.max_offset:
+            raise InputError(
+                f"position {query} does not read position {place} in layer {target.layer}; expected a key at "
+                f"most {attention.max_offset} positions before the query, and none after it"
+            )
+    return Score(target.layer, head, query, key, against)
+
+
 def _score(prompt: Prompt, target: ScoreTarget) -> tuple[Source, Reader]:
-    against = None if target.against is None else prompt.position(target.against)
-    query, key = prompt.position(target.query), prompt.position(target.key)
-    reader = Score(target.layer, target.head, query, key, against)
-    require_readable(prompt, reader)
+    reader = read_score(prompt, target)
+    query, key, against = reader.query, reader.key, reader.against
     scores = prompt.layers[target.layer].measured.attention.scores[target.head, query]
     value = scores[key] if against is None else scores[key] - scores[against]
     versus = "" if against is None else f" - {against}"

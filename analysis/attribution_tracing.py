@@ -35,7 +35,7 @@ from analysis.attribution_scores import split_score
 from analysis.attribution_stream import split_stream
 from analysis.attribution_targets import LogitTarget, ScoreTarget, Target, read_target
 from analysis.graph import Edge, Node, Pruned
-from analysis.graph_nodes import interaction_node
+from analysis.graph_nodes import input_name, interaction_node
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.dictionary import Site
 
@@ -65,9 +65,9 @@ class Names:
         others = ", ".join(map(self.vocabulary.label, target.against))
         return self.vocabulary.label(target.token) + (f" - {others}" if others else "")
 
-    def of_pair(self, sources: Sequence[Source]) -> str:
+    def of_pair(self, inputs: Sequence[Node]) -> str:
         """Both inputs of an interaction."""
-        return " × ".join(self.of(source.node) or source.node.id for source in sources)
+        return " × ".join(self.of(node) or node.id for node in inputs)
 
 
 @dataclass
@@ -185,9 +185,9 @@ class _Tracing:
 
     def _enter_pair(self, pair: _Pair) -> Node:
         weight, output = pair.part.weight, pair.output
-        short = [_short(source.node) for source in pair.part.sources]
-        label = self.names.of_pair(pair.part.sources)
-        node = interaction_node(output, (short[0], short[1]), label, weight)
+        left, right = (source.node for source in pair.part.sources)
+        label = self.names.of_pair((left, right))
+        node = interaction_node(output, (input_name(left), input_name(right)), label, weight)
         self.traced.nodes[node.id] = node
         self.traced.edges.append(Edge(node.id, output.id, weight))
         if output.id in self.traced.writes and output.value:
@@ -230,12 +230,3 @@ class _Tracing:
             waiting = self._waiting_for(part.sources[0])
             waiting.share += part_share
             waiting.edges.append((node.id, part.weight))
-
-
-def _short(node: Node) -> str:
-    """The name of an input beside its interaction, which tells layer and position."""
-    if node.kind == "feature" and node.site is not None and not node.site.endswith("out"):
-        return str(node.index)
-    if node.kind == "eigenvector":
-        return f"eigenvector {node.index}"
-    return "error" if node.kind == "error" and node.site and not node.site.endswith("out") else node.id

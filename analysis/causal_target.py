@@ -15,6 +15,7 @@ from analysis.attribution_targets import (
     LogitTarget,
     ScoreTarget,
     Target,
+    read_score,
 )
 from analysis.eigen import eigendecompose
 from analysis.measured_attention import attend
@@ -57,24 +58,23 @@ def _eigenvector(
     x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
     epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
     scale = layer.measured.ln2_scale[position] if held else norm_scale(x, epsilon).unsqueeze(-1)
-    x = x / scale
-    if layer.normalised.constant:
+    x, tensor = x / scale, layer.normalised
+    if tensor.constant:
         x = torch.nn.functional.pad(x, (0, 1), value=1.0)
-    found = eigendecompose(layer.normalised, target.direction.to(x))
+    found = eigendecompose(tensor, target.direction.to(x))
     return found.activations(x)[:, target.rank]
 
 
 def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, held: bool) -> Tensor:
-    layer = prompt.layers[target.layer]
-    streams = _at(model, prompt, Site(target.layer, "resid-pre"), ids)
+    layer, reader = prompt.layers[target.layer], read_score(prompt, target)
+    attention, streams = layer.attention, _at(model, prompt, Site(target.layer, "resid-pre"), ids)
     epsilon = norm_epsilon(plain(attention_norm(model, target.layer)))
-    query, key = prompt.position(target.query), prompt.position(target.key)
     values = []
     for x in streams:
         scale = layer.measured.ln1_scale if held else norm_scale(x, epsilon)
-        scores = attend(layer.attention, x / scale.unsqueeze(-1)).scores[target.head, query]
-        against = 0.0 if target.against is None else scores[prompt.position(target.against)]
-        values.append(scores[key] - against)
+        scores = attend(attention, x / scale.unsqueeze(-1)).scores[target.head, reader.query]
+        against = 0.0 if reader.against is None else scores[reader.against]
+        values.append(scores[reader.key] - against)
     return torch.stack(values)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +25,17 @@ def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor,
     if dictionary.b_dec_to_input and dictionary.b_dec is not None:
         constant -= float(dictionary.b_dec @ direction)
     return direction, constant
+
+
+def read_site(sites: Collection[Site], layer: int) -> Site | None:
+    """That of the sites which describes what the MLP of a layer reads; InputError where two do."""
+    found = [site for point in READ if (site := Site(layer, point)) in sites]
+    if len(found) > 1:
+        raise InputError(
+            f"dictionaries of {found[0]} and of {found[1]} both describe what the MLP of layer {layer} "
+            "reads; give one of them"
+        )
+    return found[0] if found else None
 
 
 def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width: int) -> None:

@@ -65,6 +65,16 @@ def interaction_node(
     )
 
 
+def input_name(node: Node) -> str:
+    """The short name of an input of an interaction, whose own name tells layer and position."""
+    written = node.site is not None and node.site.endswith("out")
+    if node.kind == "feature" and node.site is not None and not written:
+        return str(node.index)
+    if node.kind == "eigenvector":
+        return f"eigenvector {node.index}"
+    return "error" if node.kind == "error" and node.site and not written else node.id
+
+
 def eigenvector_node(output: Node, rank: int, label: str = "", value: float | None = None) -> Node:
     """`eigenvector 0 of feature 2-mlp-out 17 @5`: of the interaction matrix of an output, 0 the strongest."""
     return Node(

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from analysis.attribution_parts import BOTTOM, Stage, stage
 from analysis.attribution_tracing import Names
 from analysis.graph import Edge, Node, Pruned
-from analysis.graph_nodes import interaction_node
+from analysis.graph_nodes import input_name, interaction_node
 from analysis.static_circuit_split import Group, Limits, Reader, StaticPart, StaticSource, split_reader
 from analysis.static_circuit_weights import StaticModel
 
@@ -142,9 +142,9 @@ class _Growth:
                 self.grown.edges.append(Edge(source.node.id, node.id, pair.part.weight))
 
     def _enter_pair(self, pair: _Pair) -> Node:
-        left, right = (_short(source.node) for source in pair.part.sources)
-        label = " × ".join(self.names.of(source.node) or source.node.id for source in pair.part.sources)
-        node = interaction_node(pair.output, (left, right), label)
+        left, right = (source.node for source in pair.part.sources)
+        label = self.names.of_pair((left, right))
+        node = interaction_node(pair.output, (input_name(left), input_name(right)), label)
         self.grown.nodes[node.id] = node
         self.grown.edges.append(Edge(node.id, pair.output.id, pair.part.weight))
         return node
@@ -176,8 +176,3 @@ class _Growth:
         shown = self.grown.shown[output]
         if group.name in shown:
             shown[group.name] = max(0.0, shown[group.name] - weight**2 / group.square)
-
-
-def _short(node: Node) -> str:
-    """The name of an input beside its interaction, which tells the layer."""
-    return str(node.index) if node.kind == "feature" else f"eigenvector {node.index}"

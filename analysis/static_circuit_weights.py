@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from analysis.attention import attention_layer
 from analysis.attribution_prompt import Dictionaries, value_weights, with_factor
-from analysis.circuit_features import READ, WRITTEN, require_dictionary
+from analysis.circuit_features import WRITTEN, read_site, require_dictionary
 from analysis.features import FeatureLayer
 from analysis.products import unfolding_gram
 from bilinear_lm.dictionary import Dictionary, Point, Site
@@ -126,18 +126,13 @@ def static_model(model: nn.Module, dictionaries: Dictionaries | None = None) -> 
 
 
 def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tensor) -> StaticLayer:
-    read = [site for point in READ if (site := Site(number, point)) in dictionaries]
-    if len(read) > 1:
-        raise InputError(
-            f"dictionaries of {read[0]} and of {read[1]} both describe what the MLP of layer {number} "
-            "reads; give one of them"
-        )
     norm: Any = mlp_norm(model, number)  # a plain block has one
     attention = attention_layer(model, number)
-    written = [site for site in [Site(number, WRITTEN)] if site in dictionaries]
     inputs, outputs = (
-        (sites[0], dictionaries[sites[0]].to(like.device, like.dtype)) if sites else None
-        for sites in (read, written)
+        (site, dictionaries[site].to(like.device, like.dtype))
+        if site is not None and site in dictionaries
+        else None
+        for site in (read_site(dictionaries, number), Site(number, WRITTEN))
     )
     return StaticLayer(
         number=number,

@@ -15,7 +15,6 @@ from analysis.attribution_targets import FeatureTarget, LogitTarget, ScoreTarget
 from analysis.directions import parse_direction
 from analysis.feature_names import document_windows, feature_names
 from analysis.graph import Graph, Node
-from analysis.measured import measure
 from analysis.static_circuits import static_circuit
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.dictionary import Site
@@ -86,10 +85,9 @@ def trace(
             vocabulary=vocabulary,
             progress=progress,
         )
-        graph = labelled(graph, {graph.target: _name(vocabulary, target)})
     else:
         ids = prompt_ids(model, tokenizer, prompt)
-        on_prompt = _score(model, ids, head, key, position) if head is not None else None
+        on_prompt = _score(model, head, key, position) if head is not None else None
         graph = attribute(
             model,
             ids,
@@ -144,38 +142,22 @@ def _target(
     return None
 
 
-def _score(model: PreTrainedModel, ids: list[int], head: str, key: int | None, position: int) -> ScoreTarget:
+def _score(model: PreTrainedModel, head: str, key: int | None, position: int) -> ScoreTarget:
     layer, number = parse_head(head)
     n_layers, n_heads = model.config.num_hidden_layers, model.config.num_attention_heads
     if layer >= n_layers or number >= n_heads:
         raise InputError(f"head {head} does not exist; expected 0.0 to {n_layers - 1}.{n_heads - 1}")
-    query = _position(ids, position)
-    if key is None:
-        key = int(measure(model, ids).layers[layer].attention.pattern[number, query].argmax())
-    return ScoreTarget(layer, number, query, _position(ids, key))
+    return ScoreTarget(layer, number, position, key)
 
 
-def _position(ids: list[int], position: int) -> int:
-    """A position from 0; InputError where it does not exist."""
+def _likeliest(model: PreTrainedModel, ids: list[int], position: int) -> LogitTarget:
     if not -len(ids) <= position < len(ids):
         raise InputError(
             f"trace: position {position} does not exist; the prompt has positions 0 to {len(ids) - 1}"
         )
-    return position % len(ids)
-
-
-def _likeliest(model: PreTrainedModel, ids: list[int], position: int) -> LogitTarget:
-    position = _position(ids, position)
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
     return LogitTarget(int(logits[0, position].argmax()), position=position)
-
-
-def _name(vocabulary: Vocabulary, target: LogitTarget | FeatureTarget) -> str:
-    if isinstance(target, FeatureTarget):
-        return ""
-    others = ", ".join(map(vocabulary.label, target.against))
-    return vocabulary.label(target.token) + (f" - {others}" if others else "")
 
 
 def _feature_labels(

@@ -11,24 +11,9 @@ from torch.nn.functional import silu
 from bilinear_lm import InputError
 from bilinear_lm.glu import GLUFactors, bilinear_glus, find_glus
 
-from .tiny_families import TOKENS, tiny_family
+from .tiny_families import ACTIVATION, TOKENS, gated, tiny_family
 
-OWN = {
-    "Llama": "silu",
-    "Mistral": "silu",
-    "Qwen2": "silu",
-    "Qwen3": "silu",
-    "Gemma": "gelu_pytorch_tanh",
-    "Gemma2": "gelu_pytorch_tanh",
-    "Phi3": "silu",
-    "Olmo2": "silu",
-    "Granite": "silu",
-}
-in_each = pytest.mark.parametrize("family", OWN)
-
-
-def gated(family, **options):
-    return tiny_family(family, activation=OWN[family], **options)
+in_each = pytest.mark.parametrize("family", ACTIVATION)
 
 
 def points(*shape, width=32):

@@ -11,7 +11,7 @@ from bilinear_lm import Site, attention_weights, embedding, mlp_tensor, unembedd
 from bilinear_lm.activations import site_activations
 from bilinear_lm.hooked import hook, unhook
 
-from .tiny_families import NEW_FAMILIES, OWN_ACTIVATION, TOKENS, tiny_family
+from .tiny_families import ACTIVATION, NEW_FAMILIES, TOKENS, tiny_family
 
 in_each = pytest.mark.parametrize("family", NEW_FAMILIES)
 # Phi-3's fused projections are computed part by part, its softmax in the model's own precision.
@@ -48,7 +48,7 @@ def assert_parity(family, model, **inputs):
     ("family", "tied", "own"), product(NEW_FAMILIES, (True, False), (True, False)), ids=str
 )
 def test_logits_are_those_of_transformers(family, tied, own):
-    activation = OWN_ACTIVATION[family] if own else "linear"
+    activation = ACTIVATION[family] if own else "linear"
     assert_parity(family, tiny_family(family, activation=activation, tie_word_embeddings=tied))
 
 

@@ -1,16 +1,22 @@
-"""A tiny random model of each family beyond Llama; no weight, norm, bias or multiplier is trivial."""
+"""A tiny random model of each family; no weight, norm, bias or multiplier is trivial."""
 
 import torch
 import transformers
 
-OWN_ACTIVATION = {
+ACTIVATION = {
+    "Llama": "silu",
+    "Mistral": "silu",
+    "Qwen2": "silu",
+    "Qwen3": "silu",
     "Gemma": "gelu_pytorch_tanh",
     "Gemma2": "gelu_pytorch_tanh",
     "Phi3": "silu",
     "Olmo2": "silu",
     "Granite": "silu",
 }
-NEW_FAMILIES = tuple(OWN_ACTIVATION)
+"""That which a family is published with."""
+NEW_FAMILIES = ("Gemma", "Gemma2", "Phi3", "Olmo2", "Granite")
+"""Beyond Llama, Mistral and Qwen."""
 SOFT_CAP = 30.0
 SPECIAL = {
     # Gemma's heads together are wider than the model, as in the published ones.
@@ -59,6 +65,11 @@ def tiny_family(family, *, activation="linear", dtype=torch.float32, **config):
         else:
             parameter.data.normal_(0, 0.3 if name.endswith("bias") else 0.15, generator=generator)
     return model.to(dtype)
+
+
+def gated(family, **options):
+    """For example gated("Gemma2"), in float32; `activation` replaces the family's own."""
+    return tiny_family(family, **{"activation": ACTIVATION[family], **options})
 
 
 def own_norm_factor(family, norm):

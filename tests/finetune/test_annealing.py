@@ -14,7 +14,7 @@ from bilinear_lm import InputError, mlp_tensor
 from bilinear_lm.glu import bilinear_glus, find_glus
 from finetune.annealing import AnnealedGate, anneal_gates, annealed_gates, fold_gates, linearity
 
-from .families import ACTIVATION, gated
+from ..bilinear_lm.tiny_families import ACTIVATION, gated
 
 SCHEDULES = ("linear", "exponential", "logistic", "smootherstep")
 in_each = pytest.mark.parametrize("family", ACTIVATION)

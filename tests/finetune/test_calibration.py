@@ -13,7 +13,7 @@ from bilinear_lm.glu import find_glus
 from finetune import calibration_windows
 from finetune.calibration import Moments, glu_inputs
 
-from .families import gated
+from ..bilinear_lm.tiny_families import gated
 
 TEXT = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. "
 

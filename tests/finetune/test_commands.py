@@ -13,7 +13,7 @@ from bilinear_lm import load_pretrained
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
 
-from .families import gated
+from ..bilinear_lm.tiny_families import gated
 
 
 def fingerprint(folder):

@@ -14,7 +14,7 @@ from finetune.calibration import Moments, glu_inputs
 from finetune.conversion import HELD_OUT, METHODS, slope_at_zero
 from finetune.glu_fit import LINEAR, explained
 
-from .families import ACTIVATION, gated
+from ..bilinear_lm.tiny_families import ACTIVATION, gated
 
 QUICK = FitSettings(steps=30, batch_size=128)
 MAY_HAVE_BIASES = ("Llama", "Granite")

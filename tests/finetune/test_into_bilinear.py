@@ -19,7 +19,7 @@ from finetune.annealing import anneal_gates
 from finetune.data import Windows
 from finetune.trainer import trainer
 
-from .families import gated
+from ..bilinear_lm.tiny_families import gated
 
 IDS = torch.randint(290, (2, 20), generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,7 @@ from bilinear_lm import mlp_tensor
 from bilinear_lm.checkpoints import checkpoint_info, load_pretrained, save_folder
 from bilinear_lm.cli import main
 
-from ..tiny_families import NEW_FAMILIES, OWN_ACTIVATION, TOKENS, tiny_family
+from ..tiny_families import ACTIVATION, NEW_FAMILIES, TOKENS, tiny_family
 
 in_each = pytest.mark.parametrize("family", NEW_FAMILIES)
 
@@ -27,7 +27,7 @@ def test_a_folder_gives_the_model_back(family, tmp_path):
 @pytest.mark.parametrize("own", [True, False])
 @in_each
 def test_info(family, own, tmp_path):
-    activation = OWN_ACTIVATION[family] if own else "linear"
+    activation = ACTIVATION[family] if own else "linear"
     model = tiny_family(family, activation=activation)
     save_folder(model, None, tmp_path / "model")
     info = checkpoint_info(tmp_path / "model")
