@@ -33,7 +33,8 @@ def circuit_name(graph: Graph) -> str:
     name = f"{target.label} ({target.id})" if target.label else target.id
     if graph.texts is None:
         return f"{name}, from weights alone"
-    words = "".join(graph.texts[(target.position or 0) - 5 : (target.position or 0) + 1])
+    position = target.position or 0
+    words = "".join(graph.texts[max(0, position - 5) : position + 1])
     return f"{name} on “…{visible(words, keep=' ').strip()}”"
 
 

@@ -154,6 +154,14 @@ def test_names_of_graphs(made):
     assert static == "feature 1-mlp-out 7, from weights alone"
 
 
+@pytest.mark.parametrize(("position", "words"), [(0, "a"), (3, "a b c d"), (7, "c d e f g h")])
+def test_a_name_has_the_words_up_to_the_target(position, words):
+    texts = tuple(f"{'' if letter == 'a' else ' '}{letter}" for letter in "abcdefgh")
+    target = Node("t", "logit", position=position, value=1.0)
+    graph = Graph((target,), (), "t", tokens=tuple(range(8)), texts=texts)
+    assert circuit_name(graph) == f"t on “…{words}”"
+
+
 def test_nodes_stand_by_layer_and_position(tab, graph):
     assert drawn(tab) == set(range(len(graph)))
     at = {
