@@ -114,7 +114,7 @@ class FeatureScores:
 
     def strip(self, head: int, rows: slice, offsets: list[int]) -> Float[Tensor, "rows m"]:
         """For some queries of a head and all keys, the score of largest magnitude over relative positions."""
-        keys, queries = self._turned_keys[head].T, self.queries[head, rows]
+        keys, queries = self._turned(self.keys[head], 0).T, self.queries[head, rows]
         if len(offsets) == 1:
             return self._turned(queries, offsets[0]) @ keys
         turns, m = self.layer.turns(offsets), keys.shape[1]

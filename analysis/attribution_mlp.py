@@ -62,7 +62,7 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     found = layer.inputs
     assert found is not None  # asked for only where there is one
     inputs = read_sources(layer, position)
-    vectors, n = layer.to_mlp_in(_vectors(found, position), position, found.site.point), len(inputs)
+    vectors, n = layer.to_mlp_in(found.vectors(position), position, found.site.point), len(inputs)
     u = torch.stack([reader.u for _, reader in readers])
     expansion = expand_mlp(layer.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
     quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
@@ -85,13 +85,6 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
                 sources = (inputs[lefts[pair]], inputs[rights[pair]])
             parts.append(Part(weight, sources))
         yield Split(tuple(parts), chosen.pruned)
-
-
-def _vectors(found: SiteFeatures, position: int) -> Tensor:
-    """What an MLP reads as rows that sum to it: features in their order, the error, the origin."""
-    at = found.at(position)
-    written = found.dictionary.decoder[found.features[at]] * found.codes[at].unsqueeze(-1)
-    return torch.cat([written, found.error[position].unsqueeze(0), found.origin.unsqueeze(0)])
 
 
 def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:

@@ -66,6 +66,12 @@ class SiteFeatures:
         """The places of the features active at a position."""
         return slice(self.starts[position], self.starts[position + 1])
 
+    def vectors(self, position: int) -> Float[Tensor, "n width"]:
+        """What sums to the activations of a position: features in their order, the error, the origin."""
+        at = self.at(position)
+        written = self.dictionary.decoder[self.features[at]] * self.codes[at].unsqueeze(-1)
+        return torch.cat([written, self.error[position].unsqueeze(0), self.origin.unsqueeze(0)])
+
     def code(self, feature: int, position: int) -> float:
         """The code of a feature at a position; InputError where it is not active or does not exist."""
         n_feat = self.dictionary.n_feat

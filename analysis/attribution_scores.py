@@ -92,8 +92,7 @@ def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Te
             error_source(found, position, stage(below.number, "out")),
             Source(bias_node(str(found.site), below.number), BOTTOM),
         ]
-        vectors.append(found.dictionary.decoder[found.features[at]] * found.codes[at].unsqueeze(-1))
-        vectors += [found.error[position].unsqueeze(0), found.origin.unsqueeze(0)]
+        vectors.append(found.vectors(position))
     return sources, torch.cat(vectors)
 
 

@@ -134,7 +134,8 @@ def causal_check(
 
     def measured(held: bool) -> tuple[Tensor, Tensor]:
         with holding(model, prompt.measured) if held else nullcontext():
-            changes = [_changes(model, attribution, part, held) for part in (edits, *others)]
+            whole = read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), held)
+            changes = [_values(model, attribution, part, held) - whole for part in (edits, *others)]
         return changes[0], torch.stack(changes[1:]) if controls else changes[0].new_empty(0, len(chosen))
 
     (at_held, control_held), (at_free, control_free) = measured(True), measured(False)
@@ -204,18 +205,17 @@ def _others(prompt: Prompt, write: Write) -> Float[Tensor, "n d_model"]:
     return layer.to_mlp_in(rows, write.position, found.site.point) if found is layer.inputs else rows
 
 
-def _changes(
+def _values(
     model: nn.Module, attribution: Attribution, trials: Sequence[Sequence[Write]], held: bool
 ) -> Float[Tensor, " n_trials"]:
-    """How much the target changes by each trial's edits."""
+    """The target's value with each trial's edits."""
     prompt, target = attribution.prompt, attribution.target
     one = prompt.measured.ids.unsqueeze(0)
-    before = read_measured(model, prompt, target, one, held)
     found = []
     for start in range(0, len(trials), AT_ONCE):
         part = trials[start : start + AT_ONCE]
         with _edited(model, prompt, part):
-            found.append(read_measured(model, prompt, target, one.expand(len(part), -1), held) - before)
+            found.append(read_measured(model, prompt, target, one.expand(len(part), -1), held))
     return torch.cat(found)
 
 

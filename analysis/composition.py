@@ -40,8 +40,9 @@ def composition_scores(first: AttentionLayer, second: AttentionLayer, offset: in
     norm_first = torch.linalg.matrix_norm(written)
     scores = []
     for into, onward in parts:
-        joint = torch.einsum("aed,bdf->abef", written, into) @ _triangular(onward).mT
-        norm_second = torch.linalg.matrix_norm(_triangular(into) @ _triangular(onward).mT)
+        onward = _triangular(onward).mT
+        joint = torch.einsum("aed,bdf->abef", written, into) @ onward
+        norm_second = torch.linalg.matrix_norm(_triangular(into) @ onward)
         scores.append(torch.linalg.matrix_norm(joint) / (norm_first[:, None] * norm_second))
     return Composition(*scores)
 

@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from analysis.eigen import eigendecompose
 from analysis.features import FeatureLayer
+from analysis.interactions import named
 from analysis.products import cross_gram
 from analysis.strongest import Strongest
 from bilinear_lm.errors import InputError
@@ -99,16 +100,14 @@ def strongest_patterns(
             cross = strip * 2
             row, column = _candidates(found, pattern, alone[start:], cross, ratio)
             found.add(cross[row, column], (output * n + row + start) * n + column + start)
-    pairs, right = found.places // n, found.places % n
-    outputs_found, left = pairs // n, pairs % n
-    values = found.values.to(features.inputs)
+    pairs = named(found, n)
     return PairPatterns(
-        outputs=outputs_found,
-        left=left,
-        right=right,
-        left_alone=features.coefficients(outputs_found, left, left),
-        right_alone=features.coefficients(outputs_found, right, right),
-        cross=values,
+        outputs=pairs.outputs,
+        left=pairs.left,
+        right=pairs.right,
+        left_alone=features.coefficients(pairs.outputs, pairs.left, pairs.left),
+        right_alone=features.coefficients(pairs.outputs, pairs.right, pairs.right),
+        cross=pairs.values.to(features.inputs),
     )
 
 

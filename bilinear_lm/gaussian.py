@@ -24,10 +24,6 @@ class Gaussian:
         """cov W."""
         return W if self.cov is None else self.cov @ W
 
-    def times_moment(self, W: Float[Tensor, "d_in n"]) -> Float[Tensor, "d_in n"]:
-        """E[xᵀx] W = (cov + meanᵀ mean) W."""
-        return self.times_cov(W) + self.mean.unsqueeze(1) * (self.mean @ W)
-
     def variances(self, W: Float[Tensor, "d_in n"]) -> Float[Tensor, " n"]:
         """Var(x W), one number a column; 0 where it is within rounding of the sum that it is."""
         if self.cov is None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -34,6 +33,7 @@ from bilinear_lm.files import new_folder, read_text, require_new, write_json
 from bilinear_lm.weights import decoder_block
 from finetune.data import Windows, documents, source_name, tokenize
 from finetune.dictionary_config import DictionaryConfig
+from finetune.run_folder import as_json
 
 RECORD = "train.json"
 HOOKPOINTS: dict[Point, str] = {
@@ -187,15 +187,16 @@ def _held_out(
 
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:
-    settings = dataclasses.asdict(config)
-    for name in ("output", "device"):
-        del settings[name]
-    settings["model"] = source_name(config.model)
-    settings["data"] = [source_name(source) for source in config.data]
-    settings["validation"] = config.validation and config.validation.name
+    settings = as_json(
+        config,
+        leave_out=("output", "device"),
+        model=source_name(config.model),
+        data=[source_name(source) for source in config.data],
+        validation=config.validation and config.validation.name,
+    )
     packages = ("bilinear-lm", "torch", "transformers", "eai-sparsify")
     return {
-        "settings": json.loads(json.dumps(settings)),
+        "settings": settings,
         "steps": -(-n_windows // config.batch_size),
         "tokens": n_windows * window,
         "measured_on": settings["validation"] or "training data",

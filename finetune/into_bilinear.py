@@ -40,7 +40,7 @@ from finetune.finetune_config import FinetuneConfig
 from finetune.glu_fit import FitSettings
 from finetune.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 from finetune.lora import merged, with_lora
-from finetune.run_folder import as_json, last_checkpoint, open_run, writing
+from finetune.run_folder import as_json, last_checkpoint, open_run, run_folder_of, writing
 from finetune.token_files import training_windows, validation_windows
 from finetune.trainer import LOG, Linearised, trainer
 
@@ -66,7 +66,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     require_new(config.output)
     tokenizer = load_tokenizer(config.model)
     config = _checked(config, load_pretrained(config.model), tokenizer)
-    run = config.output.with_name(config.output.name + ".run")
+    run = run_folder_of(config.output)
     new = not run.exists()
     try:
         windows, validation = _prepared(config, run, tokenizer)

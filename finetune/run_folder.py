@@ -27,13 +27,18 @@ def as_json(config: Any, leave_out: Iterable[str], **named: Any) -> dict[str, An
     return json.loads(json.dumps(settings | named, default=str))
 
 
+def run_folder_of(output: Path) -> Path:
+    """Where the run lies that will write `output`: in `<output>.run`."""
+    return output.with_name(output.name + ".run")
+
+
 def open_run(output: Path, settings: dict[str, Any], resume: bool) -> Path:
     """The folder of the run that will write `output`: new, or of the same settings where it is resumed.
 
-    It is `<output>.run`. Raises InputError for a run that is there and not to be resumed, or is to be and
+    Raises InputError for a run that is there and not to be resumed, or is to be and
     has other settings or is not there.
     """
-    run = output.with_name(output.name + ".run")
+    run = run_folder_of(output)
     if not run.exists():
         if resume:
             raise InputError(f"{run}: no interrupted run there; start it without --resume")

@@ -243,15 +243,16 @@ class RunLog(TrainerCallback):
         step, at = self.since
         self.since = state.global_step, time.perf_counter()
         window = self.config.context or 0
-        passed = (state.global_step - step) * args.train_batch_size * args.gradient_accumulation_steps
+        windows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        passed = (state.global_step - step) * windows_a_step * window
         entry = {
             "step": state.global_step,
-            "tokens": state.global_step * self._windows_a_step(args) * window,
+            "tokens": state.global_step * windows_a_step * window,
             "loss": logs["loss"],
             "grad_norm": logs.get("grad_norm"),
             "learning_rate": logs["learning_rate"],
             "linearity": self.linearised[0].linearity if self.linearised else None,
-            "tokens_per_second": round(passed * args.world_size * window / (self.since[1] - at)),
+            "tokens_per_second": round(passed / (self.since[1] - at)),
         }
         if self.validation_loss is not None:
             entry["validation_loss"], self.validation_loss = self.validation_loss, None
@@ -268,9 +269,6 @@ class RunLog(TrainerCallback):
         """Ends the bar."""
         if self.bar is not None:
             self.bar.close()
-
-    def _windows_a_step(self, args: TrainingArguments) -> int:
-        return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def _require_converging(
         self, args: TrainingArguments, state: TrainerState, logs: dict[str, Any], model: nn.Module
