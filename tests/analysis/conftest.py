@@ -1,7 +1,11 @@
-"""Tiny random models of every family whose attention is read."""
+"""Tiny random models of every family whose attention is read, and a browser for pages."""
+
+import shutil
 
 import pytest
 import torch
+
+from .pages import watched
 
 
 @pytest.fixture
@@ -35,3 +39,35 @@ def family_model():
         return model
 
     return build
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs the program chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a page in a new tab; afterwards, that nothing was said, asked for or run."""
+    opened = []
+
+    def visit(path, width=1100, height=900, scheme="light"):
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+        tab = context.new_page()
+        tab.set_default_timeout(60_000)
+        opened.append((tab, path, *watched(tab)))
+        tab.goto(path.as_uri())
+        return tab
+
+    yield visit
+    for tab, path, said, requested in opened:
+        assert said == []
+        assert {url.split("#")[0] for url in requested} == {path.as_uri()}
+        tab.context.close()

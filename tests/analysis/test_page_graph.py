@@ -1,48 +1,25 @@
 """The graph part of the page in a browser: by mouse and keyboard, in both themes, with hostile tokens."""
 
 import json
-import random
-import shutil
 
 import pytest
-import torch
 
-from analysis.graph import Edge, Graph, Node, Pruned
+from analysis.graph import Graph, Node, Pruned
 from analysis.graph_parts import strengths
-from analysis.page_circuits import circuits_page
 from analysis.page_circuits_data import circuit_name, circuits_json
 from analysis.report import FeatureSource, ReportOptions, report
-from analysis.report_features_source import LayerDictionaries
 from analysis.report_options import STORY
 from analysis.tracing import trace
-from bilinear_lm import Dictionary, Site
-from bilinear_lm.presets import Preset, new_model
-from finetune.data import train_tokenizer
+
+from .pages import drawn, hostile_model, node
 
 HOSTILE = ["<script>alert(1)</script>", "</script><!--", "<img src=x onerror=alert(2)>"]
-N_FEAT = 40
-LIMIT = 200
-"""Milliseconds within which a graph of 1,000 nodes is drawn, or one of its nodes chosen; on a quiet core."""
-
-
-def dictionary(point, seed):
-    generator = torch.Generator().manual_seed(seed)
-    encoder, decoder = (torch.randn(*shape, generator=generator) for shape in ((12, N_FEAT), (N_FEAT, 12)))
-    return Dictionary(encoder, decoder, activation="topk", k=4, site=Site(1, point))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A page with features and two graphs, about a tiny model whose tokens would be scripts."""
-    tokenizer = train_tokenizer([STORY], 320)
-    tokenizer.add_tokens(HOSTILE)
-    torch.manual_seed(0)
-    preset = Preset(d_model=12, d_mlp=20, n_layers=2, n_heads=2, n_ctx=96, d_vocab=0)
-    model = new_model(preset, d_vocab=len(tokenizer)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(5).add_(0.1 * torch.randn_like(parameter))
-    pair = LayerDictionaries(1, dictionary("mlp-in", 1), dictionary("mlp-out", 2))
+    model, tokenizer, pair = hostile_model(HOSTILE)
     by_site = {pair.read: pair.inputs, pair.written: pair.outputs}
     text = "\n<|endoftext|>\n".join(f"{hostile} {STORY}" for hostile in HOSTILE)
     prompt = f"Lily saw {HOSTILE[0]}{HOSTILE[1]} a{HOSTILE[2]}"
@@ -58,42 +35,6 @@ def made(tmp_path_factory):
     return path, graphs
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs the program chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens a page in a new tab; afterwards, that nothing was said, asked for or run."""
-    said, opened = [], []
-
-    def visit(path, width=1100, scheme="light"):
-        requested = []
-        tab = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}).new_page()
-        tab.set_default_timeout(60_000)
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("dialog", lambda dialog: said.append(dialog.message))
-        tab.on("request", lambda request: requested.append(request.url))
-        tab.goto(path.as_uri())
-        opened.append((tab, path, requested))
-        return tab
-
-    yield visit
-    assert said == []
-    for tab, path, requested in opened:
-        assert {url.split("#")[0] for url in requested} == {path.as_uri()}
-        tab.context.close()
-
-
 @pytest.fixture
 def tab(open_page, made):
     return open_page(made[0])
@@ -102,16 +43,6 @@ def tab(open_page, made):
 @pytest.fixture
 def graph(made):
     return made[1][0]
-
-
-def drawn(tab):
-    """The places of the nodes that are drawn."""
-    nodes = tab.locator("#circuit-canvas .node")
-    return {int(place) for place in nodes.evaluate_all("all => all.map((node) => node.dataset.place)")}
-
-
-def node(tab, place):
-    return tab.locator(f"#circuit-canvas .node[data-place='{place}']")
 
 
 def title(tab):
@@ -297,34 +228,6 @@ def test_the_prompt_is_coloured_and_shows_a_position_alone(tab, graph):
     assert coloured.get_attribute("data-position") == str(graph.nodes[token].position)
 
 
-def test_positions_have_signed_parts(open_page, tmp_path):
-    """4 from the pair a·b, 3 from a token, −2 from an error and 1 that is not shown, by hand."""
-    nodes = (
-        Node("t", "logit", position=2, value=6.0),
-        Node("pair", "interaction", layer=0, position=1, value=4.0),
-        Node("a", "feature", layer=0, position=1, index=1, site="0-mlp-in", value=-2.0),
-        Node("b", "feature", layer=0, position=1, index=2, site="0-mlp-in", value=2.0),
-        Node("one", "token", position=0, index=5),
-        Node("error", "error", layer=0, position=2, site="0-mlp-out"),
-    )
-    edges = (
-        *(Edge("pair", "t", 4.0), Edge("one", "t", 3.0), Edge("error", "t", -2.0)),
-        *(Edge("a", "pair", 4.0), Edge("b", "pair", 4.0), Edge("one", "a", -2.0), Edge("one", "b", -1.0)),
-    )
-    pruned = {"t": Pruned(1.0, 1.0, 2), "b": Pruned(3.0, 3.0, 1)}
-    graph = Graph(nodes, edges, "t", tokens=(5, 6, 7), texts=("x", "y", "z"), pruned=pruned)
-    path = tmp_path / "page.html"
-    path.write_text(circuits_page([graph], "model"), encoding="utf-8")
-    tab = open_page(path)
-    titles = tab.locator("#circuit-prompt button").evaluate_all("all => all.map((token) => token.title)")
-    # 0: 0.3 + 0.2 (a is −2, of which −2) − 0.2 · 1/4; 1: 0.2 · 3/4; 2: 0.1 not shown − 0.2.
-    assert titles == ["x: +45.0%", "y: +15.0%", "z: −10.0%"]
-    node(tab, 2).click()
-    first = tab.locator("#circuit-prompt button").first
-    assert first.get_attribute("title") == "x: −100%"
-    assert first.get_attribute("class") == "n"
-
-
 def test_the_circuit_of_weights(tab, made):
     static = made[1][1]
     tab.locator("#circuit-pick").select_option("1")
@@ -380,53 +283,3 @@ def test_narrow_windows_and_themes(open_page, made, scheme):
     assert ink() != before
     tab.set_viewport_size({"width": 1100, "height": 900})
     tab.wait_for_function("document.querySelector('#circuit-canvas svg').clientWidth > 500")
-
-
-# Large graphs.
-
-
-def large(n_nodes=1000, n_positions=20):
-    """A target, and layers of nodes each of which is part of twelve of those above."""
-    generator = random.Random(0)
-    nodes = [Node("target", "logit", position=n_positions - 1, value=1.0)]
-    edges, above = [], [0]
-    for layer in reversed(range(4)):
-        for site in (f"{layer}-mlp-out", f"{layer}-mlp-in"):
-            first = len(nodes)
-            for i in range((n_nodes - 1) // 8 + 1):
-                position = generator.randrange(n_positions)
-                nodes.append(
-                    Node(f"{site} {i}", "feature", layer, position, i, site, label=f"#{i} a", value=1.0)
-                )
-                for consumer in generator.sample(above, min(12, len(above))):
-                    weight = generator.gauss(0, 1)
-                    edges.append(Edge(nodes[-1].id, nodes[consumer].id, weight))
-            above = list(range(first, len(nodes)))
-    texts = tuple(f" word{i}" for i in range(n_positions))
-    return Graph(tuple(nodes), tuple(edges), "target", tokens=tuple(range(n_positions)), texts=texts)
-
-
-def test_a_thousand_nodes_are_drawn_and_chosen_at_once(open_page, tmp_path):
-    graph = large()
-    path = tmp_path / "large.html"
-    path.write_text(circuits_page([graph], "model"), encoding="utf-8")
-    tab = open_page(path)
-    assert len(drawn(tab)) < 300
-    timed = """(act) => {
-        const start = performance.now();
-        act();
-        document.getElementById("circuits").getBoundingClientRect();
-        return performance.now() - start;
-    }"""
-    show = f"() => ({timed})(() => document.getElementById('circuit-show-all').click())"
-    choose = f"""(i) => ({timed})(() => document.querySelectorAll('#circuit-canvas .node')[i]
-        .dispatchEvent(new MouseEvent('click', {{ bubbles: true }})))"""
-    draw = f"""() => ({timed})(() => document.getElementById('circuit-filter')
-        .dispatchEvent(new Event('input')))"""
-    tab.evaluate(show)
-    assert len(drawn(tab)) == len(graph) == 1001
-    # The quickest of several: the machine may be doing other things.
-    assert min(tab.evaluate(draw) for _ in range(5)) < LIMIT
-    assert min(tab.evaluate(choose, 100 * i) for i in range(1, 6)) < LIMIT
-    width = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert width[0] <= width[1]

@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html import unescape
@@ -21,6 +20,8 @@ from bilinear_lm.evaluate import text_loss
 from bilinear_lm.presets import Preset, llama_config, new_model
 from bilinear_lm.weights import attention_weights, embedding, mlp_tensor, unembedding
 from finetune.data import train_tokenizer
+
+from .pages import watched
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -316,29 +317,19 @@ def test_links_lead_somewhere_and_figures_and_tables_say_what_they_show(elements
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_draws_the_page_offline(page, tmp_path, scheme):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs the program chromium")
+def test_a_browser_draws_the_page_offline(browser, page, tmp_path, scheme):
     path = tmp_path / "report.html"
     path.write_text(page, encoding="utf-8")
-    said, requested = [], []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_context(color_scheme=scheme, viewport={"width": 400, "height": 800}).new_page()
-        tab.on("console", lambda message: said.append(message.text))
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("dialog", lambda dialog: said.append(dialog.message))
-        tab.on("request", lambda request: requested.append(request.url))
-        tab.goto(path.as_uri())
-        plots = tab.locator("figure.plot")
-        for index in range(plots.count()):
-            plots.nth(index).scroll_into_view_if_needed()
-            plots.nth(index).locator(".main-svg path").first.wait_for(state="attached")
-        n_lines = tab.locator(".scatterlayer .trace path.js-line").count()
-        width = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        browser.close()
+    tab = browser.new_context(color_scheme=scheme, viewport={"width": 400, "height": 800}).new_page()
+    said, requested = watched(tab)
+    tab.goto(path.as_uri())
+    plots = tab.locator("figure.plot")
+    for index in range(plots.count()):
+        plots.nth(index).scroll_into_view_if_needed()
+        plots.nth(index).locator(".main-svg path").first.wait_for(state="attached")
+    n_lines = tab.locator(".scatterlayer .trace path.js-line").count()
+    width = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    tab.context.close()
     assert said == []
     assert requested == [path.as_uri()]
     assert n_lines >= len([figure for figure in figures(page) if figure["data"][0]["type"] == "scatter"])

@@ -1,17 +1,13 @@
 """The features part of the page in a browser: by keyboard, by links, in both themes, with hostile tokens."""
 
 import re
-import shutil
 
 import pytest
-import torch
 
 from analysis.report import FeatureSource, ReportOptions, report
-from analysis.report_features_source import LayerDictionaries
 from analysis.report_options import STORY
-from bilinear_lm import Dictionary, Site
-from bilinear_lm.presets import Preset, new_model
-from finetune.data import train_tokenizer
+
+from .pages import hostile_model
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -20,27 +16,12 @@ HOSTILE = [
     "<!--<script>",
     "&lt;b>",
 ]
-N_FEAT = 40
-
-
-def dictionary(point, seed):
-    generator = torch.Generator().manual_seed(seed)
-    encoder, decoder = (torch.randn(*shape, generator=generator) for shape in ((12, N_FEAT), (N_FEAT, 12)))
-    return Dictionary(encoder, decoder, activation="topk", k=4, site=Site(1, point))
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     """A page about a tiny model whose tokens would be scripts if they were read as HTML."""
-    tokenizer = train_tokenizer([STORY], 320)
-    tokenizer.add_tokens(HOSTILE)
-    torch.manual_seed(0)
-    preset = Preset(d_model=12, d_mlp=20, n_layers=2, n_heads=2, n_ctx=96, d_vocab=0)
-    model = new_model(preset, d_vocab=len(tokenizer)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(5).add_(0.1 * torch.randn_like(parameter))
-    pair = LayerDictionaries(1, dictionary("mlp-in", 1), dictionary("mlp-out", 2))
+    model, tokenizer, pair = hostile_model(HOSTILE)
     text = "\n<|endoftext|>\n".join(
         f"{hostile} {sentence}{hostile}" for hostile in HOSTILE for sentence in STORY.split(".")
     )
@@ -51,34 +32,12 @@ def page(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("needs the program chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def tab(browser, page):
-    """The page in a new tab; afterwards, that nothing was said, asked for or run."""
-    said, requested = [], []
-    tab = browser.new_context(color_scheme="light", viewport={"width": 420, "height": 800}).new_page()
-    tab.set_default_timeout(60_000)
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("dialog", lambda dialog: said.append(dialog.message))
-    tab.on("request", lambda request: requested.append(request.url))
-    tab.goto(page.as_uri())
+def tab(open_page, page):
+    """The page in a new tab; at the end every picture of the feature has been drawn."""
+    tab = open_page(page, width=420, height=800)
     yield tab
     tab.wait_for_function("document.querySelectorAll('#feature .canvas:empty').length === 0")
-    assert said == []
-    assert {url.split("#")[0] for url in requested} == {page.as_uri()}
-    tab.context.close()
 
 
 def heading(tab):
