@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from analysis.features import FeatureLayer, feature_layer
 from analysis.interactions import Interactions
-from analysis.windows import Windows, window_batches, window_losses
-from bilinear_lm.activations import replaced, site_activations
+from analysis.windows import Windows, activations_on_windows, window_losses
+from bilinear_lm.activations import replaced
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm
@@ -168,8 +168,7 @@ class _Run:
 def _active_together(model: nn.Module, dictionary: Dictionary, windows: Windows) -> list[list[int]]:
     """The features that are active at each token of the windows."""
     site, found = _site(dictionary), []
-    batches = (ids for _, ids in window_batches(model, windows))
-    for seen in site_activations(model, batches, [site]):
+    for _, seen in activations_on_windows(model, windows, [site]):
         code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
         found += [row.nonzero().flatten().tolist() for row in code.flatten(0, -2)]
     return found

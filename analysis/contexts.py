@@ -7,7 +7,6 @@ windows of 2 width + 1 codes in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, pad
 
 from analysis.vocabulary import Vocabulary
-from analysis.windows import Windows, window_batches
-from bilinear_lm.activations import site_activations
+from analysis.windows import Windows, activations_on_windows
 from bilinear_lm.dictionary import Dictionary
 from bilinear_lm.errors import InputError
+
+BATCH = 4
+"""Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,18 @@ class Contexts:
         return Context(window[start:end], tuple(codes.tolist()), position - start, number)
 
     def name(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
-        """A feature in a few words: its number and the different tokens at its highest peaks."""
+        """A feature in a few words: its number and its `words`, as in `#12 ␣the, ␣a`."""
+        return numbered(feature, self.words(feature, vocabulary, n_tokens))
+
+    def words(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
+        """The different tokens at a feature's highest peaks; empty for a feature that is never active."""
         peaks = dict.fromkeys(context.tokens[context.peak] for context in self.of(feature))
-        labels = [vocabulary.label(token) for token in list(peaks)[:n_tokens]]
-        return f"#{feature} {', '.join(labels)}" if labels else f"#{feature}"
+        return ", ".join(vocabulary.label(token) for token in list(peaks)[:n_tokens])
+
+
+def numbered(feature: int, words: str) -> str:
+    """A feature's number and words, `#12 ␣the, ␣a`; the number alone where there are no words."""
+    return f"#{feature} {words}" if words else f"#{feature}"
 
 
 def top_contexts(
@@ -76,7 +85,7 @@ def top_contexts(
     k: int = 10,
     width: int = 10,
     skip: int = 0,
-    batch_size: int = 4,
+    batch_size: int = BATCH,
     progress: bool = False,
 ) -> Contexts:
     """The k highest peaks of every feature of a dictionary in the windows of a text.
@@ -89,24 +98,11 @@ def top_contexts(
         raise InputError("a dictionary without a site; load it with site=Site(layer, point)")
     if k < 1 or width < 0 or skip < 0:
         raise InputError(f"k={k} contexts, width={width}, skip={skip}; expected at least 1, 0 and 0")
-    numbers: list[list[int]] = []
-
-    def batches() -> Iterator[Tensor]:
-        for batch, ids in window_batches(model, windows, batch_size, progress):
-            numbers.append(batch)
-            yield ids
-
     best = Peaks.none(dictionary, width)
-    for seen in site_activations(model, batches(), [site]):
+    for numbers, seen in activations_on_windows(model, windows, [site], batch_size, progress):
         code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
-        best = best.merged(Peaks.of(code, numbers[-1], k, width, skip), k)
-    return Contexts(
-        values=best.values.cpu(),
-        window=best.window.cpu(),
-        position=best.position.cpu(),
-        around=best.around.cpu(),
-        windows=tuple(tuple(window) for window in windows),
-    )
+        best = best.merged(Peaks.of(code, numbers, k, width, skip), k)
+    return best.contexts(windows)
 
 
 @dataclass(frozen=True)
@@ -122,9 +118,9 @@ class Peaks:
     around: Tensor
 
     @classmethod
-    def none(cls, dictionary: Dictionary, width: int) -> Peaks:
-        """No peaks yet."""
-        values = dictionary.encoder.new_empty(dictionary.n_feat, 0)
+    def none(cls, dictionary: Dictionary, width: int, n: int | None = None) -> Peaks:
+        """No peaks yet, of n features; None: of all features of the dictionary."""
+        values = dictionary.encoder.new_empty(dictionary.n_feat if n is None else n, 0)
         return cls(values, values.long(), values.long(), values.new_empty(len(values), 0, 2 * width + 1))
 
     @classmethod
@@ -150,3 +146,13 @@ class Peaks:
         rest = ((self.window, other.window), (self.position, other.position), (self.around, other.around))
         columns = (torch.cat(pair, dim=1)[feature, order] for pair in rest)
         return Peaks(values.gather(1, order), *columns)
+
+    def contexts(self, windows: Windows) -> Contexts:
+        """The peaks on the CPU, with the text that they were found in."""
+        return Contexts(
+            values=self.values.cpu(),
+            window=self.window.cpu(),
+            position=self.position.cpu(),
+            around=self.around.cpu(),
+            windows=tuple(tuple(window) for window in windows),
+        )

@@ -41,6 +41,13 @@ class Explained:
     n_active: Int[Tensor, " n"]
     """Tokens where the feature is active: its code is not zero."""
 
+    @classmethod
+    def of(cls, features: Int[Tensor, " n"], moments: PairMoments) -> Explained:
+        """Of moments [n, (everywhere, active), k] of approximation and pre-activation."""
+        everywhere, active = moments.correlation.cpu().unbind(1)
+        n_active = moments.count[:, 1, 0].long().cpu()
+        return cls(features.cpu(), everywhere, active, int(moments.count[0, 0, 0]), n_active)
+
 
 def explained_by_eigenvectors(
     tensor: BilinearTensor,
@@ -68,15 +75,7 @@ def explained_by_eigenvectors(
     first = next(moments, None)
     if first is None:
         raise InputError("no points to explain a layer at; expected one or more")
-    total = reduce(add, moments, first)
-    everywhere, active = total.correlation.cpu().unbind(1)
-    return Explained(
-        features=torch.tensor(chosen),
-        all_tokens=everywhere,
-        active_tokens=active,
-        n_tokens=int(total.count[0, 0, 0]),
-        n_active=total.count[:, 1, 0].long().cpu(),
-    )
+    return Explained.of(torch.tensor(chosen), reduce(add, moments, first))
 
 
 def explained_on_text(

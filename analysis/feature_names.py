@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
-from analysis.contexts import Contexts, Peaks
+from analysis.contexts import BATCH, Peaks, numbered
 from analysis.vocabulary import Vocabulary
-from analysis.windows import Windows, token_windows, window_batches
-from bilinear_lm.activations import site_activations
+from analysis.windows import Windows, activations_on_windows, token_windows
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
 
@@ -21,8 +20,6 @@ SEPARATOR = "<|endoftext|>"
 """What stands between the documents of a text file."""
 _N_PEAKS = 10
 _WIDTH = 10
-_BATCH = 4
-"""Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
 
 
 def document_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> list[list[int]]:
@@ -54,35 +51,17 @@ def feature_names(
     grow with the features wanted, beside one run of the model over the text.
     """
     columns = {site: sorted(set(features)) for site, features in wanted.items() if features}
-    best = {site: _none(dictionaries[site], len(chosen)) for site, chosen in columns.items()}
-    numbers: list[list[int]] = []
-
-    def batches() -> Iterator[Tensor]:
-        for batch, ids in window_batches(model, windows, _BATCH, progress):
-            numbers.append(batch)
-            yield ids
-
-    for seen in site_activations(model, batches(), list(columns)) if columns else ():
+    best = {site: Peaks.none(dictionaries[site], _WIDTH, len(chosen)) for site, chosen in columns.items()}
+    batches = activations_on_windows(model, windows, list(columns), BATCH, progress) if columns else ()
+    for numbers, seen in batches:
         for site, chosen in columns.items():
             dictionary = dictionaries[site]
             code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))[..., chosen]
-            best[site] = best[site].merged(Peaks.of(code, numbers[-1], _N_PEAKS, _WIDTH, skip), _N_PEAKS)
+            best[site] = best[site].merged(Peaks.of(code, numbers, _N_PEAKS, _WIDTH, skip), _N_PEAKS)
     return {site: _names(peaks, columns[site], windows, vocabulary) for site, peaks in best.items()}
 
 
-def _none(dictionary: Dictionary, n: int) -> Peaks:
-    values = dictionary.encoder.new_empty(n, 0)
-    return Peaks(values, values.long(), values.long(), values.new_empty(n, 0, 2 * _WIDTH + 1))
-
-
 def _names(peaks: Peaks, chosen: list[int], windows: Windows, vocabulary: Vocabulary) -> dict[int, str]:
-    """Names by number; `Contexts` counts from 0."""
-    found = Contexts(
-        values=peaks.values.cpu(),
-        window=peaks.window.cpu(),
-        position=peaks.position.cpu(),
-        around=peaks.around.cpu(),
-        windows=tuple(tuple(window) for window in windows),
-    )
-    names = (found.name(place, vocabulary).removeprefix(f"#{place}") for place in range(len(chosen)))
-    return {feature: f"#{feature}{name}" for feature, name in zip(chosen, names, strict=True)}
+    """Names by number; the peaks are those of the features at places 0, 1, … in `chosen`."""
+    found = peaks.contexts(windows)
+    return {feature: numbered(feature, found.words(at, vocabulary)) for at, feature in enumerate(chosen)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from analysis.graph import Graph, Node
 from analysis.graph_parts import edge_parts, strengths
+from analysis.page_json import rounded, script_json
 from analysis.vocabulary import visible
 
 _COLUMNS = ("id", "kind", "layer", "position", "index", "site", "label")
@@ -20,11 +20,7 @@ def circuits_json(graphs: Sequence[Graph]) -> str:
     Of each the nodes by column, edges as source, target, weight and part (`graph_parts`) in turn, nodes by
     their place.
     """
-    packed = json.dumps(
-        [_packed(graph) for graph in graphs], ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
-    # In a script element only "<" could end the data early, or begin a comment.
-    return packed.replace("<", "\\u003c")
+    return script_json([_packed(graph) for graph in graphs])
 
 
 def circuit_name(graph: Graph) -> str:
@@ -69,5 +65,4 @@ def _left(graph: Graph, node: Node) -> list[int | float] | None:
 
 def _short(value: float) -> int | float:
     """Four significant digits."""
-    short = float(f"{value:.4g}")
-    return int(short) if short.is_integer() else short
+    return rounded(value, 4)

@@ -6,7 +6,6 @@ to tokens by their place in one list of texts. Numbers have three digits, and li
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from analysis.contexts import Contexts
 from analysis.interactions import Interactions
+from analysis.page_json import rounded, script_json
 from analysis.report_features import FeatureData, FeatureReading, Side
+from analysis.submatrix import Submatrix
 from analysis.tokens import TokenReading
 from analysis.vocabulary import Vocabulary, visible
 
@@ -36,9 +37,7 @@ def features_json(data: FeatureData, vocabulary: Vocabulary) -> str:
         "tokens": tokens.texts,
         "special": tokens.special,
     }
-    packed = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # In a script element only "<" could end the data early, or begin a comment.
-    return packed.replace("<", "\\u003c")
+    return script_json(value)
 
 
 class _Tokens:
@@ -74,7 +73,7 @@ def _layer(reading: FeatureReading, data: FeatureData, tokens: _Tokens) -> dict[
         "out": _side(reading.outputs, tokens)
         | {
             "into": [_into(index.into(place), data.source.n_interactions) for place in range(n_out)],
-            "corner": [_corner(places, matrix) for places, matrix in reading.corners],
+            "corner": [_corner(corner) for corner in reading.corners],
             "values": _short(spectra.values),
             "strength": _short(spectra.strength),
             "rank": _short(spectra.effective_rank),
@@ -91,10 +90,7 @@ def _side(side: Side, tokens: _Tokens) -> dict[str, Any]:
         "site": str(side.site),
         "nFeat": side.n_feat,
         "id": features,
-        "name": [
-            side.contexts.name(feature, tokens.vocabulary).removeprefix(f"#{feature}").strip()
-            for feature in features
-        ],
+        "name": [side.contexts.words(feature, tokens.vocabulary) for feature in features],
         "active": side.n_active.tolist(),
         "contexts": _contexts(side.contexts, features),
         "up": _scored(side.tokens, "top", tokens),
@@ -159,12 +155,12 @@ def _feeds(found: Interactions, place: int) -> Numbers:
     ]
 
 
-def _corner(places: list[int], matrix: Tensor) -> list[Any]:
+def _corner(corner: Submatrix) -> list[Any]:
     """Places, the largest value, and all values in thousandths of it: Q_ii, 2 Q_ij, by rows from Q_ii on."""
-    values = matrix + matrix.triu(1)
+    values = corner.matrix + corner.matrix.triu(1)
     largest = _three_digits(float(values.abs().max())) or 1
     thousandths = (1000 * values / largest).round().int().tolist()
-    return [places, largest, [n for i, row in enumerate(thousandths) for n in row[i:]]]
+    return [corner.features.tolist(), largest, [n for i, row in enumerate(thousandths) for n in row[i:]]]
 
 
 def _short(values: Tensor) -> list[Any]:
@@ -177,7 +173,4 @@ def _shortened(values: Iterable[Any]) -> list[Any]:
 
 def _three_digits(value: float) -> int | float | None:
     """Three significant digits; None for what does not exist."""
-    if math.isnan(value):
-        return None
-    short = float(f"{value:.3g}")
-    return int(short) if short.is_integer() else short
+    return None if math.isnan(value) else rounded(value, 3)

@@ -8,6 +8,7 @@ from html import escape
 import plotly.graph_objects as go
 
 from analysis.directions import OutputDirection
+from analysis.page_json import script_safe
 from analysis.vocabulary import Vocabulary, visible
 
 FAINT = 0.02
@@ -16,8 +17,7 @@ FAINT = 0.02
 
 def plot(figure: go.Figure, caption: str) -> str:
     """A figure, to be drawn by report.js, and the sentence that says what it shows."""
-    # In a script element only "<" could end the data early.
-    data = figure.to_json().replace("<", "\\u003c")
+    data = script_safe(figure.to_json())
     return (
         f'<figure class="plot"><div class="canvas" role="img" aria-label="{escape(caption)}" '
         f'style="height:{figure.layout.height}px"></div>'

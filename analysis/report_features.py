@@ -17,9 +17,9 @@ from analysis.eigen import effective_rank, eigendecompose
 from analysis.explain import Explained
 from analysis.features import FeatureLayer, feature_layer
 from analysis.interaction_index import InteractionIndex, interaction_index
-from analysis.interactions import n_pairs
 from analysis.report_features_source import FeatureSource, LayerDictionaries
 from analysis.report_features_text import Activity, Probe, activity_on_text, explained_by_probes
+from analysis.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
 from analysis.tokens import TokenReading, read_tokens
 from analysis.windows import Windows
 from bilinear_lm.dictionary import Dictionary, Site
@@ -76,9 +76,9 @@ class FeatureReading:
     spectra: Spectra
     index: InteractionIndex
     """Between the features that are shown, by place."""
-    corners: tuple[tuple[list[int], Float[Tensor, "k k"]], ...]
-    """Of each output feature the places of the input features in its strongest interactions, strongest
-    first, and the interaction matrix Q between them."""
+    corners: tuple[Submatrix, ...]
+    """Of each output feature the interaction matrix Q between the input features in its strongest
+    interactions, strongest first; features are by place."""
     explained: Explained
     """How well the top eigenvectors of each output feature explain it on the text."""
 
@@ -191,11 +191,13 @@ class _Reader:
         """Everything else about a layer."""
         features, source = probe.features, self.source
         n_corner = min(source.n_corner, features.n_in)
-        # Fewer than k features have at most n_pairs(k − 1) pairs, so that one more pair brings in a k-th.
         index = interaction_index(
-            features, max(source.n_interactions, n_pairs(n_corner - 1) + 1), source.n_interactions
+            features, max(source.n_interactions, pairs_that_hold(n_corner)), source.n_interactions
         )
-        corners = tuple(_corner(features, index, output, n_corner) for output in range(features.n_out))
+        corners = tuple(
+            submatrix_of_pairs(features, output, index.left[output], index.right[output], n_corner)
+            for output in range(features.n_out)
+        )
         return FeatureReading(
             layer=found.layer,
             inputs=self._side(found.read, found.inputs, self._of_embeddings(found)),
@@ -271,12 +273,3 @@ def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
             )
         )
     return Spectra(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Spectra)))
-
-
-def _corner(
-    features: FeatureLayer, index: InteractionIndex, output: int, k: int
-) -> tuple[list[int], Float[Tensor, "k k"]]:
-    """As `strongest_submatrix` in order of strength."""
-    pairs = torch.stack([index.left[output], index.right[output]], dim=1).flatten().tolist()
-    chosen = list(dict.fromkeys(pairs))[:k]
-    return chosen, features.tensor.pairwise(features.outputs[output], features.inputs[chosen])

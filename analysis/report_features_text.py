@@ -5,26 +5,23 @@ Both read the text once for all layers together, a few windows at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from analysis.contexts import Contexts, Peaks
+from analysis.contexts import BATCH, Contexts, Peaks
 from analysis.correlation import PairMoments
 from analysis.explain import Explained
 from analysis.features import FeatureLayer
 from analysis.report_features_source import LayerDictionaries
-from analysis.windows import Windows, window_batches
-from bilinear_lm.activations import normalised, site_activations
+from analysis.windows import Windows, activations_on_windows
+from bilinear_lm.activations import normalised
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.families import mlp_norm
 from bilinear_lm.weights import plain
-
-BATCH = 4
-"""Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +52,13 @@ def activity_on_text(
     """
     best = {site: Peaks.none(dictionary, width) for site, dictionary in dictionaries.items()}
     counts = {site: torch.zeros(found.n_feat, dtype=torch.long) for site, found in dictionaries.items()}
-    for numbers, seen in _seen(model, windows, list(dictionaries), progress):
+    for numbers, seen in activations_on_windows(model, windows, list(dictionaries), BATCH, progress):
         for site, dictionary in dictionaries.items():
             code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
             best[site] = best[site].merged(Peaks.of(code, numbers, k, width, skip), k)
             counts[site] += (code[:, skip:] != 0).sum(dim=(0, 1)).cpu()
-    text = tuple(tuple(window) for window in windows)
-    return {
-        site: Activity(
-            Contexts(peaks.values.cpu(), peaks.window.cpu(), peaks.position.cpu(), peaks.around.cpu(), text),
-            counts[site],
-        )
-        for site, peaks in best.items()
-    }
+    text = tuple(tuple(window) for window in windows)  # all contexts share the windows of one copy
+    return {site: Activity(peaks.contexts(text), counts[site]) for site, peaks in best.items()}
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ def explained_by_probes(
     """How well the top 1, 2, … eigenvectors of each probe explain its features on a text."""
     sites = [site for probe in probes for site in (probe.dictionaries.read, probe.dictionaries.written)]
     totals: dict[int, PairMoments] = {}
-    for _, seen in _seen(model, windows, sites, progress):
+    for _, seen in activations_on_windows(model, windows, sites, BATCH, progress):
         for at, probe in enumerate(probes):
             x, written = (
                 values[:, skip:].flatten(0, 1).to(probe.values)
@@ -108,22 +99,7 @@ def explained_by_probes(
             )
             moments = probe.moments(x, written)
             totals[at] = totals[at] + moments if at in totals else moments
-    return [_explained(probe, totals[at]) for at, probe in enumerate(probes)]
-
-
-def _seen(
-    model: nn.Module, windows: Windows, sites: list[Site], progress: bool
-) -> Iterator[tuple[list[int], dict[Site, Tensor]]]:
-    """Numbers of a few windows, and the activations at each site on them."""
-    numbers: list[list[int]] = []
-
-    def batches() -> Iterator[Tensor]:
-        for batch, ids in window_batches(model, windows, BATCH, progress):
-            numbers.append(batch)
-            yield ids
-
-    for seen in site_activations(model, batches(), sites):
-        yield numbers[-1], seen
+    return [Explained.of(probe.chosen, totals[at]) for at, probe in enumerate(probes)]
 
 
 def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:
@@ -150,14 +126,3 @@ def _moments(x: Tensor, y: Tensor, seen: Tensor) -> dict[str, Tensor]:
     }
     means = {"mean_x": mean_x, "mean_y": mean_y.expand_as(mean_x), "count": count.expand_as(mean_x)}
     return {name: value.double() for name, value in (sums | means).items()}
-
-
-def _explained(probe: Probe, total: PairMoments) -> Explained:
-    everywhere, active = total.correlation.cpu().unbind(1)
-    return Explained(
-        features=probe.chosen.cpu(),
-        all_tokens=everywhere,
-        active_tokens=active,
-        n_tokens=int(total.count[0, 0, 0]),
-        n_active=total.count[:, 1, 0].long().cpu(),
-    )

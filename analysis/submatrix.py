@@ -37,14 +37,30 @@ def strongest_submatrix(
     """
     if not 1 <= k <= features.n_in:
         raise InputError(f"a submatrix of {k} features; expected 1 to n_in={features.n_in}")
-    # Fewer than k features have at most n_pairs(k − 1) pairs, so that one more pair brings in a k-th.
-    pairs = strongest_interactions(features, [output], n_pairs(k - 1) + 1)
-    both = torch.stack([pairs.left, pairs.right], dim=1).flatten().tolist()
-    chosen = torch.tensor(list(dict.fromkeys(both))[:k], device=pairs.left.device)
-    submatrix = Submatrix(
-        output, chosen, features.tensor.pairwise(features.outputs[output], features.inputs[chosen])
-    )
+    pairs = strongest_interactions(features, [output], pairs_that_hold(k))
+    submatrix = submatrix_of_pairs(features, output, pairs.left, pairs.right, k)
     return _by_likeness(submatrix) if order == "likeness" and k > 2 else submatrix
+
+
+def pairs_that_hold(k: int) -> int:
+    """How many pairs of features there must be for k different features to be sure to be among them.
+
+    Fewer than k features have at most n_pairs(k − 1) pairs, so that one more pair brings in a k-th.
+    """
+    return n_pairs(k - 1) + 1
+
+
+def submatrix_of_pairs(
+    features: FeatureLayer, output: int, left: Int[Tensor, " n"], right: Int[Tensor, " n"], k: int
+) -> Submatrix:
+    """The interaction matrix of an output feature between the first k features that occur in pairs.
+
+    Of a pair the left feature comes first. `pairs_that_hold(k)` pairs are enough.
+    """
+    both = torch.stack([left, right], dim=1).flatten().tolist()
+    chosen = torch.tensor(list(dict.fromkeys(both))[:k], device=left.device)
+    matrix = features.tensor.pairwise(features.outputs[output], features.inputs[chosen])
+    return Submatrix(output, chosen, matrix)
 
 
 def _by_likeness(submatrix: Submatrix) -> Submatrix:

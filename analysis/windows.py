@@ -1,4 +1,4 @@
-"""Texts as windows of token ids: how they are made, batched, and predicted by a model.
+"""Texts as windows of token ids: how they are made, batched, read and predicted by a model.
 
 A window is a sequence of token ids that a model reads at once; windows may differ in length.
 """
@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from bilinear_lm.activations import site_activations
+from bilinear_lm.dictionary import Site
 from bilinear_lm.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +55,24 @@ def window_batches(
                 batch = numbers[start : start + batch_size]
                 yield batch, torch.tensor([list(windows[number]) for number in batch], device=device)
                 bar.update(len(batch))
+
+
+def activations_on_windows(
+    model: nn.Module,
+    windows: Windows,
+    sites: Sequence[Site],
+    batch_size: int = BATCH,
+    progress: bool = False,
+) -> Iterator[tuple[list[int], dict[Site, Float[Tensor, "_batch pos d_model"]]]]:
+    """The activations at each of `sites` on the windows, by batches as in `window_batches`, with the numbers
+    of a batch's windows.
+
+    >>> for numbers, seen in activations_on_windows(model, windows, [site]):  # doctest: +SKIP
+    ...     seen[site].shape  # [len(numbers), pos, d_model]
+    """
+    for numbers, ids in window_batches(model, windows, batch_size, progress):
+        (seen,) = site_activations(model, [ids], sites)
+        yield numbers, seen
 
 
 def require_windows(model: nn.Module, windows: Windows, least: int = 1) -> None:

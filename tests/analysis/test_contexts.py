@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from analysis import token_windows, top_contexts
+from analysis.contexts import Peaks, numbered
 from analysis.vocabulary import Vocabulary
+from analysis.windows import activations_on_windows
 from bilinear_lm import Dictionary, InputError, Site
 from bilinear_lm.activations import site_activations
 
@@ -74,6 +76,46 @@ def test_names(make_model, dictionary, windows, tiny_tokenizer):
     assert name.startswith(f"#0 {vocabulary.label(first.tokens[first.peak])}")
     assert found.name(0, vocabulary, n_tokens=1) == name.split(",")[0]
     assert found.name(N_FEAT - 1, vocabulary) == f"#{N_FEAT - 1}"
+    assert f"#0 {found.words(0, vocabulary)}" == name
+    assert found.words(N_FEAT - 1, vocabulary) == ""
+
+
+@pytest.mark.parametrize(("words", "name"), [("␣the, ␣a", "#12 ␣the, ␣a"), ("", "#12")])
+def test_a_number_and_words(words, name):
+    assert numbered(12, words) == name
+
+
+def test_peaks_of_some_features(make_model, dictionary, windows):
+    """The columns of the codes alone give the contexts of those features."""
+    model, chosen = make_model(), [7, 2, N_FEAT - 1]
+    best = Peaks.none(dictionary, WIDTH, len(chosen))
+    assert [best.contexts(windows).of(at) for at in range(3)] == [(), (), ()]
+    for number, window in enumerate(windows):
+        code = codes_of(model, dictionary, window)[None, :, chosen]
+        best = best.merged(Peaks.of(code, [number], 4, WIDTH, 0), 4)
+    some, whole = best.contexts(windows), top_contexts(model, dictionary, windows, 4, WIDTH, batch_size=1)
+    assert [some.of(at) for at in range(3)] == [whole.of(feature) for feature in chosen]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_activations_on_windows_of_different_lengths(make_model, dictionary, windows, batch_size):
+    model, sites = make_model(), [SITE, Site(0, "resid-mid")]
+    order = []
+    for numbers, seen in activations_on_windows(model, windows, sites, batch_size):
+        order += numbers
+        assert len(numbers) <= batch_size
+        for row, number in enumerate(numbers):
+            alone = next(site_activations(model, [torch.tensor([windows[number]])], sites))
+            for site in sites:
+                torch.testing.assert_close(seen[site][row], alone[site][0])
+    assert order == list(range(len(windows)))
+
+
+def test_activations_on_windows_leave_nothing_in_the_model(make_model, windows):
+    """Also where the reader stops early."""
+    model = make_model()
+    next(activations_on_windows(model, windows, [SITE]))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_token_windows_hold_every_token_once(tiny_tokenizer):

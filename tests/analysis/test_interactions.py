@@ -20,6 +20,7 @@ from analysis import (
 )
 from analysis.interactions import n_pairs
 from analysis.strongest import Strongest
+from analysis.submatrix import pairs_that_hold, submatrix_of_pairs
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor
 
 WIDTH, H, OUT, N_IN, N_OUT = 6, 10, 5, 17, 9
@@ -183,6 +184,26 @@ def test_submatrix_holds_the_strongest_features():
         assert torch.allclose(found.matrix, dense(features)[4][found.features][:, found.features])
     assert len(strongest_submatrix(features, 0, N_IN).features) == N_IN
     assert len(strongest_submatrix(features, 0, 1).features) == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_so_many_pairs_hold_so_many_features_and_fewer_may_not(k):
+    """Over all sets of pairs of four features."""
+    pairs = list(itertools.combinations_with_replacement(range(4), 2))
+
+    def fewest(n):
+        return min(len(set().union(*chosen)) for chosen in itertools.combinations(pairs, n))
+
+    assert fewest(pairs_that_hold(k)) == k
+    assert fewest(pairs_that_hold(k) - 1) == k - 1
+
+
+def test_submatrix_of_given_pairs():
+    features = make()
+    found = submatrix_of_pairs(features, 3, torch.tensor([4, 4, 1]), torch.tensor([4, 9, 2]), 3)
+    assert found.output == 3
+    assert found.features.tolist() == [4, 9, 1]
+    assert torch.allclose(found.matrix, dense(features)[3][found.features][:, found.features])
 
 
 def test_submatrix_sets_alike_features_side_by_side():

@@ -105,10 +105,10 @@ def test_interactions_and_spectra(data, source, model):
             expected = strongest_interactions(features, [output], 6)
             top = list(reading.index.into(output))[:6]
             assert [(item.left, item.right) for item in top] == [(item.left, item.right) for item in expected]
-            places, matrix = reading.corners[output]
-            corner = strongest_submatrix(features, output, 5, order="strength")
-            assert places == corner.features.tolist()
-            torch.testing.assert_close(matrix, corner.matrix)
+            corner = reading.corners[output]
+            expected = strongest_submatrix(features, output, 5, order="strength")
+            assert corner.features.tolist() == expected.features.tolist()
+            torch.testing.assert_close(corner.matrix, expected.matrix)
 
 
 def test_correlations(data, source, model, tiny_tokenizer, point):
@@ -218,9 +218,9 @@ def test_the_data_of_the_page(packed, data, tiny_tokenizer, model):
                     found = [by_offset.get(i - context.peak, 0) for i in range(len(context.tokens))]
                     assert found == pytest.approx(context.activations, rel=5e-3)
         for place, (places, largest, thousandths) in enumerate(layer["out"]["corner"]):
-            chosen, Q = reading.corners[place]
-            values = Q * (2 - torch.eye(5))
-            assert places == chosen
+            corner = reading.corners[place]
+            values = corner.matrix * (2 - torch.eye(5))
+            assert places == corner.features.tolist()
             upper = [float(values[i, j]) for i in range(5) for j in range(i, 5)]
             assert [n * largest / 1000 for n in thousandths] == pytest.approx(upper, abs=6e-4 * largest)
         for place, flat in enumerate(layer["in"]["feeds"]):
