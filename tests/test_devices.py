@@ -1,0 +1,384 @@
+"""Nothing stays behind on the CPU when tensors, models and dictionaries are somewhere else."""
+
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from typing import get_args
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import analysis
+from analysis import FeatureLayer
+from analysis.patterns import Pattern
+from bilinear_lm import (
+    BilinearTensor,
+    Dictionary,
+    Site,
+    approximate_glu,
+    approximate_mlp,
+    attention_weights,
+    bilinear_approximation,
+    hook,
+    mlp_tensor,
+    save_dictionary,
+    text_loss,
+    unembedding,
+    unhook,
+)
+from bilinear_lm.checkpoints import save_folder
+from bilinear_lm.cli import main
+
+from .other_device import other_device
+
+D, D_MLP, N_FEAT = 16, 24, 20
+WINDOWS = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 3, 7, 1, 2, 2, 8, 5], [4, 4, 1]]
+TEXT = "a cat and a dog ran to the park. They saw a big red ball. " * 4
+
+
+@pytest.fixture
+def device():
+    with other_device() as device:
+        yield device
+
+
+class TestOtherDevice:
+    """The stand-in does what a GPU would, where it matters here."""
+
+    def test_results_are_the_same(self, device):
+        torch.manual_seed(0)
+        A, v = torch.randn(4, 4), torch.randn(4)
+        moved, w = A.to(device), v.to(device)
+        assert moved.device.type == w.device.type != "cpu"
+        assert torch.allclose((w @ moved @ w).cpu(), v @ A @ v)
+        assert torch.allclose(torch.linalg.eigvalsh(moved + moved.mT).cpu(), torch.linalg.eigvalsh(A + A.mT))
+        moved[[0, 2]] = 1.0
+        assert moved.sum(1)[2].item() == 4.0
+        assert torch.tensor([1, 2], device=device).device == moved.device
+
+    def test_devices_do_not_mix(self, device):
+        here, there = torch.randn(4), torch.randn(4, device=device)
+        for mixing in (
+            lambda: here + there,
+            lambda: there @ here,
+            lambda: torch.cat([here, there]),
+            lambda: here[torch.tensor([0, 1], device=device)],
+            lambda: torch.randn(4, device=device, generator=torch.Generator()),
+        ):
+            with pytest.raises((RuntimeError, IndexError)):
+                mixing()
+        with pytest.raises(TypeError):
+            there.numpy()
+        assert (there * torch.tensor(2.0)).device == there.device
+
+
+@dataclass(frozen=True)
+class Things:
+    """What analyses read, all of it on one device."""
+
+    device: torch.device
+    model: torch.nn.Module
+    shallow: torch.nn.Module
+    """One layer without norms."""
+    tokenizer: object
+    tensor: BilinearTensor
+    other: BilinearTensor
+    u: Tensor
+    inputs: Dictionary
+    outputs: Dictionary
+
+    @classmethod
+    def on(cls, device, model, shallow, tokenizer):
+        torch.manual_seed(0)
+        factors = [torch.randn(shape) for shape in 2 * ((D, D_MLP), (D, D_MLP), (D_MLP, D))]
+        moved = [factor.to(device) for factor in factors]
+        made = [torch.randn(shape) for shape in 2 * ((D, N_FEAT), (N_FEAT, D))]
+        inputs, outputs = (
+            Dictionary(*made[i : i + 2], activation="topk", k=4, site=Site(1, point)).to(device)
+            for i, point in ((0, "mlp-in"), (2, "mlp-out"))
+        )
+        return cls(
+            device,
+            model.to(device),
+            shallow.to(device),
+            tokenizer,
+            BilinearTensor(*moved[:3]),
+            BilinearTensor(*moved[3:]),
+            torch.randn(3, D).to(device),
+            inputs,
+            outputs,
+        )
+
+    @property
+    def features(self) -> FeatureLayer:
+        return analysis.feature_layer(self.model, 1, self.inputs, self.outputs)
+
+    @property
+    def dictionaries(self) -> dict[Site, Dictionary]:
+        return {self.inputs.site: self.inputs, self.outputs.site: self.outputs}
+
+    @property
+    def attention(self) -> list[analysis.AttentionLayer]:
+        return [analysis.attention_layer(self.model, layer) for layer in (0, 1)]
+
+
+def tensor_methods(x: Things):
+    t, points = x.tensor, x.u
+    with_biases = BilinearTensor.from_layer(t.W_gate, t.W_in, t.W_out, b_in=t.W_in[0], b_out=points[0])
+    return [
+        t(points),
+        t(points, points.flip(0)),
+        t.interaction_matrix(points),
+        t.matvec(points, points),
+        t.pairwise(points, points),
+        t.change_basis(points, points).dense(),
+        t.cosine(x.other),
+        with_biases(points),
+        with_biases.norm(),
+    ]
+
+
+def closed_forms(x: Things):
+    t, b = x.tensor, x.u[0].repeat(2)[:D_MLP]
+    mean, cov = x.u[:2], torch.stack([torch.eye(D, device=x.device)] * 2)
+    return [
+        approximate_mlp(t.W_gate, t.W_out, "relu", b, x.u[1], degree=2),
+        approximate_mlp(t.W_gate, t.W_out, "gelu", b, x.u[1], degree=2, mean=mean, cov=cov),
+        approximate_glu(t.W_gate, t.W_in, t.W_out, "silu", degree=2, mean=mean[0], cov=cov[0]),
+        bilinear_approximation(t.W_gate, t.W_in, t.W_out, "silu"),
+    ]
+
+
+def decompositions(x: Things):
+    found = analysis.hosvd(x.tensor)
+    few = analysis.cp_decompose(x.tensor, 3, rounds=2)
+    return [
+        analysis.eigendecompose(x.tensor, x.u, method="dense").values,
+        found.spectrum,
+        analysis.hosvd(x.tensor, leg="input").spectrum,
+        analysis.truncate(x.tensor, found, 3).norm(),
+        analysis.singular_eigenvectors(x.tensor, found, 2).values,
+        analysis.truncate_eigenvectors(x.tensor, 3).norm(),
+        analysis.as_squares(x.tensor).norm(),
+        few.tensor.norm(),
+        analysis.cp_decompose(x.tensor, 3, rounds=2, tied=True, restarts=1).tensor.norm(),
+    ]
+
+
+def block_method(x: Things):
+    torch.manual_seed(0)
+    wide = BilinearTensor(torch.randn(48, 60), torch.randn(48, 60), torch.randn(60, 8)).to(x.device)
+    return analysis.eigendecompose(wide, x.u[:, :8], 3, method="block")
+
+
+def similarities(x: Things):
+    return [
+        analysis.pairwise_cosine([x.tensor, x.other]),
+        analysis.direction_similarity(x.tensor, x.other, x.u),
+        analysis.gaussian_similarity(x.tensor, x.other, x.u[0], torch.eye(D, device=x.device)),
+        analysis.match_vectors(x.u, x.u.flip(0)),
+    ]
+
+
+def interactions(x: Things):
+    strongest = analysis.strongest_interactions(x.features, k=6)
+    return [
+        strongest,
+        list(analysis.strongest_of_each(x.features, k=3)),
+        analysis.split_strongest_interactions(x.features, k=6),
+        analysis.interaction_statistics(x.features, top=3),
+        analysis.interaction_index(x.features, 3, 3),
+        analysis.strongest_submatrix(x.features, 2, 5),
+        analysis.random_interactions(x.features, strongest),
+        [analysis.strongest_patterns(x.features, pattern, k=4) for pattern in get_args(Pattern)],
+        analysis.opposing_features(x.features, x.outputs.decoder, 4, below=-0.1),
+    ]
+
+
+def on_text(x: Things):
+    strongest = analysis.strongest_interactions(x.features, k=6)
+    points = [torch.randn(9, D, generator=torch.Generator().manual_seed(i)).to(x.device) for i in range(2)]
+    return [
+        analysis.top_contexts(x.model, x.inputs, WINDOWS, k=2, width=2, skip=1),
+        analysis.explained_on_text(x.model, 1, x.outputs, WINDOWS, k=3),
+        analysis.explained_by_eigenvectors(x.tensor, x.outputs, points, k=3),
+        analysis.ablation_control(x.model, 1, x.inputs, x.outputs, strongest, WINDOWS, range(2)),
+        analysis.truncation_costs(x.model, 1, [1, 4], WINDOWS),
+        analysis.cost_of_replacing(x.model, 1, x.tensor, x.tokenizer, TEXT),
+        analysis.window_losses(x.model, WINDOWS),
+        text_loss(x.model, x.tokenizer, TEXT),
+    ]
+
+
+def attention(x: Things):
+    first, second = x.attention
+    outputs = analysis.feature_outputs(first, x.inputs.decoder, x.u)
+    scores = analysis.feature_scores(first, x.inputs.decoder)
+    return [
+        analysis.strongest_outputs(outputs, 5),
+        analysis.strongest_scores(scores, 5, offsets=(0, 1)),
+        analysis.strongest_scores(scores, 5, offsets=None),
+        analysis.composition_scores(first, second),
+        analysis.composition_through(first, second, x.u),
+        attention_weights(x.model, 0).W_O,
+    ]
+
+
+def one_layer_paths(x: Things):
+    measured = analysis.measure(x.shallow, WINDOWS[0])
+    paths = analysis.token_paths(x.shallow, tokens=range(9))
+    return [
+        measured.logits,
+        analysis.expand_along(measured, mlp_tensor(x.shallow, 0), unembedding(x.shallow)[:, :4].T).total,
+        analysis.expand_logits(x.shallow, WINDOWS[0], [3, 4]).total,
+        analysis.strongest_token_interactions(paths, k=4),
+        analysis.read_along(paths, x.u).features.outputs,
+    ]
+
+
+def hooked(x: Things):
+    bridge = hook(x.model, x.tokenizer)
+    logits, cache = bridge.run_with_cache(torch.tensor(WINDOWS[:2], device=x.device))
+    values = [logits, cache["blocks.1.mlp.hook_out"], mlp_tensor(bridge, 0).norm()]
+    x_model = unhook(bridge)
+    return [*values, next(x_model.parameters()).sum()]
+
+
+def on_a_prompt(x: Things):
+    targets = [
+        analysis.LogitTarget(3),
+        analysis.FeatureTarget(x.outputs.site, 4, position=3),
+        analysis.ScoreTarget(1, 2, 7),
+        analysis.DirectionTarget(Site(1, "mlp-out"), x.u[0]),
+        analysis.EigenvectorTarget(1, x.u[0]),
+    ]
+    traced = [
+        analysis.attribute(x.model, WINDOWS[0], target, x.dictionaries, max_nodes=40) for target in targets
+    ]
+    return [
+        [numbers_of(found.graph) for found in traced],
+        analysis.causal_check(x.model, traced[0], n=4),
+    ]
+
+
+def by_weights(x: Things):
+    target = analysis.FeatureTarget(x.outputs.site, 4)
+    return numbers_of(analysis.static_circuit(x.model, target, x.dictionaries, max_nodes=20))
+
+
+def numbers_of(graph: analysis.Graph):
+    return [sorted(node.id for node in graph.nodes), sorted(edge.weight for edge in graph.edges)]
+
+
+CASES = [
+    tensor_methods,
+    closed_forms,
+    decompositions,
+    block_method,
+    similarities,
+    interactions,
+    on_text,
+    attention,
+    one_layer_paths,
+    hooked,
+    on_a_prompt,
+    by_weights,
+]
+
+
+# Devices that torch has no norm of its own for go a long way round, and warn.
+@pytest.mark.filterwarnings("ignore:at..frobenius_norm:UserWarning")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_the_same_on_another_device(case, make_model, tiny_tokenizer):
+    def things(device):
+        deep, shallow = (
+            make_model(d_vocab=len(tiny_tokenizer), n_layers=n_layers, norms=norms)
+            for n_layers, norms in ((2, True), (1, False))
+        )
+        return Things.on(device, deep, shallow, tiny_tokenizer)
+
+    expected = numbers(case(things(torch.device("cpu"))))
+    with other_device() as device:
+        found = numbers(case(things(device)))
+    same(found, expected)
+
+
+SCOPE = ("--dictionary", "scope/1-mlp-out")
+COMMANDS = {
+    "eigen of tokens": ("eigen model --layer 1 -k 3 -o", ("--tokens", "cat", "cat - ran")),
+    "eigen of features": ("eigen model --layer 1 -k 3 -o", SCOPE),
+    "hosvd": ("hosvd model --layer 1 --k 3 -o", ()),
+    "interactions": (
+        "interactions model --layer 1 --inputs scope/1-mlp-in --outputs scope/1-mlp-out --k 5 -o",
+        ("--text", "text.txt"),
+    ),
+    "trace": ("trace model --dictionaries scope --contexts text.txt -o", ("--prompt", "a cat and")),
+    "trace a feature": ("trace model --dictionaries scope --feature 1-mlp-out-3 -o", ()),
+    "trace a head": ("trace model --head 1.2 -o", ("--prompt", "a cat and a dog")),
+    "trace eigenvectors": ("trace model --eigenvectors -o", ("--token", "cat")),
+    "generate": ("generate model --max-tokens 12 --temperature 0 -o", ("--prompt", "a cat")),
+    "report": (
+        "report model --dictionaries scope --contexts text.txt --features 4 --directions 2 -o",
+        ("--text", "a cat and a dog"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands(name, tmp_path, make_model, tiny_tokenizer, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_folder(make_model(d_vocab=len(tiny_tokenizer)), tiny_tokenizer, tmp_path / "model")
+    torch.manual_seed(0)
+    for point in ("mlp-in", "mlp-out"):
+        site = Site(1, point)
+        dictionary = Dictionary(
+            torch.randn(D, N_FEAT), torch.randn(N_FEAT, D), activation="topk", k=4, site=site
+        )
+        save_dictionary(dictionary, tmp_path / "scope" / str(site))
+    (tmp_path / "text.txt").write_text(TEXT)
+    words, rest = COMMANDS[name]
+    command = words.split()
+    assert main([*command, "cpu", *rest, "--device", "cpu"]) == 0
+    with other_device():
+        assert main([*command, "cuda", *rest, "--device", "cuda"]) == 0
+    same(written(tmp_path / "cuda"), written(tmp_path / "cpu"))
+
+
+def written(path):
+    """The numbers in a file or folder that a command wrote; of a page and of text that they are there."""
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors")]
+        return [number for file in files for number in written(file)]
+    if path.suffix == ".safetensors":
+        return numbers(dict(sorted(load_file(path).items())))
+    text = path.read_text()
+    if not text.startswith(("{", "[")):
+        return [len(text) > 0]
+    told = json.loads(text)
+    return numbers([value for key, value in told.items() if key not in ("device", "settings")])
+
+
+def numbers(value):
+    """What a result holds, in order: tensors on the CPU, numbers and texts."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().cpu()]
+    if is_dataclass(value) and not isinstance(value, type):
+        return numbers([getattr(value, field.name) for field in fields(value)])
+    if isinstance(value, dict):
+        return numbers(list(value.values()))
+    if isinstance(value, (list, tuple)):
+        return [number for part in value for number in numbers(part)]
+    return [value] if isinstance(value, (bool, int, float, str)) else []
+
+
+def same(found, expected):
+    assert len(found) == len(expected) > 0
+    for ours, theirs in zip(found, expected, strict=True):
+        if isinstance(ours, str):
+            assert ours == theirs
+        elif isinstance(ours, torch.Tensor):
+            assert ours.shape == theirs.shape
+            assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4, equal_nan=True)
+        else:
+            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4, nan_ok=True)
