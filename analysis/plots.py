@@ -149,8 +149,12 @@ def truncation_plot(costs: TruncationCosts, title: str = "loss of the truncated 
     axes.axhline(costs.whole, color=INK, linewidth=0.8)
     axes.axhline(costs.without, color=INK, linewidth=0.8, linestyle=":")
     across = axes.get_yaxis_transform()
-    for height, name in ((costs.whole, "whole layer"), (costs.without, "no layer")):
-        axes.text(1, height, name, transform=across, ha="right", va="bottom", color=INK)
+    # Each at the end from which the curve is far.
+    for height, name, place, side in (
+        (costs.whole, "whole layer", 0, "left"),
+        (costs.without, "no layer", 1, "right"),
+    ):
+        axes.text(place, height, name, transform=across, ha=side, va="bottom", color=INK)
     axes.set(xlabel="rank", ylabel="nats per token", title=title)
     if 0 in costs.ranks:
         axes.set_xscale("symlog", linthresh=1)
