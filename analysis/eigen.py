@@ -23,8 +23,8 @@ CACHE_BYTES = 2**25
 """What a CPU keeps near: matrices that are multiplied with again and again go through it in pieces."""
 
 GPU_SHARE = 16
-"""The part of a GPU's memory, one in so many, that a piece may take. The steps between the products are small,
-and only many matrices at once keep it busy: at d_in = 1024 a sixteenth of 80 GiB holds about 400."""
+"""The part of a GPU's memory, one in so many, that a piece may take. The steps between the products are
+small, and only many matrices at once keep it busy: at d_in = 1024 a sixteenth of 80 GiB holds about 400."""
 
 
 @dataclass(frozen=True)
