@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -113,12 +114,111 @@ def bilinear_approximation(
     Computed in float64, returned in the dtype of the weights.
     """
     layer = hidden_layer(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
-    at = one_gaussian(mean, cov, layer.W_gate)
+    form = product_form(layer, activation, one_gaussian(mean, cov, layer.W_gate), W_gate.dtype)
+    return form.with_biases() if biases else form.without_biases()
+
+
+@dataclass(frozen=True)
+class ProductForm:
+    """The quadratic of a GLU, each hidden unit one product of affine functions, in float64.
+
+    Both layers of `bilinear_approximation` are made from it.
+    """
+
+    layer: HiddenLayer
+    units: UnitExpansion
+    cross: Float[Tensor, " d_mlp"]
+    """The coefficient of p q in the products: e_1, but for units that are no product."""
+    gate: Float[Tensor, "d_in_and_1 d_mlp"]
+    """One factor of each product, its bias last."""
+    into: Float[Tensor, "d_in_and_1 d_mlp"]
+    """The other one."""
+    constant: Float[Tensor, " d_mlp"]
+    """What is left of each unit."""
+    at: Gaussian
+    dtype: torch.dtype
+    """The precision of the layers that are made."""
+
+    def with_biases(self) -> BilinearApproximation:
+        """The layer that equals the quadratic, but for units that are no product."""
+        cut = self._inexact
+        fractions = 1.0, 1.0
+        if cut.any():
+            error = self.units.cross - self.cross
+            left = replace(self.units, curvature=torch.zeros_like(error), cross=error)
+            R = second_factors(self.layer, left)
+            lost = BilinearTensor(self.layer.W_gate[:, cut], R[:, cut], self.layer.W_out[cut])
+            fractions = self._target.fractions(quadratic_variance(lost, self.at))
+        return BilinearApproximation(
+            W_gate=self.gate[:-1],
+            W_in=self.into[:-1],
+            W_out=self.layer.W_out,
+            b_gate=self.gate[-1],
+            b_in=self.into[-1],
+            b_out=self.constant @ self.layer.W_out + self.layer.b_out,
+            explained_variance=fractions[0],
+            explained_second_moment=fractions[1],
+            n_inexact_units=int(cut.sum()),
+        ).to(self.dtype)
+
+    def without_biases(self) -> BilinearApproximation:
+        """The least-squares layer of the same products without their constant 1."""
+        at, target = self.at, self._target
+        one = _constant_predictor(at).unsqueeze(1)
+        P, Q = _balanced(*(factor[:-1] + one * factor[-1] for factor in (self.gate, self.into)))
+        right = product_gradients(P, Q, at).T @ at.times_cov(target.gradient)
+        right.addr_(product_means(P, Q, at), target.mean)
+        for rows, block in form_covariances(P, Q, target.tensor, at):
+            right[rows] += block @ target.tensor.W_out
+        gram = second_moments(P, Q, at)
+        W_out = _solved(gram, right)
+        error = target.square - 2 * float((W_out * right).sum()) + float((W_out * (gram @ W_out)).sum())
+        fractions = target.fractions(max(error, 0.0))
+        n_inexact = int(self._inexact.sum())
+        return BilinearApproximation(P, Q, W_out, None, None, None, *fractions, n_inexact).to(self.dtype)
+
+    @property
+    def _inexact(self) -> Tensor:
+        return (self.cross != self.units.cross) & (self.units.variance > 0)
+
+    @cached_property
+    def _target(self) -> _Quadratic:
+        tensor = BilinearTensor(self.layer.W_gate, second_factors(self.layer, self.units), self.layer.W_out)
+        gradient = gradients(self.layer, self.units) @ self.layer.W_out
+        variance = float((gradient * self.at.times_cov(gradient)).sum()) + quadratic_variance(tensor, self.at)
+        mean = self.units.mean @ self.layer.W_out + self.layer.b_out
+        return _Quadratic(tensor, gradient, mean, variance)
+
+
+def product_form(layer: HiddenLayer, activation: Activation, at: Gaussian, dtype: torch.dtype) -> ProductForm:
+    """The products of a GLU's hidden units at x ~ N(mean, cov), for layers whose weights will be `dtype`."""
     units = expand_units(layer, activation, at)
-    alpha, cross = _offsets(units, torch.finfo(W_gate.dtype).eps)
-    products = _products(layer, replace(units, cross=cross), alpha, at)
-    build = _with_biases if biases else _without_biases
-    return build(layer, units, cross, products, at).to(W_gate.dtype)
+    alpha, cross = _offsets(units, torch.finfo(dtype).eps)
+    gate, into, constant = _products(layer, replace(units, cross=cross), alpha, at)
+    return ProductForm(layer, units, cross, gate, into, constant, at, dtype)
+
+
+@dataclass(frozen=True)
+class _Quadratic:
+    """The least-squares quadratic P of a GLU, and its moments over the Gaussian."""
+
+    tensor: BilinearTensor
+    gradient: Tensor
+    """Its mean gradient."""
+    mean: Tensor
+    variance: float
+
+    @property
+    def square(self) -> float:
+        """E‖P‖²."""
+        return self.variance + float(self.mean @ self.mean)
+
+    def fractions(self, error: float) -> tuple[float, float]:
+        """1 − error / variance and 1 − error / second moment; 1 where there is no error."""
+        if not error:
+            return 1.0, 1.0
+        shares = [1 - error / whole if whole else -math.inf for whole in (self.variance, self.square)]
+        return shares[0], shares[1]
 
 
 def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
@@ -166,76 +266,14 @@ def _balanced(gate: Tensor, into: Tensor) -> tuple[Tensor, Tensor]:
     return gate * scale, into / scale
 
 
-def _with_biases(
-    layer: HiddenLayer,
-    units: UnitExpansion,
-    cross: Tensor,
-    products: tuple[Tensor, Tensor, Tensor],
-    at: Gaussian,
-) -> BilinearApproximation:
-    gate, into, constant = products
-    error = units.cross - cross
-    cut = _inexact(units, cross)
-    fractions = 1.0, 1.0
-    if cut.any():
-        R = second_factors(layer, replace(units, curvature=torch.zeros_like(error), cross=error))
-        lost = BilinearTensor(layer.W_gate[:, cut], R[:, cut], layer.W_out[cut])
-        _, _, variance, square = _target(layer, units, at)
-        fractions = _fractions(quadratic_variance(lost, at), variance, square)
-    return BilinearApproximation(
-        W_gate=gate[:-1],
-        W_in=into[:-1],
-        W_out=layer.W_out,
-        b_gate=gate[-1],
-        b_in=into[-1],
-        b_out=constant @ layer.W_out + layer.b_out,
-        explained_variance=fractions[0],
-        explained_second_moment=fractions[1],
-        n_inexact_units=int(cut.sum()),
-    )
-
-
-def _without_biases(
-    layer: HiddenLayer,
-    units: UnitExpansion,
-    cross: Tensor,
-    products: tuple[Tensor, Tensor, Tensor],
-    at: Gaussian,
-) -> BilinearApproximation:
-    constant = _constant_predictor(at)
-    P, Q = _balanced(*(each[:-1] + constant.unsqueeze(1) * each[-1] for each in products[:2]))
-    quadratic, gradient, variance, square = _target(layer, units, at)
-    right = product_gradients(P, Q, at).T @ at.times_cov(gradient)
-    right.addr_(product_means(P, Q, at), units.mean @ layer.W_out + layer.b_out)
-    for rows, block in form_covariances(P, Q, quadratic, at):
-        right[rows] += block @ quadratic.W_out
-    gram = second_moments(P, Q, at)
+def _solved(gram: Tensor, right: Tensor) -> Tensor:
+    """The output weights: gram⁻¹ right, with the ridge."""
     size = gram.diagonal().clamp(min=0).sqrt()
     size = torch.where(size == 0, 1.0, size)
     correlations = gram / size / size.unsqueeze(1)
     correlations.diagonal().add_(RIDGE)
-    W_out = torch.cholesky_solve(
-        right / size.unsqueeze(1), torch.linalg.cholesky(correlations)
-    ) / size.unsqueeze(1)
-    error = square - 2 * float((W_out * right).sum()) + float((W_out * (gram @ W_out)).sum())
-    fractions = _fractions(max(error, 0.0), variance, square)
-    n_inexact = int(_inexact(units, cross).sum())
-    return BilinearApproximation(P, Q, W_out, None, None, None, *fractions, n_inexact)
-
-
-def _inexact(units: UnitExpansion, cross: Tensor) -> Tensor:
-    return (cross != units.cross) & (units.variance > 0)
-
-
-def _target(
-    layer: HiddenLayer, units: UnitExpansion, at: Gaussian
-) -> tuple[BilinearTensor, Tensor, float, float]:
-    """Of the quadratic of the GLU: its tensor, its mean gradient, its variance and its second moment."""
-    tensor = BilinearTensor(layer.W_gate, second_factors(layer, units), layer.W_out)
-    gradient = gradients(layer, units) @ layer.W_out
-    variance = float((gradient * at.times_cov(gradient)).sum()) + quadratic_variance(tensor, at)
-    expected = units.mean @ layer.W_out + layer.b_out
-    return tensor, gradient, variance, variance + float(expected @ expected)
+    root = torch.linalg.cholesky(correlations)
+    return torch.cholesky_solve(right / size.unsqueeze(1), root) / size.unsqueeze(1)
 
 
 def _constant_predictor(at: Gaussian) -> Tensor:
@@ -245,12 +283,3 @@ def _constant_predictor(at: Gaussian) -> Tensor:
     if not at.mean.any():
         return at.mean
     return torch.linalg.pinv(at.cov + at.mean.outer(at.mean), hermitian=True) @ at.mean
-
-
-def _fractions(error: float, variance: float, square: float) -> tuple[float, float]:
-    """1 − error / variance and 1 − error / second moment; 1 where there is no error."""
-
-    def explained(whole: float) -> float:
-        return 1 - error / whole if whole else -math.inf
-
-    return (explained(variance), explained(square)) if error else (1.0, 1.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -23,8 +23,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.glu import find_glus
 from finetune.conversion import slope_at_zero
 from finetune.declaration import make_linear
-
-Schedule = Literal["linear", "exponential", "logistic", "smootherstep"]
+from finetune.settings import Schedule
 
 
 def linearity(schedule: Schedule, progress: float, k: float = 1.0) -> float:
@@ -44,7 +43,7 @@ def linearity(schedule: Schedule, progress: float, k: float = 1.0) -> float:
         return (here - low) / (high - low)
     if schedule == "smootherstep":
         return t**3 * (t * (6 * t - 15) + 10)
-    raise InputError(f"no schedule {schedule!r}; expected linear, exponential, logistic or smootherstep")
+    raise InputError(f"no schedule {schedule!r}; expected one of {', '.join(get_args(Schedule))}")
 
 
 class AnnealedGate(nn.Module):
@@ -99,8 +98,7 @@ def anneal_gates(model: PreTrainedModel, learnable: bool = False) -> tuple[Annea
     """
     gates = []
     for glu in find_glus(model):
-        factors = glu.factors()
-        scale = nn.Parameter(torch.ones_like(factors.W_gate[0])) if learnable else None
+        scale = nn.Parameter(torch.ones_like(glu.factors().W_gate[0])) if learnable else None
         gates.append(AnnealedGate(glu.activation, scale))
         glu.set_activation(gates[-1])
     return tuple(gates)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.glu import GLU
-from finetune.data import Windows, documents, tokenize
+from finetune.data import Windows, require_window, tokenize_source
 
 BATCH = 16
 """Windows of one forward pass."""
@@ -35,18 +36,36 @@ def calibration_windows(
     """
     if not sources:
         raise InputError("no calibration text given; expected at least one text file or dataset")
-    share = -(-n_tokens // len(sources))
-    streams = []
-    for source in sources:
-        streams.append(tokenize(documents(source), tokenizer, limit=share + share // 2))
-        if len(streams[-1]) < context:
-            raise InputError(
-                f"{source}: {len(streams[-1])} tokens of text, too short for one window of {context}; "
-                "give more text"
-            )
+    limit = head_length(n_tokens, len(sources))
+    streams = (tokenize_source(source, tokenizer, limit=limit) for source in sources)
     first_token = tokenizer.bos_token_id if first else None
-    passes = [min(1.0, share / len(stream)) for stream in streams]
-    windows = Windows(streams, passes, context=context, first=first_token, seed=seed)
+    return spread_windows(sources, streams, n_tokens=n_tokens, context=context, first=first_token, seed=seed)
+
+
+def head_length(n_tokens: int, n_sources: int) -> int:
+    """Tokens to read of each source for `n_tokens` in all."""
+    share = -(-n_tokens // n_sources)
+    return share + share // 2
+
+
+def spread_windows(
+    sources: Sequence[str],
+    streams: Iterable[np.ndarray],
+    *,
+    n_tokens: int,
+    context: int,
+    first: int | None,
+    seed: int,
+) -> Int[Tensor, "window pos"]:
+    """`calibration_windows` of sources whose tokens are there already; only their heads are read."""
+    limit = head_length(n_tokens, len(sources))
+    heads = []
+    for source, stream in zip(sources, streams, strict=True):
+        heads.append(stream[:limit])
+        require_window(source, heads[-1], context)
+    share = -(-n_tokens // len(sources))
+    passes = [min(1.0, share / len(head)) for head in heads]
+    windows = Windows(heads, passes, context=context, first=first, seed=seed)
     if not len(windows):
         raise InputError(
             f"{n_tokens} tokens of calibration text hold no window of {context}; give more text, more tokens "

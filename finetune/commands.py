@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import tyro
 
 from finetune.config import PretrainConfig
@@ -13,11 +16,7 @@ def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
     """Train a bilinear language model, or its SwiGLU twin, from scratch."""
     from finetune.from_scratch import pretrain
 
-    record = pretrain(config)
-    if "validation" in record:
-        loss = record["validation"]
-        print(f"{loss['nats_per_token']:.4f} nats per token, {loss['bits_per_byte']:.4f} bits per byte")
-    print(config.output)
+    _print_result(pretrain(config), config.output)
 
 
 def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
@@ -60,9 +59,12 @@ def finetune(config: tyro.conf.OmitArgPrefixes[FinetuneConfig]) -> None:
     from finetune.into_bilinear import finetune as run
 
     record = run(config)
-    if not record:  # another process of several writes the model
-        return
+    if record:  # else another process of several writes the model
+        _print_result(record, config.output)
+
+
+def _print_result(record: dict[str, Any], output: Path) -> None:
     if "validation" in record:
         loss = record["validation"]
         print(f"{loss['nats_per_token']:.4f} nats per token, {loss['bits_per_byte']:.4f} bits per byte")
-    print(config.output)
+    print(output)

@@ -11,6 +11,7 @@ import tyro
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
 from bilinear_lm.presets import find_preset
+from finetune.settings import Precision, require_texts
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class PretrainConfig:
     """Decoupled weight decay of AdamW on matrices."""
     seed: int = 0
     """Seeds the weights, the order of the data and the cuts between windows."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     """Precision of the matrix products; weights and optimiser stay in float32."""
     store: Literal["float32", "float16"] = "float32"
     """Precision of the weights on disk."""
@@ -57,14 +58,11 @@ class PretrainConfig:
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
         find_preset(self.preset)
-        if not self.data:
-            raise InputError("no data given; expected at least one text file, dataset folder or dataset name")
+        require_texts(self.data, self.validation)
         if len(self.passes) not in (1, len(self.data)):
             raise InputError(
                 f"{len(self.passes)} numbers of passes for {len(self.data)} sources; give one, or one each"
             )
-        if self.validation is not None and not self.validation.is_file():
-            raise InputError(f"{self.validation}: no such file; expected the held-out text there")
         if any(count <= 0 for count in self.passes):
             raise InputError(f"passes {self.passes}; expected positive numbers")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Int
@@ -19,17 +19,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from bilinear_lm.bilinear_glu import bilinear_approximation
+from bilinear_lm.bilinear_glu import product_form
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import window_loss
 from bilinear_lm.files import require_finite
+from bilinear_lm.gaussian import one_gaussian
 from bilinear_lm.glu import GLU, GLUFactors, bilinear_glus, find_glus
+from bilinear_lm.glu_expansion import hidden_layer
 from finetune.calibration import Moments, glu_inputs
 from finetune.declaration import make_linear, may_have_biases, require_linear_config
 from finetune.glu_fit import LINEAR, FitSettings, explained, fit_bilinear
-
-Method = Literal["fit", "closed-form", "linear"]
-METHODS: tuple[Method, ...] = ("fit", "closed-form", "linear")
+from finetune.settings import Method
 
 HELD_OUT = 8
 """One window in so many is not fitted to: it measures R² and the losses."""
@@ -115,8 +115,8 @@ def convert(
 
 
 def _convertible(model: PreTrainedModel, method: Method) -> tuple[GLU, ...]:
-    if method not in METHODS:
-        raise InputError(f"no method {method!r} of conversion; expected one of {', '.join(METHODS)}")
+    if method not in get_args(Method):
+        raise InputError(f"no method {method!r} of conversion; expected one of {', '.join(get_args(Method))}")
     require_finite(dict(model.named_parameters()), f"the {model.config.model_type} model to convert")
     glus = find_glus(model)
     if linear := bilinear_glus(glus):
@@ -182,12 +182,10 @@ def _closed_form(
     assert windows is not None
     moments = Moments.of(glu_inputs(model, glu, windows))
     own = vars(glu.factors().to(torch.float32))
-    found = [
-        bilinear_approximation(
-            **own, activation=glu.activation, mean=moments.mean, cov=moments.cov, biases=with_biases
-        )
-        for with_biases in ([True] if biases else [False, True])
-    ]
+    layer = hidden_layer(**own)
+    at = one_gaussian(moments.mean, moments.cov, layer.W_gate)
+    form = product_form(layer, glu.activation, at, torch.float32)
+    found = [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
     return [GLUFactors(**{name: getattr(layer, name) for name in own}) for layer in found]
 
 

@@ -10,8 +10,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, require_new, require_writable, write_json
 from finetune.calibration import calibration_windows
 from finetune.conversion import Conversion, convert
-from finetune.data import source_name
-from finetune.export import require_reloads, require_tokenizer_fits, source_record
+from finetune.export import require_reloads, require_tokenizer_fits
 from finetune.finetune_config import ConvertConfig
 from finetune.glu_fit import FitSettings
 from finetune.run_folder import as_json, writing
@@ -45,13 +44,10 @@ def convert_checkpoint(config: ConvertConfig) -> Conversion:
     with new_folder(config.output) as folder:
         with writing(config.output, "make room or choose another output path"):
             save_folder(model, tokenizer, folder, record={"made_by": "convert"}, store=config.store)
-        settings = as_json(
-            config,
-            leave_out=("output", "device"),
-            model=source_name(config.model),
-            calibration=[source_name(source) for source in config.calibration],
-        )
-        record = source_record(config.model, settings) | {
+        settings = as_json(config, leave_out=("output", "device"))
+        record = {
+            "source": settings["model"],
+            "settings": settings,
             "conversion": dataclasses.asdict(done),
             "reload_difference": require_reloads(model, folder, config.store),
         }

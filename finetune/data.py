@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -35,11 +37,6 @@ def documents(source: str) -> Iterator[str]:
         for row in _dataset(source):
             if text := row["text"].strip():
                 yield text
-
-
-def source_name(source: str) -> str:
-    """What to call a source in a record: a file or folder by its own name, without where it lies."""
-    return Path(source).name if Path(source).exists() else source
 
 
 def _text_file_documents(path: Path) -> Iterator[str]:
@@ -136,6 +133,34 @@ def token_pieces(
             count += len(piece)
             bar.update(len(piece))
             yield piece
+
+
+def tokenize_source(
+    source: str, tokenizer: PreTrainedTokenizerBase, *, limit: int | None = None
+) -> np.ndarray:
+    """`tokenize` of the documents of a source."""
+    return tokenize(documents(source), tokenizer, limit=limit, desc=f"tokenize {Path(source).name}")
+
+
+def require_window(source: str, tokens: np.ndarray, context: int) -> None:
+    """Raises InputError where the tokens of a source do not fill one window."""
+    if len(tokens) < context:
+        raise InputError(
+            f"{source}: {len(tokens)} tokens of text, too short for one window of {context}; give more text"
+        )
+
+
+def whole_windows(
+    tokens: Sequence[int] | np.ndarray, context: int, first: int | None
+) -> Int[Tensor, "window pos"]:
+    """The windows of a text one after the other, each with one first token in front if there is one.
+
+    What does not fill the last one is left out.
+    """
+    front = torch.tensor([] if first is None else [first], dtype=torch.long)
+    width = context - len(front)
+    rows = torch.tensor(tokens[: len(tokens) // width * width], dtype=torch.long).view(-1, width)
+    return torch.cat([front.expand(len(rows), -1), rows], dim=1)
 
 
 class Windows(torch.utils.data.Dataset):

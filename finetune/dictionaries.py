@@ -31,7 +31,7 @@ from bilinear_lm.families import require_plain_blocks
 from bilinear_lm.fidelity import Fidelity, measure_fidelity
 from bilinear_lm.files import new_folder, read_text, require_new, write_json
 from bilinear_lm.weights import decoder_block
-from finetune.data import Windows, documents, source_name, tokenize
+from finetune.data import Windows, tokenize, tokenize_source, whole_windows
 from finetune.dictionary_config import DictionaryConfig
 from finetune.run_folder import as_json
 
@@ -149,10 +149,7 @@ def _windows(config: DictionaryConfig, tokenizer: PreTrainedTokenizerBase, conte
     window = config.window or context
     if not 2 <= window <= context:
         raise InputError(f"window is {window}; expected 2 to {context}, the model's context")
-    streams = [
-        tokenize(documents(source), tokenizer, limit=config.max_tokens, desc=f"tokenize {Path(source).name}")
-        for source in config.data
-    ]
+    streams = [tokenize_source(source, tokenizer, limit=config.max_tokens) for source in config.data]
     windows = Windows(
         streams,
         [config.passes] * len(streams),
@@ -174,26 +171,19 @@ def _held_out(
 ) -> tuple[Tensor, ...]:
     """Batches of windows to measure on."""
     length = windows[0]["input_ids"].numel()
+    most = max(1, config.validation_tokens // length)
     if config.validation is not None:
         ids = tokenize([read_text(config.validation)], tokenizer, desc="tokenize validation")
-        rows = len(ids) // (length - 1)
-        if not rows:
+        held = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
+        if not len(held):
             raise InputError(f"{config.validation}: {len(ids)} tokens; expected a window of {length}")
-        held = torch.from_numpy(ids[: rows * (length - 1)].astype(np.int64)).view(rows, length - 1)
-        held = torch.nn.functional.pad(held, (1, 0), value=tokenizer.bos_token_id)
     else:
-        held = torch.stack([windows[row]["input_ids"] for row in range(len(windows))])
-    return held[: max(1, config.validation_tokens // length)].split(config.batch_size)
+        held = torch.stack([windows[row]["input_ids"] for row in range(min(most, len(windows)))])
+    return held.split(config.batch_size)
 
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:
-    settings = as_json(
-        config,
-        leave_out=("output", "device"),
-        model=source_name(config.model),
-        data=[source_name(source) for source in config.data],
-        validation=config.validation and config.validation.name,
-    )
+    settings = as_json(config, leave_out=("output", "device"))
     packages = ("bilinear-lm", "torch", "transformers", "eai-sparsify")
     return {
         "settings": settings,

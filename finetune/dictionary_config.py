@@ -11,6 +11,8 @@ import tyro
 from bilinear_lm.device import DeviceName
 from bilinear_lm.dictionary import Point, Site
 from bilinear_lm.errors import InputError
+from bilinear_lm.fidelity import Ablation
+from finetune.settings import require_texts
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class DictionaryConfig:
     """Held-out text to measure the dictionaries on."""
     validation_tokens: int = 50_000
     """At most so many of its tokens."""
-    ablation: Literal["zero", "mean"] = "zero"
+    ablation: Ablation = "zero"
     """What the loss recovered is measured against: activations set to zero, or to their mean."""
     batch_size: int = 8
     """Windows a step; a window fills the context."""
@@ -60,12 +62,9 @@ class DictionaryConfig:
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
-        if not self.data:
-            raise InputError("no data given; expected at least one text file, dataset folder or dataset name")
+        require_texts(self.data, self.validation)
         if not self.points:
             raise InputError("no points given; expected at least one, such as mlp-out")
-        if self.validation is not None and not self.validation.is_file():
-            raise InputError(f"{self.validation}: no such file; expected the held-out text there")
         for name in ("k", "features", "passes", "batch_size", "learning_rate", "validation_tokens"):
             value = getattr(self, name)
             if value is not None and value <= 0:

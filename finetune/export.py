@@ -11,7 +11,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
-from finetune.data import source_name
 
 RELOAD_TOLERANCE = 1e-5
 """Largest difference of logits, relative to the largest, after loading a checkpoint stored in float32."""
@@ -51,8 +50,3 @@ def require_reloads(model: PreTrainedModel, folder: Path, store: str) -> float:
             f"the saved model's logits differ by {difference:.2g} after loading; expected at most {bound:.2g}"
         )
     return difference
-
-
-def source_record(model: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The heading of a record: from what, and how."""
-    return {"source": source_name(model), "settings": settings}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ import tyro
 
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
+from finetune.settings import Method, Precision, Schedule, Store, require_texts
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ConvertConfig:
     """Folder or hub name of a language model with gated MLPs, as Llama, Mistral, Qwen, Gemma or Phi-3."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """New folder for the bilinear model: a plain Hugging Face checkpoint, its tokenizer, and a record."""
-    method: Literal["fit", "closed-form", "linear"] = "fit"
+    method: Method = "fit"
     """fit: each MLP fitted to its outputs on the calibration text; closed-form: the best quadratic under a
     Gaussian of the same mean and covariance; linear: the activation replaced by its slope at zero."""
     calibration: tuple[str, ...] = ()
@@ -35,7 +36,7 @@ class ConvertConfig:
     """Gradient steps of the fit for each MLP."""
     batch_size: int = 2_048
     """Tokens a step of the fit."""
-    store: Literal["float32", "bfloat16", "float16"] = "float32"
+    store: Store = "float32"
     """Precision of the weights on disk."""
     device: DeviceName = "auto"
     """Where to compute."""
@@ -57,10 +58,10 @@ class FinetuneConfig:
     """Tokens to train on, passing over the data as often as that takes; by default one pass."""
     arm: Literal["bilinear", "baseline"] = "bilinear"
     """bilinear: the gates become linear; baseline: the same run with the gates left alone."""
-    start: Literal["fit", "closed-form", "linear", "anneal"] = "fit"
+    start: Method | Literal["anneal"] = "fit"
     """Where the bilinear arm starts: from a conversion by one of three methods (see `convert`), or with its
     own activation, which is annealed while training."""
-    schedule: Literal["linear", "exponential", "logistic", "smootherstep"] = "linear"
+    schedule: Schedule = "linear"
     """How the annealed activation becomes linear."""
     anneal: float = 0.3
     """Share of the steps after which it is."""
@@ -102,11 +103,11 @@ class FinetuneConfig:
     """AdamW's decay of squared gradients."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Precision = "bfloat16"
     """Precision of the matrix products; weights and optimiser stay in float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a third slower, far less memory."""
-    store: Literal["float32", "bfloat16", "float16"] = "float32"
+    store: Store = "float32"
     """Precision of the weights on disk."""
     validation: Path | None = None
     """Held-out text file to evaluate on."""
@@ -129,8 +130,7 @@ class FinetuneConfig:
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
-        if not self.data:
-            raise InputError("no data given; expected at least one text file, dataset folder or dataset name")
+        require_texts(self.data, self.validation)
         if not 0 <= self.distillation <= 1 or self.temperature <= 0 or self.matching < 0:
             raise InputError(
                 f"distillation {self.distillation}, temperature {self.temperature}, matching "
@@ -138,7 +138,7 @@ class FinetuneConfig:
             )
         if not 0 < self.anneal <= 1:
             raise InputError(f"anneal {self.anneal}; expected the share of the steps, above 0 and at most 1")
-        if self.learnable_gates and (self.start != "anneal" or self.arm != "bilinear"):
+        if self.learnable_gates and not self.anneals:
             raise InputError("learnable_gates are annealed; give them start=anneal and the bilinear arm")
         if self.learnable_gates and self.lora_rank is not None:
             raise InputError("learnable_gates are frozen by LoRA; leave one of them out")
@@ -151,12 +151,26 @@ class FinetuneConfig:
             )
         if self.tokens is not None and self.tokens < 1:
             raise InputError(f"tokens {self.tokens}; expected at least 1")
-        if self.validation is not None and not self.validation.is_file():
-            raise InputError(f"{self.validation}: no such file; expected the held-out text there")
         if self.validation_steps is not None and (self.validation_steps < 1 or self.validation is None):
             raise InputError("validation_steps are at least 1, and need a validation text")
         if min(self.batch_size, self.accumulation, self.checkpoint_steps, self.log_steps) < 1:
             raise InputError("batch_size, accumulation, checkpoint_steps and log_steps are at least 1")
+
+    def with_context(self, longest: int) -> FinetuneConfig:
+        """These settings with the context that they mean for a model of `longest` positions.
+
+        Raises InputError for one that does not fit it.
+        """
+        context = self.context or min(longest, 2048)
+        if not 2 <= context <= longest:
+            raise InputError(f"a context of {context} tokens; expected 2 to the model's {longest}")
+        return replace(self, context=context)
+
+    @property
+    def window(self) -> int:
+        """Tokens in a training window, of settings by `with_context`."""
+        assert self.context is not None
+        return self.context
 
     @property
     def anneals(self) -> bool:
@@ -164,14 +178,19 @@ class FinetuneConfig:
         return self.arm == "bilinear" and self.start == "anneal"
 
     @property
-    def converts(self) -> bool:
-        """Whether training starts from a conversion."""
-        return self.arm == "bilinear" and self.start != "anneal"
+    def conversion(self) -> Method | None:
+        """The method of the conversion that training starts from, if it does."""
+        return None if self.arm == "baseline" or self.start == "anneal" else self.start
 
     @property
     def linearises(self) -> bool:
         """Whether norms become linear while training."""
         return self.arm == "bilinear" and self.norms == "linear"
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether the start is measured on text."""
+        return self.conversion is not None or self.linearises
 
     @property
     def teaches(self) -> bool:

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
@@ -17,7 +16,7 @@ from bilinear_lm.evaluate import TextLoss, text_loss
 from bilinear_lm.files import new_folder, read_text, require_new, write_json
 from bilinear_lm.presets import find_preset, new_model
 from finetune.config import PretrainConfig
-from finetune.data import Windows, documents, source_name, tokenize, train_tokenizer
+from finetune.data import Windows, documents, require_window, tokenize_source, train_tokenizer
 from finetune.run_folder import as_json, last_checkpoint, open_run
 
 
@@ -30,7 +29,6 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     config.check()
     require_new(config.output)
     run = open_run(config.output, _settings(config), config.resume)
-    set_seed(config.seed)
     tokenizer = _tokenizer(config, run)
     preset = find_preset(config.preset)
     windows = _windows(config, tokenizer, preset.n_ctx)
@@ -84,12 +82,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
 def _settings(config: PretrainConfig) -> dict[str, Any]:
     """The settings that decide what the model becomes, without the folders' whereabouts."""
-    return as_json(
-        config,
-        leave_out=("output", "resume", "device"),
-        data=[source_name(source) for source in config.data],
-        validation=config.validation and config.validation.name,
-    )
+    return as_json(config, leave_out=("output", "resume", "device"))
 
 
 def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
@@ -111,17 +104,10 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
 
 
 def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> Windows:
-    streams: list[np.ndarray] = []
+    streams = []
     for source in config.data:
-        name = Path(source).name
-        streams.append(
-            tokenize(documents(source), tokenizer, limit=config.max_tokens, desc=f"tokenize {name}")
-        )
-        if len(streams[-1]) < context:
-            raise InputError(
-                f"{source}: {len(streams[-1])} tokens of text, too short for one window of {context}; "
-                "give more text"
-            )
+        streams.append(tokenize_source(source, tokenizer, limit=config.max_tokens))
+        require_window(source, streams[-1], context)
     return Windows(
         streams, config.passes_by_source, context=context, first=tokenizer.bos_token_id, seed=config.seed
     )

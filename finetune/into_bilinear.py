@@ -6,6 +6,7 @@ the log. From there it is resumed after an interruption, and there several proce
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 import json
@@ -30,18 +31,17 @@ from bilinear_lm.evaluate import text_loss
 from bilinear_lm.files import new_folder, read_json, read_text, require_new, write_json
 from bilinear_lm.glu import bilinear_glus, find_glus
 from finetune.annealing import anneal_gates, annealed_gates, fold_gates
-from finetune.calibration import calibration_windows
 from finetune.conversion import convert
-from finetune.data import Windows, source_name
+from finetune.data import Windows
 from finetune.declaration import require_linear_config
-from finetune.export import require_reloads, require_tokenizer_fits, source_record
+from finetune.export import require_reloads, require_tokenizer_fits
 from finetune.figure import loss_figure
 from finetune.finetune_config import FinetuneConfig
 from finetune.glu_fit import FitSettings
 from finetune.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 from finetune.lora import merged, with_lora
 from finetune.run_folder import as_json, last_checkpoint, open_run, run_folder_of, writing
-from finetune.token_files import training_windows, validation_windows
+from finetune.token_files import start_windows, token_streams, training_windows, validation_windows
 from finetune.trainer import LOG, Linearised, trainer
 
 RECORD = "finetune.json"
@@ -65,16 +65,20 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     disable_fsdp_ram_efficient_loading()  # each process has a teacher, with weights
     require_new(config.output)
     tokenizer = load_tokenizer(config.model)
-    config = _checked(config, load_pretrained(config.model), tokenizer)
+    source = load_pretrained(config.model)
+    config = _checked(config, source, tokenizer)
     run = run_folder_of(config.output)
     new = not run.exists()
     try:
-        windows, validation = _prepared(config, run, tokenizer)
+        windows, validation = _prepared(config, run, source, tokenizer)
     except InputError:
         if new and state.is_main_process:
             shutil.rmtree(run, ignore_errors=True)
         raise
-    trained = _train(config, run, windows, validation)
+    teacher = source if config.teaches else None
+    del source  # a model that is not needed takes no memory while another is trained or written
+    trained = _train(config, run, windows, validation, teacher)
+    del teacher
     gc.collect()  # the optimizer, which the Trainer's cycles hold
     record: dict[str, Any] = {}
     if state.is_main_process:
@@ -88,9 +92,6 @@ def _settings(config: FinetuneConfig) -> dict[str, Any]:
     return as_json(
         config,
         leave_out=("output", "resume", "device", "plan", "report_to", "log_steps"),
-        model=source_name(config.model),
-        data=[source_name(source) for source in config.data],
-        validation=config.validation and config.validation.name,
         processes=PartialState().num_processes,
         sharded=parse_flag_from_env("ACCELERATE_USE_FSDP"),  # which checkpoints depend on
     )
@@ -100,7 +101,7 @@ def _checked(
     config: FinetuneConfig, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> FinetuneConfig:
     """The settings with the context filled in; raises InputError where they do not fit the model."""
-    config = _with_context(config, source)
+    config = config.with_context(source.config.max_position_embeddings)
     require_tokenizer_fits(tokenizer, source)
     glus = find_glus(source)
     if linear := bilinear_glus(glus):
@@ -118,55 +119,47 @@ def _checked(
     return config
 
 
-def _with_context(config: FinetuneConfig, model: PreTrainedModel) -> FinetuneConfig:
-    most = model.config.max_position_embeddings
-    context = config.context or min(most, 2048)
-    if not 2 <= context <= most:
-        raise InputError(f"a context of {context} tokens; expected 2 to the model's {most}")
-    return dataclasses.replace(config, context=context)
-
-
 def _prepared(
-    config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase
+    config: FinetuneConfig, run: Path, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Windows, Int[Tensor, "window pos"] | None]:
-    """The windows to train on and those to validate on; the start is in the run's folder then."""
+    """The windows to train on and those to validate on; the start is in the run's folder then.
+
+    Where the source does not teach, it becomes the start.
+    """
     state = PartialState()
     validation = validation_windows(config, tokenizer)
     if state.is_main_process:
         open_run(config.output, _settings(config), config.resume)
-    windows = training_windows(config, run, tokenizer)
+    streams = token_streams(config, run, tokenizer)
+    windows = training_windows(config, streams, tokenizer)
     step = config.batch_size * config.accumulation * state.num_processes
     if len(windows) < step:
         raise InputError(
-            f"{len(windows)} windows of {config.context} tokens to train on; expected at least the {step} of "
+            f"{len(windows)} windows of {config.window} tokens to train on; expected at least the {step} of "
             "one step: give more text or tokens, or a smaller batch"
         )
     with state.main_process_first():
         if state.is_main_process and not (run / "start").exists():
-            _write_start(config, run, tokenizer)
+            stays = config.teaches and config.calibrates
+            model = copy.deepcopy(source) if stays else source  # the start is made in place
+            _write_start(config, run, model, start_windows(config, streams, tokenizer))
     return windows, validation
 
 
-def _write_start(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes the model that training starts from, converted where the settings say so."""
-    model, record = load_pretrained(config.model, device=find_device(config.device)), {}
-    windows = None
-    if config.converts or config.linearises:
-        assert config.context is not None
-        windows = calibration_windows(
-            tokenizer,
-            config.data,
-            n_tokens=config.calibration_tokens,
-            context=min(config.context, 256),
-            first=config.first_token,
-            seed=config.seed,
-        )
-    if config.start != "anneal" and config.converts:
-        fit = FitSettings(seed=config.seed)
-        done = convert(model, config.start, windows, fit=fit, progress=True)
-        record["conversion"] = dataclasses.asdict(done)
-    if config.linearises and windows is not None:
-        record["norm_factors"] = norm_factors(model, windows)
+def _write_start(
+    config: FinetuneConfig, run: Path, model: PreTrainedModel, windows: Int[Tensor, "window pos"] | None
+) -> None:
+    """Writes the model that training starts from, converted in place where the settings say so."""
+    record: dict[str, Any] = {}
+    if windows is not None:
+        # transformers wraps `to` in a way that hides its signature.
+        model.to(find_device(config.device))  # type: ignore[arg-type]
+        if config.conversion is not None:
+            fit = FitSettings(seed=config.seed)
+            done = convert(model, config.conversion, windows, fit=fit, progress=True)
+            record["conversion"] = dataclasses.asdict(done)
+        if config.linearises:
+            record["norm_factors"] = norm_factors(model, windows)
     with new_folder(run / "start") as folder, writing(run / "start", "make room and run again"), quiet():
         model.save_pretrained(folder)
         write_json(folder / START, record)
@@ -196,10 +189,10 @@ def _train(
     run: Path,
     windows: Windows,
     validation: Int[Tensor, "window pos"] | None,
+    teacher: PreTrainedModel | None,
 ) -> _Trained:
     """Trains from the last checkpoint on, or from the start."""
     state = PartialState()
-    teacher = load_pretrained(config.model) if config.teaches else None
     set_seed(config.seed)
     model = _model_in_training(config, run)
     linearised: list[Linearised] = [*annealed_gates(model), *annealed_norms(model)]
@@ -209,11 +202,10 @@ def _train(
     made.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     weights = made.accelerator.get_state_dict(made.model_wrapped)
     batch = config.batch_size * state.num_processes
-    assert config.context is not None
     return _Trained(
         weights={name: value.cpu() for name, value in weights.items()},
         steps=made.state.global_step,
-        tokens=len(windows) // batch * batch * config.context,
+        tokens=len(windows) // batch * batch * config.window,
     )
 
 
@@ -224,8 +216,10 @@ def _finish(
     model: Any = _model_in_training(config, run)
     model.load_state_dict(trained.weights)
     model = _folded(model.eval(), config)
+    settings = _settings(config)
     record = {
-        **source_record(config.model, _settings(config)),
+        "source": settings["model"],
+        "settings": settings,
         **read_json(run / "start" / START),
         "steps": trained.steps,
         "tokens": trained.tokens,

@@ -2,8 +2,9 @@
 
 Memory. Weights, gradients and AdamW's two moments in float32 take 16 bytes a parameter; the copies in the
 precision of the matrix products, the teacher, and what the backward pass keeps of a block and of the logits
-come on top. FSDP divides the 16 bytes among the processes, but for gradients that are accumulated; of weights
-and gradients at work, a block's and the embeddings' are whole at a time.
+come on top, and the residual streams that `matching` compares. FSDP divides the 16 bytes among the processes,
+but for gradients that are accumulated; of weights and gradients at work, a block's and the embeddings' are
+whole at a time.
 
 Time. 6 floating point operations a parameter and token (8 where activations are recomputed), 2 more for a
 teacher, and 12 · d_model · context a layer and token for attention, of which causal kernels do half (Kaplan
@@ -91,6 +92,7 @@ def plan(config: FinetuneConfig) -> Plan:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shape)
     n_glus = len(find_glus(model))
+    config = config.with_context(shape.max_position_embeddings)
     parameters = model.num_parameters()
     trained = parameters if config.lora_rank is None else _lora_parameters(model, config.lora_rank)
     low = 2 if config.precision == "bfloat16" else 4
@@ -131,12 +133,8 @@ def _operations(config: FinetuneConfig, model: Any, shape: Any, parameters: int,
         multiplied -= model.get_input_embeddings().weight.numel()
     backward = 4 if trained == parameters else 2
     passes = 2 + backward + (2 if config.gradient_checkpointing else 0) + (2 if config.teaches else 0)
-    attention = shape.num_hidden_layers * shape.hidden_size * _context(config, shape)
+    attention = shape.num_hidden_layers * shape.hidden_size * config.window
     return passes * (multiplied + attention)
-
-
-def _context(config: FinetuneConfig, shape: Any) -> int:
-    return config.context or min(shape.max_position_embeddings, 2048)
 
 
 def _activation_bytes(config: FinetuneConfig, shape: Any, low: int) -> int:
@@ -145,17 +143,23 @@ def _activation_bytes(config: FinetuneConfig, shape: Any, low: int) -> int:
     A block keeps, a token: its input and the two normalised ones in float32 (both norms compute in it) and
     in the lower precision; queries, keys and values before and after their rotation; what attention puts
     out; and four vectors of d_mlp (gate, activation, up, product).
+
+    Matching adds (4 + low) · d_model a token and layer, low the bytes of a number in the lower precision: the
+    teacher's residual stream, and its difference from the student's in float32. The student's own is the
+    input of the next block.
     """
-    tokens, d = config.batch_size * _context(config, shape), shape.hidden_size
+    tokens, d = config.batch_size * config.window, shape.hidden_size
     d_head = getattr(shape, "head_dim", None) or d // shape.num_attention_heads
     queries, keys = shape.num_attention_heads * d_head, shape.num_key_value_heads * d_head
     block = 4 * 4 * d + low * (4 * d + 3 * queries + 4 * keys + 4 * shape.intermediate_size)
     layers = shape.num_hidden_layers
-    blocks = layers * low * d + block if config.gradient_checkpointing else layers * block
+    # The residual stream is in float32, as the embeddings are that it begins with.
+    blocks = layers * 4 * d + block if config.gradient_checkpointing else layers * block
+    matched = layers * (4 + low) * d if config.matching else 0
     # Logits, their copy in float32, its log-softmax and the gradient.
     logits = tokens * (low + 12)
     if config.distillation:
         # The backward pass begins with the divergence: the teacher's logits and a gradient in the place of
         # the one in float32, and a chunk of both distributions.
         logits += tokens * (2 * low - 4) + 12 * min(tokens, CHUNK_POSITIONS)
-    return tokens * blocks + shape.vocab_size * logits
+    return tokens * (blocks + matched) + shape.vocab_size * logits

@@ -19,12 +19,27 @@ from bilinear_lm.files import new_folder, read_json, write_json
 SETTINGS = "settings.json"
 STATE = "trainer_state.json"
 """transformers writes it last: a checkpoint without it was cut off by a kill."""
+_SOURCES = ("model", "data", "calibration", "validation")
 
 
-def as_json(config: Any, leave_out: Iterable[str], **named: Any) -> dict[str, Any]:
-    """The fields of a settings dataclass as JSON values, but for those left out; `named` replaces some."""
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in leave_out}
-    return json.loads(json.dumps(settings | named, default=str))
+def as_json(config: Any, leave_out: Iterable[str], **more: Any) -> dict[str, Any]:
+    """The fields of a settings dataclass as JSON values, but for those left out, and `more`.
+
+    Models and texts are named without the folders that they lie in.
+    """
+    settings = {
+        name: _named(value) if name in _SOURCES else value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in leave_out
+    }
+    return json.loads(json.dumps(settings | more, default=str))
+
+
+def _named(source: Any) -> Any:
+    """What to call a source, or each of several: a file or folder by its own name."""
+    if isinstance(source, tuple):
+        return [_named(each) for each in source]
+    return Path(source).name if source is not None and Path(source).exists() else source
 
 
 def run_folder_of(output: Path) -> Path:

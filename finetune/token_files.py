@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from jaxtyping import Int
 from torch import Tensor
@@ -15,30 +14,56 @@ from transformers import PreTrainedTokenizerBase
 from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_text
-from finetune.data import Windows, documents, token_pieces
+from finetune.calibration import head_length, spread_windows
+from finetune.data import Windows, documents, token_pieces, whole_windows
 from finetune.finetune_config import FinetuneConfig
 
 
-def training_windows(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase) -> Windows:
-    """The windows of a run; of several processes the first writes the token files, unless they are there."""
-    assert config.context is not None
+def token_streams(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    """The tokens of each source; of several processes the first writes their files, unless they are there."""
     tokens = run / "tokens"
     with PartialState().main_process_first():
         if not tokens.exists():
+            limit = config.tokens
+            if limit is not None and config.calibrates:
+                limit = max(limit, head_length(config.calibration_tokens, len(config.data)))
             with new_folder(tokens) as folder:
                 for number, source in enumerate(config.data):
-                    _write(folder / f"{number}.bin", source, tokenizer, config.tokens)
-    streams = [np.memmap(tokens / f"{n}.bin", dtype=np.int32, mode="r") for n in range(len(config.data))]
+                    _write(folder / f"{number}.bin", source, tokenizer, limit)
+    return [np.memmap(tokens / f"{n}.bin", dtype=np.int32, mode="r") for n in range(len(config.data))]
+
+
+def training_windows(
+    config: FinetuneConfig, streams: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase
+) -> Windows:
+    """The windows of a run, of at most `config.tokens` tokens of each source."""
+    streams = [stream[: config.tokens] for stream in streams]
     for stream, source in zip(streams, config.data, strict=True):
-        if len(stream) < 2 * config.context:
+        if len(stream) < 2 * config.window:
             raise InputError(
-                f"{source}: {len(stream)} tokens of text, too short for windows of {config.context}; "
+                f"{source}: {len(stream)} tokens of text, too short for windows of {config.window}; "
                 "give more text"
             )
     total = sum(map(len, streams))
     passes = 1.0 if config.tokens is None else config.tokens / total
-    first = tokenizer.bos_token_id if config.first_token else None
-    return Windows(streams, [passes] * len(streams), context=config.context, first=first, seed=config.seed)
+    first = _first_token(config, tokenizer)
+    return Windows(streams, [passes] * len(streams), context=config.window, first=first, seed=config.seed)
+
+
+def start_windows(
+    config: FinetuneConfig, streams: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase
+) -> Int[Tensor, "window pos"] | None:
+    """The windows that the start is measured on; None where it is not."""
+    if not config.calibrates:
+        return None
+    return spread_windows(
+        config.data,
+        streams,
+        n_tokens=config.calibration_tokens,
+        context=min(config.window, 256),
+        first=_first_token(config, tokenizer),
+        seed=config.seed,
+    )
 
 
 def validation_windows(
@@ -47,15 +72,17 @@ def validation_windows(
     """The first windows of the validation text, cut like those of training; None where none are asked for."""
     if config.validation is None or config.validation_steps is None:
         return None
-    assert config.context is not None
-    text = read_text(config.validation)
-    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
-    front = [tokenizer.bos_token_id] if config.first_token and tokenizer.bos_token_id is not None else []
-    width = config.context - len(front)
-    rows = torch.tensor(ids[: len(ids) // width * width][: most * width]).view(-1, width)
-    if not len(rows):
-        raise InputError(f"{config.validation}: {len(ids)} tokens of text; expected at least {width}")
-    return torch.cat([torch.tensor([front] * len(rows), dtype=rows.dtype).view(len(rows), -1), rows], dim=1)
+    ids = tokenizer.encode(read_text(config.validation), add_special_tokens=False, verbose=False)
+    windows = whole_windows(ids, config.window, _first_token(config, tokenizer))[:most]
+    if not len(windows):
+        raise InputError(
+            f"{config.validation}: {len(ids)} tokens of text; expected enough for a window of {config.window}"
+        )
+    return windows
+
+
+def _first_token(config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    return tokenizer.bos_token_id if config.first_token else None
 
 
 def _write(path: Path, source: str, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> None:

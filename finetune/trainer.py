@@ -28,19 +28,19 @@ from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import window_loss
 from bilinear_lm.files import write_text
-from finetune.annealing import Schedule, linearity
+from finetune.annealing import linearity
 from finetune.finetune_config import FinetuneConfig
 from finetune.losses import divergence, stream_error
 from finetune.run_folder import last_checkpoint, writing
+from finetune.settings import Schedule
 
 LOG = "log.jsonl"
 _DIVERGED = 2.0
 """Times the first step's loss, or a uniform guess's where that is higher: above it a run has diverged."""
-_CHECKPOINTING: dict[str, Any] = {
-    "gradient_checkpointing": True,
-    "gradient_checkpointing_kwargs": {"use_reentrant": False},
-}
-_RATE_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+RECOMPUTE = "activation_checkpointing"
+"""transformers' name for recomputing activations in the backward pass."""
+if RECOMPUTE not in TrainingArguments.__dataclass_fields__:
+    RECOMPUTE = "gradient_checkpointing"  # before transformers 5.23
 
 
 @runtime_checkable
@@ -122,13 +122,15 @@ def trainer(
     use_cpu: bool,
 ) -> DistillationTrainer:
     """The trainer of a run: its checkpoints, log and bar."""
+    rate_schedule = "constant_with_warmup" if config.rate_schedule == "constant" else config.rate_schedule
+    recompute: dict[str, Any] = {RECOMPUTE: True} if config.gradient_checkpointing else {}
     arguments = TrainingArguments(
         output_dir=str(run),
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulation,
         num_train_epochs=1,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=_RATE_SCHEDULES[config.rate_schedule],
+        lr_scheduler_type=rate_schedule,
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         adam_beta2=config.beta2,
@@ -145,7 +147,7 @@ def trainer(
         # Norms that have become linear leave their own weights without a gradient.
         ddp_find_unused_parameters=config.linearises,
         report_to=list(config.report_to) or "none",
-        **(_CHECKPOINTING if config.gradient_checkpointing else {}),
+        **recompute,
     )
     # One process trains on one device; on more the Trainer would copy the model at every step.
     arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -242,12 +244,12 @@ class RunLog(TrainerCallback):
         self._require_converging(args, state, logs, kwargs["model"])
         step, at = self.since
         self.since = state.global_step, time.perf_counter()
-        window = self.config.context or 0
         windows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        passed = (state.global_step - step) * windows_a_step * window
+        tokens_a_step = windows_a_step * self.config.window
+        passed = (state.global_step - step) * tokens_a_step
         entry = {
             "step": state.global_step,
-            "tokens": state.global_step * windows_a_step * window,
+            "tokens": state.global_step * tokens_a_step,
             "loss": logs["loss"],
             "grad_norm": logs.get("grad_norm"),
             "learning_rate": logs["learning_rate"],

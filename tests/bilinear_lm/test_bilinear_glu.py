@@ -1,6 +1,7 @@
 """The bilinear layer of a GLU against its polynomial, and against sampled and dense least squares."""
 
 import math
+import operator
 
 import jaxtyping
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bilinear_lm.gaussian_products
-from bilinear_lm.bilinear_glu import bilinear_approximation
+from bilinear_lm.bilinear_glu import bilinear_approximation, product_form
 from bilinear_lm.closed_form import approximate_glu
 from bilinear_lm.errors import InputError
-from bilinear_lm.gaussian import Gaussian
+from bilinear_lm.gaussian import Gaussian, one_gaussian
 from bilinear_lm.gaussian_products import form_covariances, product_means, quadratic_variance, second_moments
+from bilinear_lm.glu_expansion import hidden_layer
 from bilinear_lm.tensor import BilinearTensor
 
 F64 = torch.float64
@@ -213,6 +215,17 @@ def test_precision_follows_the_weights():
         assert {part.dtype for part in parts} == {torch.float32}
         assert len(parts) == (6 if biases else 3)
         assert found.tensor.constant == biases
+
+
+def test_both_layers_from_one_form():
+    weights, inputs = glu(dtype=torch.float32), gaussian(dtype=torch.float32)
+    layer = hidden_layer(**weights)
+    form = product_form(layer, "gelu", one_gaussian(**inputs, like=layer.W_gate), torch.float32)
+    for found, biases in ((form.without_biases(), False), (form.with_biases(), True)):
+        expected = bilinear_approximation(**weights, activation="gelu", **inputs, biases=biases)
+        for name, value in vars(expected).items():
+            same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+            assert same(getattr(found, name), value), name
 
 
 @pytest.mark.parametrize(

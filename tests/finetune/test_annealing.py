@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from bilinear_lm import InputError, mlp_tensor
 from bilinear_lm.glu import bilinear_glus, find_glus
 from finetune.annealing import AnnealedGate, anneal_gates, annealed_gates, fold_gates, linearity
+from finetune.settings import Schedule
 
 from ..bilinear_lm.tiny_families import ACTIVATION, gated
 
-SCHEDULES = ("linear", "exponential", "logistic", "smootherstep")
 in_each = pytest.mark.parametrize("family", ACTIVATION)
 IDS = torch.randint(1, 64, (3, 10), generator=torch.Generator().manual_seed(0))
 
@@ -26,7 +27,7 @@ def logits(model):
         return model(input_ids=IDS).logits
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", get_args(Schedule))
 @pytest.mark.parametrize("k", [0.5, 1.0, 1.4])
 def test_schedules_rise_from_0_to_1_and_stay(schedule, k):
     steps = [linearity(schedule, step / 200, k) for step in range(301)]

@@ -1,5 +1,7 @@
 """Conversions of every family by every method: bilinear, declared so, and the same after loading."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch.nn.functional import gelu, silu
@@ -11,8 +13,9 @@ from bilinear_lm.evaluate import window_loss
 from bilinear_lm.glu import GLUFactors, bilinear_glus, find_glus
 from finetune import FitSettings, calibration_windows, convert
 from finetune.calibration import Moments, glu_inputs
-from finetune.conversion import HELD_OUT, METHODS, slope_at_zero
+from finetune.conversion import HELD_OUT, slope_at_zero
 from finetune.glu_fit import LINEAR, explained
+from finetune.settings import Method
 
 from ..bilinear_lm.tiny_families import ACTIVATION, gated
 
@@ -38,7 +41,7 @@ def unchanged(model, before):
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in before)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("family", ACTIVATION)
 def test_every_family_by_every_method(family, method, tmp_path):
     model = gated(family)
@@ -113,7 +116,7 @@ def test_what_the_closed_form_would_be_with_biases(family):
 
 def test_methods_from_worst_to_best():
     found = {}
-    for method in METHODS:
+    for method in get_args(Method):
         model = gated("Llama", num_hidden_layers=1)
         model.model.layers[0].mlp.gate_proj.weight.data.mul_(6)
         settings = FitSettings(steps=200, batch_size=256)

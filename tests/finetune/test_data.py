@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilinear_lm import InputError
-from finetune.data import END_OF_TEXT, Windows, documents, tokenize, train_tokenizer
+from finetune.data import END_OF_TEXT, Windows, documents, tokenize, train_tokenizer, whole_windows
 
 
 def test_documents_of_a_text_file(tmp_path):
@@ -62,6 +62,14 @@ def test_tokenize_ends_each_document_and_stops_at_the_limit(tiny_tokenizer):
     assert ids.tolist() == [*cat, tiny_tokenizer.eos_token_id, *dog, tiny_tokenizer.eos_token_id]
     assert tokenize(["a cat"] * 9, tiny_tokenizer, limit=5).tolist() == [*ids[: len(cat) + 1], *ids][:5]
     assert len(tokenize([], tiny_tokenizer)) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [(None, [[5, 6, 7], [8, 9, 10]]), (1, [[1, 5, 6], [1, 7, 8], [1, 9, 10]])]
+)
+def test_whole_windows_one_after_the_other(first, expected):
+    assert whole_windows(np.arange(5, 12, dtype=np.int32), 3, first).tolist() == expected
+    assert whole_windows([], 3, first).shape == (0, 3)
 
 
 @given(

@@ -10,13 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+import finetune.data
 import finetune.into_bilinear
+import finetune.token_files
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
 from bilinear_lm.checkpoints import save_folder
 from finetune import FitSettings
 from finetune import finetune as run
 from finetune.annealing import anneal_gates
-from finetune.data import Windows
+from finetune.data import Windows, documents
 from finetune.trainer import trainer
 
 from ..bilinear_lm.tiny_families import gated
@@ -105,6 +107,34 @@ def test_a_run_of_every_kind(settings, kind):
     assert log[0]["linearity"] == (0.0 if anneals else None)
     assert log[-1]["linearity"] == (1.0 if anneals else None)
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_source_and_the_text_are_read_once(settings, monkeypatch):
+    """The teacher is the source as it was, although the start was made of it."""
+    loaded, read, taught = [], [], []
+
+    def load(path, **options):
+        loaded.append(path)
+        return load_pretrained(path, **options)
+
+    def read_documents(source):
+        read.append(source)
+        return documents(source)
+
+    def make(config, run, model, teacher, *args, **options):
+        taught.append({name: value.clone() for name, value in teacher.state_dict().items()})
+        return trainer(config, run, model, teacher, *args, **options)
+
+    monkeypatch.setattr(finetune.into_bilinear, "load_pretrained", load)
+    monkeypatch.setattr(finetune.into_bilinear, "trainer", make)
+    for module in (finetune.data, finetune.token_files):
+        monkeypatch.setattr(module, "documents", read_documents)
+    run(dataclasses.replace(settings, tokens=600, start="fit", norms="linear", **TAUGHT))
+    assert loaded.count(settings.model) == 1
+    assert read == list(settings.data)
+    source = load_pretrained(settings.model).state_dict()
+    assert taught[0].keys() == source.keys()
+    assert all(torch.equal(taught[0][name], source[name]) for name in source)
 
 
 def test_training_learns_and_is_evaluated(settings, stories):

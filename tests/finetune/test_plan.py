@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ import torch
 from bilinear_lm import InputError
 from bilinear_lm.presets import Preset, new_model
 from finetune import FinetuneConfig
+from finetune.losses import stream_error
 from finetune.plan import plan
+from finetune.trainer import RECOMPUTE
 
 TINYLLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -75,6 +78,25 @@ def test_what_changes_it(config):
     assert "give --tokens" in str(plan(dataclasses.replace(config, tokens=None)))
 
 
+@contextmanager
+def kept_for_backward(model, precision):
+    """By its place, the memory that operations keep for the backward pass, but for the model's weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def keep(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage  # held, so that no other takes its place
+        return x
+
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+    ):
+        yield kept
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_beside_what_a_backward_pass_really_keeps(precision, tmp_path):
     """At the peak there is more than that: temporaries, above all the float32 gradient of the logits."""
@@ -89,25 +111,58 @@ def test_beside_what_a_backward_pass_really_keeps(precision, tmp_path):
         precision=precision,
         distillation=0.0,
     )
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept = {}
-
-    def keep(x):
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage  # held, so that no other takes its place
-        return x
-
     ids = torch.randint(2048, (4, 64))
-    with (
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
-    ):
+    with kept_for_backward(model, precision) as kept:
         model(input_ids=ids, labels=ids, use_cache=False)
     copies = 0 if precision == "float32" else 2 * (model.num_parameters() - 2048 * 256)
     measured = sum(storage.nbytes() for storage in kept.values()) - copies
     gradient = 4 * ids.numel() * 2048
     assert 1.0 < plan(config).activation_bytes / (measured + gradient) < 1.35
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_beside_the_streams_that_matching_really_holds(precision, tmp_path):
+    """The plan leaves out the embeddings, which the teacher puts out besides, and the student's last stream,
+    which is no input of a block and of which the matrix product keeps a copy in bfloat16."""
+    preset = Preset(d_model=64, d_mlp=96, n_layers=8, n_heads=4, n_ctx=64, d_vocab=128)
+    model, teacher = new_model(preset, gate="silu").train(), new_model(preset, gate="silu").eval()
+    model.config.save_pretrained(tmp_path)
+    base = FinetuneConfig(
+        model=str(tmp_path), output=tmp_path / "out", data=("text",), batch_size=4, precision=precision
+    )
+    teacher.requires_grad_(False).to(getattr(torch, precision))
+    ids = torch.randint(128, (4, 64))
+    with kept_for_backward(model, precision) as kept:
+        own = model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        without = set(kept)
+        taught = teacher(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        stream_error(own[1:], taught[1:])
+    assert all(stream.untyped_storage().data_ptr() in without for stream in own[:-1])
+    measured = sum(storage.nbytes() for place, storage in kept.items() if place not in without)
+    measured += sum(stream.nbytes for stream in taught)
+    matching = plan(dataclasses.replace(base, matching=1.0))
+    estimated = matching.activation_bytes - plan(base).activation_bytes
+    assert estimated == (4 + taught[0].itemsize) * ids.numel() * 64 * 8
+    assert 0.9 < estimated / measured < 1.0
+    assert matching.state_bytes == plan(base).state_bytes
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_beside_the_inputs_that_recomputing_really_keeps(precision, tmp_path):
+    """The difference of two depths, so that only what each block adds counts."""
+    preset = Preset(d_model=64, d_mlp=96, n_layers=2, n_heads=4, n_ctx=64, d_vocab=128)
+    ids, measured, estimated = torch.randint(128, (4, 64)), [], []
+    for n_layers in (2, 6):
+        model = new_model(dataclasses.replace(preset, n_layers=n_layers), gate="silu").train()
+        model.config.save_pretrained(tmp_path)
+        getattr(model, f"{RECOMPUTE}_enable")()
+        with kept_for_backward(model, precision) as kept:
+            model(input_ids=ids, labels=ids, use_cache=False)
+        measured.append(sum(storage.nbytes() for storage in kept.values()))
+        config = FinetuneConfig(model=str(tmp_path), output=tmp_path / "out", data=("text",), batch_size=4)
+        config = dataclasses.replace(config, precision=precision, gradient_checkpointing=True)
+        estimated.append(plan(config).activation_bytes)
+    assert estimated[1] - estimated[0] == measured[1] - measured[0]
 
 
 def test_a_file_and_other_models(tmp_path, config):
@@ -121,3 +176,5 @@ def test_a_file_and_other_models(tmp_path, config):
         plan(dataclasses.replace(config, model=str(gpt2)))
     with pytest.raises(InputError, match="batch_size"):
         plan(dataclasses.replace(config, batch_size=0))
+    with pytest.raises(InputError, match="a context of 4096 tokens; expected 2 to the model's 2048"):
+        plan(dataclasses.replace(config, context=4096))

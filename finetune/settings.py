@@ -1,0 +1,26 @@
+"""What the settings of several commands have in common: names to choose from, and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from bilinear_lm.errors import InputError
+
+Method = Literal["fit", "closed-form", "linear"]
+"""Of conversion: `finetune.conversion`."""
+Schedule = Literal["linear", "exponential", "logistic", "smootherstep"]
+"""Of annealing: `finetune.annealing`."""
+Precision = Literal["bfloat16", "float32"]
+"""Of the matrix products; weights and optimiser stay in float32."""
+Store = Literal["float32", "bfloat16", "float16"]
+"""Of the weights on disk."""
+
+
+def require_texts(data: Sequence[str], validation: Path | None) -> None:
+    """Raises InputError where there are no sources to train on, or no file with the held-out text."""
+    if not data:
+        raise InputError("no data given; expected at least one text file, dataset folder or dataset name")
+    if validation is not None and not validation.is_file():
+        raise InputError(f"{validation}: no such file; expected the held-out text there")
