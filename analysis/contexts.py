@@ -17,7 +17,7 @@ from torch.nn.functional import max_pool1d, pad
 from analysis.vocabulary import Vocabulary
 from analysis.windows import Windows, activations_on_windows
 from bilinear_lm.dictionary import Dictionary
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 
 BATCH = 4
 """Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
@@ -51,8 +51,7 @@ class Contexts:
 
     def of(self, feature: int) -> tuple[Context, ...]:
         """The contexts of a feature, highest peak first; none of a feature that is never active."""
-        if not 0 <= feature < len(self.values):
-            raise InputError(f"feature {feature} does not exist; expected 0 to {len(self.values) - 1}")
+        require_index(feature, len(self.values), "feature")
         found = int((self.values[feature] > 0).sum())
         return tuple(self._context(feature, rank) for rank in range(found))
 

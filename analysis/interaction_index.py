@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from analysis.features import FeatureLayer
 from analysis.interactions import Interactions, n_pairs
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,16 @@ class InteractionIndex:
 
     def into(self, output: int) -> Interactions:
         """The strongest interactions into an output feature."""
-        self._require(output, len(self.values), "output")
+        require_index(output, len(self.values), "output feature")
         left, right, values = self.left[output], self.right[output], self.values[output]
         return _present(Interactions(torch.full_like(left, output), left, right, values))
 
     def of(self, feature: int) -> Interactions:
         """The strongest interactions that an input feature takes part in, into any output feature."""
-        self._require(feature, len(self.reach_values), "input")
+        require_index(feature, len(self.reach_values), "input feature")
         partner, own = self.partner[feature], torch.full_like(self.partner[feature], feature)
         left, right = torch.minimum(partner, own), torch.maximum(partner, own)
         return _present(Interactions(self.reached[feature], left, right, self.reach_values[feature]))
-
-    def _require(self, feature: int, n: int, side: str) -> None:
-        if not 0 <= feature < n:
-            raise InputError(f"{side} feature {feature} does not exist; expected 0 to {n - 1}")
 
 
 def interaction_index(

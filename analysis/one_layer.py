@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from analysis.measured import Measured, measure
 from analysis.path_expansion import PathExpansion, expand_mlp
 from analysis.sources import Source
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
 
@@ -102,8 +102,7 @@ def expand_logits(
     measured, U = measure(model, ids), unembedding(model).T
     if tokens is not None:
         for token in tokens:
-            if not 0 <= token < len(U):
-                raise InputError(f"token {token} does not exist; expected 0 to {len(U) - 1}")
+            require_index(token, len(U), "token")
         U = U[list(tokens)]
     tensor = mlp_tensor(model, 0)
     precision = measured.logits.dtype

@@ -22,7 +22,7 @@ from analysis.attention import attention_layer
 from analysis.features import FeatureLayer
 from analysis.interactions import Interactions, strongest_interactions
 from analysis.sources import Source
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.families import require_plain_blocks
 from bilinear_lm.weights import embedding, mlp_tensor, unembedding
 
@@ -147,6 +147,5 @@ def read_along(paths: TokenPaths, u: Float[Tensor, "n d_model"]) -> TokenPaths:
 def _chosen(asked: Sequence[int] | None, n: int, what: str) -> list[int]:
     chosen = list(range(n)) if asked is None else list(dict.fromkeys(asked))
     for index in chosen:
-        if not 0 <= index < n:
-            raise InputError(f"{what} {index} does not exist; expected 0 to {n - 1}")
+        require_index(index, n, what)
     return chosen

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 
 
 def token_direction(
@@ -25,10 +25,8 @@ def token_direction(
     leaves the probabilities unchanged. A token against its like (swim against run, climb, eat, …) shows
     what is particular to it (arXiv 2406.03947, swim).
     """
-    d_vocab = W_U.shape[1]
     for index in [token, *(against or [])]:
-        if not 0 <= index < d_vocab:
-            raise InputError(f"token {index} does not exist; expected 0 to {d_vocab - 1}")
+        require_index(index, W_U.shape[1], "token")
     mean = W_U.mean(dim=1) if against is None else W_U[:, against].mean(dim=1)
     return W_U[:, token] - mean
 

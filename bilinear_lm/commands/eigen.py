@@ -9,7 +9,7 @@ import tyro
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.files import require_new
 
 if TYPE_CHECKING:
@@ -138,8 +138,7 @@ def _feature_directions(
         )
     chosen = list(features or range(found.n_feat))
     for feature in chosen:
-        if not 0 <= feature < found.n_feat:
-            raise InputError(f"{path}: no feature {feature}; expected 0 to {found.n_feat - 1}")
+        require_index(feature, found.n_feat, f"{path}: feature")
     return found.encoder[:, chosen].T, [f"feature {feature}" for feature in chosen]
 
 

@@ -235,7 +235,7 @@ def test_command_for_features(checkpoint, tmp_path):
     assert torch.allclose(two.values, exact.values[[7, 2]], atol=1e-4 * float(exact.values.abs().max()))
     eigen(str(folder / "model"), **arguments, features=(7, 2), output=tmp_path / "two", resume=True)
     for wrong, message in (
-        ({"features": (20,)}, "no feature 20; expected 0 to 19"),
+        ({"features": (20,)}, "feature 20 does not exist; expected 0 to 19"),
         ({"layer": 0}, "dictionary of 1-mlp-out; expected one of 0-mlp-out"),
         ({"tokens": ("g",)}, "by --tokens and --dictionary; expected one of"),
         ({"dictionary": None}, "by nothing; expected one of --tokens"),
