@@ -4,7 +4,8 @@ from analysis.ablation import AblationControl, AblationEffect, ablated, ablation
 from analysis.assignment import best_assignment
 from analysis.attention import AttentionLayer, attention_layer
 from analysis.attention_scores import FeatureScores, ScoreCurves, ScoreRange, feature_scores, strongest_scores
-from analysis.attribution import Attribution, attribute
+from analysis.attribution import Attribution, attribute, attribute_prompt
+from analysis.attribution_prompt import open_prompt
 from analysis.attribution_targets import (
     DirectionTarget,
     EigenvectorTarget,
@@ -135,6 +136,7 @@ __all__ = [
     "as_squares",
     "attention_layer",
     "attribute",
+    "attribute_prompt",
     "best_assignment",
     "causal_check",
     "completeness",
@@ -168,6 +170,7 @@ __all__ = [
     "match_vectors",
     "measure",
     "merged_interactions",
+    "open_prompt",
     "opposing_features",
     "pairwise_cosine",
     "patch_node",

@@ -104,18 +104,37 @@ def attribute(
     Raises InputError for what `measure` refuses, for an MLP whose gate is not linear, for dictionaries that
     do not fit the model, and for a target that does not exist.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"share={share}; expected more than 0, up to 1")
-    if max_nodes < 1:
-        raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
-    if heads not in ("paths", "nodes"):
-        raise InputError(f"heads={heads!r}; expected 'paths' or 'nodes'")
-    prompt = open_prompt(model, ids, dictionaries)
+    _require_settings(share, max_nodes, heads)  # before the model runs
+    return attribute_prompt(
+        open_prompt(model, ids, dictionaries),
+        target,
+        share=share,
+        max_nodes=max_nodes,
+        heads=heads,
+        vocabulary=vocabulary,
+        labels=labels,
+        progress=progress,
+    )
+
+
+def attribute_prompt(
+    prompt: Prompt,
+    target: Target,
+    *,
+    share: float = 0.8,
+    max_nodes: int = 500,
+    heads: Heads = "paths",
+    vocabulary: Vocabulary | None = None,
+    labels: Mapping[Site, Sequence[str]] | None = None,
+    progress: bool = False,
+) -> Attribution:
+    """As `attribute`, of a prompt that `open_prompt` measured: for targets that depend on it, or several."""
+    _require_settings(share, max_nodes, heads)
     names = Names(vocabulary, labels or {})
     _require_names(names, prompt)
     settings: dict[str, Any] = {
         "target": _described(target),
-        "dictionaries": sorted(str(site) for site in dictionaries or {}),
+        "dictionaries": sorted(map(str, prompt.sites)),
         "share": share,
         "max_nodes": max_nodes,
         "heads": heads,
@@ -123,7 +142,7 @@ def attribute(
         "versions": versions(),
     }
     limits = Limits(share, _ROOM * max_nodes, split_heads=heads == "nodes")
-    traced = trace(model, prompt, target, limits, names, progress)
+    traced = trace(prompt, target, limits, names, progress)
     if isinstance(target, LogitTarget):
         settings["probability"] = float(prompt.measured.logits[target.position].softmax(0)[target.token])
     tokens = tuple(prompt.measured.ids.tolist())
@@ -135,13 +154,22 @@ def attribute(
         tokens=tokens,
         texts=None if vocabulary is None else tuple(vocabulary.texts[token] for token in tokens),
         settings=settings,
-        pruned=dict(traced.pruned),
+        pruned=traced.pruned,
     )
     pruning = grown.prune(max_nodes)
     left_out = traced.left_out + len(pruning.removed)
     graph = replace(pruning.graph, settings={**settings, "left_out": left_out})
     writes = {node.id: traced.writes[node.id] for node in graph.nodes if node.id in traced.writes}
     return Attribution(graph, target, prompt, left_out, writes)
+
+
+def _require_settings(share: float, max_nodes: int, heads: Heads) -> None:
+    if not 0 < share <= 1:
+        raise InputError(f"share={share}; expected more than 0, up to 1")
+    if max_nodes < 1:
+        raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
+    if heads not in ("paths", "nodes"):
+        raise InputError(f"heads={heads!r}; expected 'paths' or 'nodes'")
 
 
 def _require_names(names: Names, prompt: Prompt) -> None:

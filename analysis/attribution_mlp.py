@@ -8,33 +8,18 @@ u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u (`analysis.ei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import groupby
 
 import torch
-from torch import Tensor
 
-from analysis.attribution_parts import (
-    BOTTOM,
-    Limits,
-    Linear,
-    Part,
-    Quadratic,
-    Reader,
-    Source,
-    Split,
-    Write,
-    stage,
-    strongest,
-)
-from analysis.attribution_prompt import LayerOnPrompt, Prompt, SiteFeatures
-from analysis.attribution_stream import error_source
+from analysis.attribution_parts import Limits, Part, Quadratic, Source, Split, strongest
+from analysis.attribution_prompt import LayerOnPrompt, Prompt
+from analysis.attribution_sources import Eigenvector, ReadFeature, bias_source, read_error
 from analysis.eigen import eigendecompose
 from analysis.graph import Node
-from analysis.graph_nodes import bias_node, eigenvector_node, feature_node
 from analysis.path_expansion import expand_mlp
-from bilinear_lm.dictionary import Site
 from bilinear_lm.tensor import CHUNK_BYTES
 
 Readers = Sequence[tuple[Node, Quadratic]]
@@ -71,96 +56,47 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     alone = 2 * quadratic[:, :n, n] + linear[:, :n]
     constants = u.new_tensor([reader.constant for _, reader in readers])
     constant = quadratic[:, n, n] + linear[:, n] + expansion.constant[:, 0] + constants
-    rows = strongest(torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), limits)
-    lefts, rights = left.tolist(), right.tolist()
-    for chosen in rows:
-        parts = []
-        for column, weight in zip(chosen.columns, chosen.weights, strict=True):
-            if column < n:
-                sources: tuple[Source, ...] = (inputs[column],)
-            elif column == n:
-                sources = (Source(bias_node(f"{layer.number}-mlp", layer.number), BOTTOM),)
-            else:
-                pair = column - n - 1
-                sources = (inputs[lefts[pair]], inputs[rights[pair]])
-            parts.append(Part(weight, sources))
-        yield Split(tuple(parts), chosen.pruned)
+    bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
+
+    @cache
+    def part(column: int) -> Part:
+        if column < n:
+            return (inputs[column],)
+        pair = column - n - 1
+        return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
+
+    for chosen in strongest(torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), limits):
+        yield Split(chosen.weights, [part(column) for column in chosen.columns], chosen.pruned)
 
 
 def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
     """The features of an MLP's input that are active at a position, and the error."""
     found = layer.inputs
     assert found is not None  # asked for only where there is one
-    sources = [
-        read_feature(layer, found, feature, position, code)
-        for _, feature, code in found.listed[found.at(position)]
-    ]
-    error = error_source(found, position, stage(layer.number, "in"))
-    return [*sources, replace(error, write=_write(layer, found, position, found.error[position]))]
-
-
-def read_feature(
-    layer: LayerOnPrompt, found: SiteFeatures, feature: int, position: int, code: float
-) -> Source:
-    """An active feature of an MLP's input."""
-
-    def reader() -> Reader:
-        direction, constant = found.reading(feature)
-        w = layer.from_stream(direction, position, found.site.point)
-        return Linear(2 * layer.number + 1, position, w, constant, str(found.site))
-
-    node = feature_node(found.site, feature, position, value=code)
-    write = _write(layer, found, position, code * found.dictionary.decoder[feature])
-    return Source(node, stage(layer.number, "in"), reader, write)
-
-
-def _write(layer: LayerOnPrompt, found: SiteFeatures, position: int, vector: Tensor) -> Callable[[], Write]:
-    """What is written into the input of the MLP alone: the residual stream beside it is left as it is."""
-    return lambda: Write(
-        Site(layer.number, "mlp-in"), position, layer.to_mlp_in(vector, position, found.site.point)
-    )
+    at = found.at(position)
+    features = [ReadFeature.at(layer, found, place) for place in range(at.start, at.stop)]
+    return [*features, read_error(layer, found, position)]
 
 
 def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Splits:
-    tensor, measured = layer.normalised, layer.measured
-    x = measured.resid_mid[position] / measured.ln2_scale[position]
-    if tensor.constant:
-        x = torch.nn.functional.pad(x, (0, 1), value=1.0)
-    found = eigendecompose(tensor, torch.stack([reader.u for _, reader in readers]))
+    x = layer.normalised_input(position)
+    found = eigendecompose(layer.normalised, torch.stack([reader.u for _, reader in readers]))
     values = found.vectors @ x
     contributions, listed = found.values * values.square(), values.tolist()
     for row, (_, reader) in enumerate(readers):
         if reader.rank is not None:
             contributions[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
     constants = contributions.new_tensor([[reader.constant] for _, reader in readers])
+    bias: Part = (bias_source(f"{layer.number}-mlp", layer.number),)
     for row, chosen in enumerate(strongest(torch.cat([contributions, constants], dim=1), limits)):
-        node = readers[row][0]
+        ranks = [column for column in chosen.columns if column < len(x)]
+        vectors, places = found.vectors[row, ranks], {rank: place for place, rank in enumerate(ranks)}
         parts = []
-        for column, weight in zip(chosen.columns, chosen.weights, strict=True):
-            if column == len(x):
-                parts.append(Part(weight, (Source(bias_node(f"{layer.number}-mlp", layer.number), BOTTOM),)))
+        for column in chosen.columns:
+            if column not in places:
+                parts.append(bias)
                 continue
-            vector, value = found.vectors[row, column].clone(), listed[row][column]
-            source = _eigenvector(layer, position, node, column, vector, value)
-            parts.append(Part(weight, (source, source)))
-        yield Split(tuple(parts), chosen.pruned)
-
-
-def _eigenvector(
-    layer: LayerOnPrompt, position: int, node: Node, rank: int, vector: Tensor, value: float
-) -> Source:
-    """An eigenvector of what `node` reads, itself read as v · x."""
-    width = len(layer.factor)
-    direction, constant = vector[:width], float(vector[width:].sum())
-    name, depth = f"{layer.number}-mlp-in", 2 * layer.number + 1
-
-    def write() -> Write:
-        part = layer.to_mlp_in(value * direction / direction.square().sum(), position, "normalised")
-        return Write(Site(layer.number, "mlp-in"), position, part)
-
-    return Source(
-        eigenvector_node(node, rank, value=value),
-        stage(layer.number, "in"),
-        lambda: Linear(depth, position, layer.from_stream(direction, position, "normalised"), constant, name),
-        write,
-    )
+            value, node = listed[row][column], readers[row][0]
+            source = Eigenvector.at(layer, position, node, column, vectors, places[column], value)
+            parts.append((source, source))
+        yield Split(chosen.weights, parts, chosen.pruned)

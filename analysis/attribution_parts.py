@@ -7,7 +7,6 @@ A **source** is what its value splits over: a node, and how that node itself is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -82,42 +81,42 @@ class Write:
     vector: Float[Tensor, " d_model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A node as a part of others."""
+    """A node as a part of others: those that are split say how they are read, those that write what.
+
+    There are many more of them than come into a graph: they hold what is needed to make both, and no more.
+    """
 
     node: Node
     stage: Stage
-    reader: Callable[[], Reader] | None = None
-    """How its own value is read; None: it is not split."""
-    write: Callable[[], Write] | None = None
-    """What it adds where; None for biases."""
+
+    def reader(self) -> Reader | None:
+        """How its own value is read; None: it is not split."""
+        return None
+
+    def write(self) -> Write | None:
+        """What it adds where; None for biases."""
+        return None
 
 
-@dataclass(frozen=True)
-class Part:
-    """One contribution: of a source, or of a pair of them (twice the same: a square)."""
-
-    weight: float
-    sources: tuple[Source, ...]
-
-    @property
-    def is_interaction(self) -> bool:
-        """Whether two sources make it together."""
-        return len(self.sources) == 2
+Part = tuple[Source, ...]
+"""What makes one contribution: a source, or a pair of them together (twice the same: a square)."""
 
 
 @dataclass(frozen=True)
 class Split:
     """What a reader's value is made of: its strongest parts, and the rest of them in one number."""
 
-    kept: tuple[Part, ...]
+    weights: list[float]
+    parts: list[Part]
+    """As many as weights."""
     pruned: Pruned
 
     @property
     def absolute(self) -> float:
         """The sum of the magnitudes of all parts."""
-        return sum(abs(part.weight) for part in self.kept) + self.pruned.absolute
+        return sum(map(abs, self.weights)) + self.pruned.absolute
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from analysis.attention import AttentionLayer, attention_layer
 from analysis.circuit_features import WRITTEN, feature_reading, read_site, require_dictionary
 from analysis.measured import Measured, MeasuredLayer, measure
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.families import causal_model, mlp_norm, plain
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.tensor import BilinearTensor
@@ -72,20 +72,20 @@ class SiteFeatures:
         written = self.dictionary.decoder[self.features[at]] * self.codes[at].unsqueeze(-1)
         return torch.cat([written, self.error[position].unsqueeze(0), self.origin.unsqueeze(0)])
 
-    def code(self, feature: int, position: int) -> float:
-        """The code of a feature at a position; InputError where it is not active or does not exist."""
+    def place(self, feature: int, position: int) -> int:
+        """Where in the list a feature is at a position; InputError where it is not active there."""
         n_feat = self.dictionary.n_feat
         if not 0 <= feature < n_feat:
             raise InputError(f"feature {feature} of {self.site} does not exist; expected 0 to {n_feat - 1}")
         of_feature = self.features == feature
-        found = self.codes[of_feature & (self.positions == position)]
+        found = (of_feature & (self.positions == position)).nonzero()
         if not len(found):
             where = self.positions[of_feature].tolist()
             raise InputError(
                 f"feature {feature} of {self.site} is not active at position {position}; it is active at "
                 f"{', '.join(map(str, where)) or 'none'} of the prompt"
             )
-        return float(found)
+        return int(found)
 
     @property
     def origin(self) -> Float[Tensor, " width"]:
@@ -128,6 +128,11 @@ class LayerOnPrompt:
         """The MLP as a function of x / rms(x)."""
         return with_factor(self.at_mlp_in, self.factor)
 
+    def normalised_input(self, position: int) -> Float[Tensor, " d_in"]:
+        """x / rms(x) of what the MLP reads at a position, and the 1 that its biases are multiplied by."""
+        x = self.measured.resid_mid[position] / self.measured.ln2_scale[position]
+        return torch.nn.functional.pad(x, (0, 1), value=1.0) if self.at_mlp_in.constant else x
+
     def from_stream(
         self, direction: Float[Tensor, " d_model"], position: int, point: Coordinates
     ) -> Float[Tensor, " d_model"]:
@@ -156,7 +161,7 @@ class Prompt:
     W_U: Float[Tensor, "d_model d_vocab"]
     model: str | None
 
-    @property
+    @cached_property
     def n_pos(self) -> int:
         """Length of the prompt."""
         return len(self.measured.ids)
@@ -181,9 +186,14 @@ class Prompt:
 
     def layer(self, layer: int) -> LayerOnPrompt:
         """A layer by its number."""
-        if not 0 <= layer < self.n_layers:
-            raise InputError(f"layer {layer} does not exist; the model has layers 0 to {self.n_layers - 1}")
+        require_index(layer, self.n_layers, "layer")
         return self.layers[layer]
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that have a dictionary."""
+        found = (part for layer in self.layers for part in (layer.inputs, layer.outputs))
+        return tuple(part.site for part in found if part is not None)
 
     def features(self, site: Site) -> SiteFeatures:
         """The features of a site; InputError where there is no dictionary for it."""

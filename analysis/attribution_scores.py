@@ -12,55 +12,61 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from analysis.attention import rotate
-from analysis.attribution_parts import BOTTOM, Limits, Part, Score, Source, Split, Write, stage, strongest
+from analysis.attention import AttentionLayer, rotate
+from analysis.attribution_parts import Limits, Part, Score, Source, Split, strongest
 from analysis.attribution_prompt import LayerOnPrompt, Prompt
-from analysis.attribution_stream import error_source, token_source, written_feature
-from analysis.circuit_features import WRITTEN
-from analysis.graph_nodes import bias_node, direction_node, head_node
-from bilinear_lm.dictionary import Site
+from analysis.attribution_sources import (
+    WrittenFeature,
+    bias_source,
+    token_source,
+    whole_head,
+    whole_mlp,
+    written_error,
+)
 from bilinear_lm.families import decoder
 
 
-def split_score(model: nn.Module, prompt: Prompt, reader: Score, limits: Limits) -> Split:
+def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Split:
     """The parts of an attention score."""
-    layer, measured = prompt.layers[reader.layer], prompt.layers[reader.layer].measured.attention
-    bias = Source(bias_node(f"{reader.layer}-attn-in", reader.layer), BOTTOM)
+    layer = prompt.layers[reader.layer]
+    attention = layer.attention
+    bias = bias_source(f"{reader.layer}-attn-in", reader.layer)
     query_sources, query_vectors = _stream(prompt, reader.layer, reader.query)
-    queries = _rotated(model, layer, "Q", reader.head, reader.query, query_vectors)
+    queries = _rotated(layer, attention, "Q", reader.head, reader.query, query_vectors)
     key_sources: list[Source] = []
     keys = []
     for key, sign in ((reader.key, 1), (reader.against, -1)):
         if key is not None:
             sources, vectors = _stream(prompt, reader.layer, key)
-            keys.append(sign * _rotated(model, layer, "K", reader.head, key, vectors))
+            keys.append(sign * _rotated(layer, attention, "K", reader.head, key, vectors))
             key_sources += [*sources, bias]
-    scores = queries @ torch.cat(keys).T * measured.scale
+    scores = queries @ torch.cat(keys).T * layer.measured.attention.scale
     (chosen,) = strongest(scores.reshape(1, -1), limits)
     left = [*query_sources, bias]
+    weights: dict[tuple[str, ...], float] = {}
     parts: dict[tuple[str, ...], Part] = {}
     for column, weight in zip(chosen.columns, chosen.weights, strict=True):
         pair = left[column // len(key_sources)], key_sources[column % len(key_sources)]
         # Biases change with nothing, so that what they do with a source is linear in it.
         together = tuple(source for source in pair if source.node.kind != "bias") or (bias,)
         name = tuple(sorted(source.node.id for source in together))
-        before = parts[name].weight if name in parts else 0.0
-        parts[name] = Part(before + weight, together)
-    return Split(tuple(parts.values()), chosen.pruned)
+        weights[name] = weights.get(name, 0.0) + weight
+        parts[name] = together
+    return Split(list(weights.values()), list(parts.values()), chosen.pruned)
 
 
 def _rotated(
-    model: nn.Module, layer: LayerOnPrompt, name: str, head: int, position: int, vectors: Tensor
+    layer: LayerOnPrompt, attention: AttentionLayer, name: str, head: int, position: int, vectors: Tensor
 ) -> Tensor:
     """Queries or keys of one head at a position, of vectors of the residual stream and, last, of the bias."""
-    attention, measured = layer.attention, layer.measured
+    measured = layer.measured
     projected = attention.project(name, vectors / measured.ln1_scale[position], constant=True)[head]
     scale = measured.attention.q_scale if name == "Q" else measured.attention.k_scale
     if (norm := attention.qk_norm) is not None and scale is not None:
         projected = projected / scale[head, position] * (norm.query if name == "Q" else norm.key)
-    rotary: Any = decoder(model).rotary_emb
+    rotary: Any = decoder(layer.model).rotary_emb
     where = torch.tensor([[position]], device=vectors.device)
     # The model's own angles, which it rounds to float32.
     n = len(attention.frequencies)
@@ -75,36 +81,19 @@ def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Te
     for below in prompt.layers[:layer]:
         attention = below.measured.attention
         heads = below.measured.heads[:, position]
-        sources += [_whole_head(below.number, head, position, vector) for head, vector in enumerate(heads)]
+        sources += [whole_head(below.number, head, position, vector) for head, vector in enumerate(heads)]
         vectors.append(heads)
         if attention.bias is not None:
-            sources.append(Source(bias_node(f"{below.number}-attn-out", below.number), BOTTOM))
+            sources.append(bias_source(f"{below.number}-attn-out", below.number))
             vectors.append(attention.bias.unsqueeze(0))
         found = below.outputs
         if found is None:
             written = below.measured.mlp_out[position]
-            sources.append(_whole_mlp(below.number, position, written))
+            sources.append(whole_mlp(below.number, position, written))
             vectors.append(written.unsqueeze(0))
             continue
         at = found.at(position)
-        sources += [written_feature(found, place) for place in range(at.start, at.stop)]
-        sources += [
-            error_source(found, position, stage(below.number, "out")),
-            Source(bias_node(str(found.site), below.number), BOTTOM),
-        ]
+        sources += [WrittenFeature.at(found, place) for place in range(at.start, at.stop)]
+        sources += [written_error(found, position), bias_source(str(found.site), below.number)]
         vectors.append(found.vectors(position))
     return sources, torch.cat(vectors)
-
-
-def _whole_head(layer: int, head: int, position: int, vector: Tensor) -> Source:
-    return Source(
-        head_node(layer, head, query=position),
-        stage(layer, "head"),
-        write=lambda: Write(Site(layer, "attn-out"), position, vector),
-    )
-
-
-def _whole_mlp(layer: int, position: int, vector: Tensor) -> Source:
-    site = Site(layer, WRITTEN)
-    node = direction_node(site, position=position)
-    return Source(node, stage(layer, "out"), write=lambda: Write(site, position, vector))

@@ -16,24 +16,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.attribution_parts import (
-    BOTTOM,
-    Limits,
-    Linear,
-    Part,
-    Quadratic,
-    Reader,
-    Source,
-    Split,
-    Write,
-    stage,
-    strongest,
+from analysis.attribution_parts import Limits, Linear, Part, Source, Split, strongest
+from analysis.attribution_prompt import LayerOnPrompt, Prompt
+from analysis.attribution_sources import (
+    Moved,
+    WrittenDirection,
+    WrittenFeature,
+    bias_source,
+    token_source,
+    written_error,
 )
-from analysis.attribution_prompt import LayerOnPrompt, Prompt, SiteFeatures
-from analysis.circuit_features import WRITTEN
 from analysis.graph import Node
-from analysis.graph_nodes import bias_node, direction_node, error_node, feature_node, head_node, token_node
-from bilinear_lm.dictionary import Site
 from bilinear_lm.tensor import CHUNK_BYTES
 
 
@@ -63,6 +56,8 @@ class _Block:
     values: Float[Tensor, "n columns"]
     directions: Float[Tensor, "n pos d_model"] | None = None
     """How each reader reads the positions, where sources need it to be read in turn."""
+    attended: list[list[float]] | None = None
+    """Of heads, by reader and column, the attention pattern."""
 
 
 _OF_ONE_READER = ("constant", "head", "direction")
@@ -73,20 +68,20 @@ def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limit
     blocks = list(_blocks(prompt, [reader for _, reader in readers], limits.split_heads))
     ends = torch.tensor([block.values.shape[1] for block in blocks]).cumsum(0).tolist()
     contributions = torch.cat([block.values for block in blocks], dim=1)
-    shared: dict[int, Source] = {}  # by column: most sources are the same for all readers
+    shared: dict[int, Part] = {}  # by column: most sources are the same for all readers
     for row, chosen in enumerate(strongest(contributions, limits)):
         parts = []
         for column, weight in zip(chosen.columns, chosen.weights, strict=True):
-            source = shared.get(column)
-            if source is None:
+            part = shared.get(column)
+            if part is None:
                 number = bisect_right(ends, column)
                 block = blocks[number]
                 place = column - ends[number] + block.values.shape[1]
-                source = _source(prompt, block, place, row, *readers[row], weight)
+                part = (_source(prompt, block, place, row, *readers[row], weight),)
                 if block.kind not in _OF_ONE_READER:
-                    shared[column] = source
-            parts.append(Part(weight, (source,)))
-        yield Split(tuple(parts), chosen.pruned)
+                    shared[column] = part
+            parts.append(part)
+        yield Split(chosen.weights, parts, chosen.pruned)
 
 
 def _blocks(prompt: Prompt, readers: Sequence[Linear], split_heads: bool) -> Iterator[_Block]:
@@ -106,7 +101,8 @@ def _blocks(prompt: Prompt, readers: Sequence[Linear], split_heads: bool) -> Ite
         if split_heads:
             moved = torch.einsum("nd,hed,hke->nhk", w, attention.W_O, attention.values)
             pattern = layer.measured.pattern[:, positions].transpose(0, 1)
-            yield _Block("head", layer.number, (moved * pattern).flatten(1))
+            attended = pattern.flatten(1).tolist()
+            yield _Block("head", layer.number, (moved * pattern).flatten(1), attended=attended)
         else:
             g = g + _through_attention(layer, g)
     yield _Block("token", -1, torch.einsum("npd,pd->np", g, prompt.layers[0].measured.resid_pre))
@@ -142,85 +138,23 @@ def _source(
 ) -> Source:
     """The source of one column of a block, for the reader of one row."""
     if block.kind == "constant":
-        return Source(bias_node(reader.bias, node.layer), BOTTOM)
+        return bias_source(reader.bias, node.layer)
     if block.kind == "token":
         return token_source(prompt, place)
     layer = prompt.layers[block.layer]
     if block.kind == "attention bias":
-        return Source(bias_node(f"{block.layer}-attn-out", block.layer), BOTTOM)
+        return bias_source(f"{block.layer}-attn-out", block.layer)
     if block.kind == "head":
+        assert block.attended is not None  # such blocks have it
         head, key = divmod(place, prompt.n_pos)
-        return _head(layer, head, key, node, reader, weight)
+        return Moved.at(layer, head, key, block.attended[row][place], node, reader, weight)
     if block.kind == "direction":
         assert block.directions is not None  # such blocks have them
-        return _direction(layer, place, block.directions[row, place].clone(), node, weight)
+        u = block.directions[row, place].clone()
+        return WrittenDirection.at(block.layer, place, u, node, weight)
     assert layer.outputs is not None  # the other blocks are of its features
     if block.kind == "origin":
-        return Source(bias_node(f"{layer.outputs.site}", block.layer), BOTTOM)
+        return bias_source(str(layer.outputs.site), block.layer)
     if block.kind == "error":
-        return error_source(layer.outputs, place, stage(block.layer, "out"))
-    return written_feature(layer.outputs, place)
-
-
-def token_source(prompt: Prompt, position: int) -> Source:
-    """The embedding of the token at a position."""
-    embedded = prompt.layers[0].measured.resid_pre[position]
-    return Source(
-        token_node(int(prompt.measured.ids[position]), position),
-        BOTTOM,
-        write=lambda: Write(Site(0, "resid-pre"), position, embedded),
-    )
-
-
-def error_source(found: SiteFeatures, position: int, at: tuple[int, int]) -> Source:
-    """What a dictionary leaves out at a position."""
-    return Source(
-        error_node(found.site, position),
-        at,
-        write=lambda: Write(found.site, position, found.error[position]),
-    )
-
-
-def written_feature(found: SiteFeatures, place: int) -> Source:
-    """The active feature with this place in the list of them, at mlp-out."""
-    position, feature, code = found.listed[place]
-
-    def reader() -> Reader:
-        u, constant = found.reading(feature)
-        return Quadratic(found.site.layer, position, u, constant)
-
-    return Source(
-        feature_node(found.site, feature, position, value=code),
-        stage(found.site.layer, "out"),
-        reader,
-        lambda: Write(found.site, position, code * found.dictionary.decoder[feature]),
-    )
-
-
-def _direction(layer: LayerOnPrompt, position: int, u: Tensor, node: Node, weight: float) -> Source:
-    """What an MLP without a dictionary writes, along the direction in which a reader reads it."""
-    site = Site(layer.number, WRITTEN)
-    return Source(
-        direction_node(site, node, position, value=weight),
-        stage(layer.number, "out"),
-        lambda: Quadratic(layer.number, position, u),
-        lambda: Write(site, position, weight * u / u.square().sum()),
-    )
-
-
-def _head(layer: LayerOnPrompt, head: int, key: int, node: Node, reader: Linear, weight: float) -> Source:
-    """What a head moves from a position to that of a reader."""
-    attention, query = layer.measured.attention, reader.position
-
-    def onward() -> Reader:
-        shared = head * len(layer.W_V) // len(attention.W_O)
-        w = layer.W_V[shared] @ (attention.W_O[head] @ reader.w)
-        held = layer.measured.pattern[head, query, key] / layer.measured.ln1_scale[key]
-        return Linear(2 * layer.number, key, held * w)
-
-    return Source(
-        head_node(layer.number, head, node, query, key, value=weight),
-        stage(layer.number, "head"),
-        onward,
-        lambda: Write(Site(layer.number, "attn-out"), query, weight * reader.w / reader.w.square().sum()),
-    )
+        return written_error(layer.outputs, place)
+    return WrittenFeature.at(layer.outputs, place)

@@ -5,21 +5,21 @@ Positions count from 0; negative ones count from the end of the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.attribution_mlp import read_feature
 from analysis.attribution_parts import BOTTOM, Linear, Quadratic, Reader, Score, Source, Write
 from analysis.attribution_prompt import Prompt
+from analysis.attribution_sources import Given, ReadFeature, WrittenFeature, shortest
+from analysis.circuit_features import WRITTEN
 from analysis.eigen import eigendecompose
 from analysis.graph import Node
-from analysis.graph_nodes import feature_node, logit_node
+from analysis.graph_nodes import logit_node
 from bilinear_lm.dictionary import Point, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,16 @@ class LogitTarget:
     against: tuple[int, ...] = ()
     position: int = -1
     """Where the next token is predicted."""
+
+    def of(self, columns: Float[Tensor, "*axes d_vocab"]) -> Float[Tensor, "*axes"]:
+        """Of columns by token, as logits or W_U have them, the token's less the mean of those of `against`.
+
+        InputError where a token does not exist.
+        """
+        for token in (self.token, *self.against):
+            require_index(token, columns.shape[-1], "token")
+        own = columns[..., self.token]
+        return own - columns[..., list(self.against)].mean(dim=-1) if self.against else own
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,11 @@ class ScoreTarget:
 
 Target = LogitTarget | FeatureTarget | DirectionTarget | EigenvectorTarget | ScoreTarget
 
-_LINEAR: dict[Point, int] = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "resid-post": 2}
+_PASSED: dict[Point, int] = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "resid-post": 2}
 
 
-def read_target(prompt: Prompt, target: Target) -> tuple[Source, Reader]:
-    """The node of a target, with its measured value, and how it is read; InputError if there is none."""
+def read_target(prompt: Prompt, target: Target) -> Source:
+    """A target's node, with its measured value, and how it is read; InputError if there is none."""
     if isinstance(target, LogitTarget):
         return _logit(prompt, target)
     if isinstance(target, FeatureTarget):
@@ -100,70 +110,48 @@ def read_target(prompt: Prompt, target: Target) -> tuple[Source, Reader]:
     return _direction(prompt, target)
 
 
-def _logit(prompt: Prompt, target: LogitTarget) -> tuple[Source, Reader]:
-    position, n = prompt.position(target.position), prompt.W_U.shape[1]
-    for token in (target.token, *target.against):
-        if not 0 <= token < n:
-            raise InputError(f"token {token} does not exist; expected 0 to {n - 1}")
-    w, value = prompt.W_U[:, target.token], prompt.measured.logits[position, target.token]
-    if target.against:
-        others = list(target.against)
-        w = w - prompt.W_U[:, others].mean(dim=1)
-        value = value - prompt.measured.logits[position, others].mean()
-    w = w / prompt.measured.final_scale[position]
-    node = logit_node([target.token], target.against, position, value=float(value))
-    return Source(node, BOTTOM), Linear(2 * prompt.n_layers, position, w)
+def _logit(prompt: Prompt, target: LogitTarget) -> Source:
+    position = prompt.position(target.position)
+    w = target.of(prompt.W_U) / prompt.measured.final_scale[position]
+    value = float(target.of(prompt.measured.logits[position]))
+    node = logit_node([target.token], target.against, position, value=value)
+    return Given(node, BOTTOM, Linear(2 * prompt.n_layers, position, w))
 
 
-def _feature(prompt: Prompt, target: FeatureTarget) -> tuple[Source, Reader]:
+def _feature(prompt: Prompt, target: FeatureTarget) -> Source:
     found, position = prompt.features(target.site), prompt.position(target.position)
-    code = found.code(target.feature, position)
-    layer = prompt.layers[target.site.layer]
-    if found is layer.inputs:
-        source = read_feature(layer, found, target.feature, position, code)
-        assert source.reader is not None  # features are read
-        return source, source.reader()
-    u, constant = found.reading(target.feature)
-    node = feature_node(target.site, target.feature, position, value=code)
-    written = code * found.dictionary.decoder[target.feature]
-    source = Source(node, BOTTOM, write=lambda: Write(target.site, position, written))
-    return source, Quadratic(target.site.layer, position, u, constant)
+    place, layer = found.place(target.feature, position), prompt.layers[target.site.layer]
+    return ReadFeature.at(layer, found, place) if found is layer.inputs else WrittenFeature.at(found, place)
 
 
-def _direction(prompt: Prompt, target: DirectionTarget) -> tuple[Source, Reader]:
+def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
     site, position = target.site, prompt.position(target.position)
-    layer, vector = prompt.layer(site.layer), _checked(prompt, target.vector)
-    at_mlp_out = site.point == "mlp-out"
-    if at_mlp_out:
+    layer, vector = prompt.layer(site.layer), checked_direction(target.vector, prompt.like)
+    if site.point == WRITTEN:
         value = layer.measured.mlp_out[position] @ vector
         reader: Reader = Quadratic(site.layer, position, vector)
-    elif site.point in _LINEAR:
+    else:
+        passed = passed_before(site)
         w = layer.from_stream(vector, position, "mlp-in") if site.point == "mlp-in" else vector
         last = site.layer + 1 == prompt.n_layers
         after = prompt.measured.resid_final if last else prompt.layers[site.layer + 1].measured.resid_pre
-        streams = (layer.measured.resid_pre, layer.measured.resid_mid, after)
-        value = streams[_LINEAR[site.point]][position] @ w
-        reader = Linear(2 * site.layer + _LINEAR[site.point], position, w)
-    else:
-        raise InputError(f"a direction at {site}; expected one at mlp-out or at {', '.join(_LINEAR)}")
+        value = (layer.measured.resid_pre, layer.measured.resid_mid, after)[passed][position] @ w
+        reader = Linear(2 * site.layer + passed, position, w)
     node = _target_node(f"direction {site}", site.layer, position, value)
-    return Source(node, BOTTOM, write=_along(vector, node, site)), reader
+    return Given(node, BOTTOM, reader, Write(site, position, shortest(float(value), vector)))
 
 
-def _eigenvector(prompt: Prompt, target: EigenvectorTarget) -> tuple[Source, Reader]:
+def _eigenvector(prompt: Prompt, target: EigenvectorTarget) -> Source:
     position, layer = prompt.position(target.position), prompt.layer(target.layer)
-    direction, tensor = _checked(prompt, target.direction), layer.normalised
-    if not 0 <= target.rank < tensor.d_in:
-        raise InputError(f"eigenvector {target.rank} does not exist; expected 0 to {tensor.d_in - 1}")
+    direction, tensor = checked_direction(target.direction, prompt.like), layer.normalised
+    require_index(target.rank, tensor.d_in, "eigenvector")
     found = eigendecompose(tensor, direction)
-    x = layer.measured.resid_mid[position] / layer.measured.ln2_scale[position]
-    if tensor.constant:
-        x = torch.nn.functional.pad(x, (0, 1), value=1.0)
-    value = found.activations(x)[target.rank]
+    value = found.activations(layer.normalised_input(position))[target.rank]
     name = f"eigenvector {target.rank} of {target.layer}-mlp-out"
     reader = Quadratic(target.layer, position, direction, rank=target.rank)
     node = _target_node(name, target.layer, position, value)
-    return Source(node, BOTTOM, write=_along(direction, node, Site(target.layer, "mlp-out"))), reader
+    write = Write(Site(target.layer, WRITTEN), position, shortest(float(value), direction))
+    return Given(node, BOTTOM, reader, write)
 
 
 def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
@@ -190,7 +178,7 @@ def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
     return Score(target.layer, head, query, key, against)
 
 
-def _score(prompt: Prompt, target: ScoreTarget) -> tuple[Source, Reader]:
+def _score(prompt: Prompt, target: ScoreTarget) -> Source:
     reader = read_score(prompt, target)
     query, key, against = reader.query, reader.key, reader.against
     scores = prompt.layers[target.layer].measured.attention.scores[target.head, query]
@@ -200,23 +188,28 @@ def _score(prompt: Prompt, target: ScoreTarget) -> tuple[Source, Reader]:
     node = Node(
         name, "target", layer=target.layer, position=query, index=target.head, key=key, value=float(value)
     )
-    return Source(node, BOTTOM), reader
+    return Given(node, BOTTOM, reader)
 
 
-def _target_node(name: str, layer: int, position: int, value: Tensor) -> Node:
-    return Node(f"{name} @{position}", "target", layer=layer, position=position, value=float(value))
-
-
-def _along(u: Tensor, node: Node, site: Site) -> Callable[[], Write]:
-    """The shortest vector at a site that has the value of a node along u."""
-    return lambda: Write(site, node.position or 0, (node.value or 0.0) * u / u.square().sum())
-
-
-def _checked(prompt: Prompt, vector: Tensor) -> Tensor:
-    width = prompt.like.shape[-1]
+def checked_direction(
+    vector: Float[Tensor, "*axes"], like: Float[Tensor, "*rows d_model"]
+) -> Float[Tensor, " d_model"]:
+    """A direction in the precision of a model; InputError unless it is one of its residual stream."""
+    width = like.shape[-1]
     if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
         raise InputError(
             f"a direction of shape {list(vector.shape)}; expected [{width}], the width of the model, and "
             "finite numbers"
         )
-    return vector.to(prompt.like)
+    return vector.to(like)
+
+
+def passed_before(site: Site) -> int:
+    """How many parts of its layer wrote to the residual stream before a site; InputError at mlp-out."""
+    if site.point not in _PASSED:
+        raise InputError(f"a direction at {site}; expected one at mlp-out or at {', '.join(_PASSED)}")
+    return _PASSED[site.point]
+
+
+def _target_node(name: str, layer: int, position: int, value: Tensor) -> Node:
+    return Node(f"{name} @{position}", "target", layer=layer, position=position, value=float(value))

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import nn
 from tqdm.auto import tqdm
 
 from analysis.attribution_mlp import split_mlp
@@ -76,49 +75,67 @@ class Traced:
 
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
-    pruned: dict[str, Pruned] = field(default_factory=lambda: defaultdict(Pruned))
+    pruned: dict[str, Pruned] = field(default_factory=dict)
     writes: dict[str, Write] = field(default_factory=dict)
     left_out: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class _Waiting:
     """A source that nodes are made of, until its turn comes."""
 
     source: Source
     share: float = 0.0
-    edges: list[tuple[str, float]] = field(default_factory=list)
+    edges: dict[str, float] = field(default_factory=dict)
+    """What it adds to which nodes."""
     required: bool = False
     """Whether it is an input of an interaction that is in the graph."""
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """An interaction, until its turn comes."""
+@dataclass
+class _Pairs:
+    """The interactions of a stage until its turn comes, in columns: there may be a million of them."""
 
-    output: Node
-    part: Part
-    share: float
+    outputs: list[Node] = field(default_factory=list)
+    inputs: list[Part] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def add(self, output: Node, inputs: Part, weight: float, share: float) -> None:
+        """Takes one more."""
+        self.outputs.append(output)
+        self.inputs.append(inputs)
+        self.weights.append(weight)
+        self.shares.append(share)
+
+    @property
+    def strongest(self) -> list[int]:
+        """Their places, of the largest share first."""
+        return sorted(range(len(self.shares)), key=self.shares.__getitem__, reverse=True)
 
 
-def trace(
-    model: nn.Module, prompt: Prompt, target: Target, limits: Limits, names: Names, progress: bool = False
-) -> Traced:
+def trace(prompt: Prompt, target: Target, limits: Limits, names: Names, progress: bool = False) -> Traced:
     """The nodes and edges below a target."""
-    return _Tracing(model, prompt, limits, names).run(target, progress)
+    return _Tracing(prompt, limits, names).run(target, progress)
 
 
 class _Tracing:
-    def __init__(self, model: nn.Module, prompt: Prompt, limits: Limits, names: Names):
-        self.model, self.prompt, self.limits, self.names = model, prompt, limits, names
+    def __init__(self, prompt: Prompt, limits: Limits, names: Names):
+        self.prompt, self.limits, self.names = prompt, limits, names
         self.traced = Traced()
         self.waiting: dict[Stage, dict[str, _Waiting]] = defaultdict(dict)
-        self.pairs: dict[Stage, list[_Pair]] = defaultdict(list)
+        self.pairs: dict[Stage, _Pairs] = defaultdict(_Pairs)
+        self.rest: dict[str, Pruned] = {}
+        """By node that was split, what its splitting kept back."""
+        self.left: dict[str, list[float]] = defaultdict(list)
+        """By node, contributions of what was then left out."""
         self.promised = 0
         """Inputs of interactions that are in, which are not in themselves yet."""
 
     def run(self, target: Target, progress: bool) -> Traced:
-        source, reader = read_target(self.prompt, target)
+        source = read_target(self.prompt, target)
+        reader = source.reader()
+        assert reader is not None  # targets are read
         label = self.names.of_target(target) or source.node.label
         source = replace(source, node=replace(source.node, label=label))
         self._split([(self._enter(source), 1.0, reader)])
@@ -127,8 +144,9 @@ class _Tracing:
         for turn, place in enumerate(tqdm(stages, desc="stages", disable=not progress)):
             left = self.limits.max_nodes - len(self.traced.nodes) - self.promised
             budget = left // (len(stages) - turn)
-            self._admit_pairs(self.pairs.pop(place, []), budget)
+            self._admit_pairs(self.pairs.pop(place, _Pairs()), budget)
             self._split(list(self._admit(self.waiting.pop(place, {}), budget)))
+        self.traced.pruned = self._pruned()
         return self.traced
 
     def _stages(self, target: Target) -> Iterator[Stage]:
@@ -145,8 +163,8 @@ class _Tracing:
     def _enter(self, source: Source) -> Node:
         node = replace(source.node, label=self.names.of(source.node))
         self.traced.nodes[node.id] = node
-        if source.write is not None:
-            self.traced.writes[node.id] = source.write()
+        if (write := source.write()) is not None:
+            self.traced.writes[node.id] = write
         return node
 
     def _admit(self, waiting: dict[str, _Waiting], budget: int) -> Iterator[tuple[Node, float, Reader]]:
@@ -155,37 +173,37 @@ class _Tracing:
         free = sorted((entry for entry in waiting.values() if not entry.required), key=lambda e: -e.share)
         for entry in [*required, *free[:budget]]:
             node = self._enter(entry.source)
-            self.traced.edges += [Edge(node.id, output, weight) for output, weight in entry.edges]
-            if entry.source.reader is not None:
-                yield node, entry.share, entry.source.reader()
+            self.traced.edges += [Edge(node.id, output, weight) for output, weight in entry.edges.items()]
+            if (reader := entry.source.reader()) is not None:
+                yield node, entry.share, reader
         self.promised -= len(required)
         for entry in free[budget:]:
             self.traced.left_out += 1
-            for output, weight in entry.edges:
-                self.traced.pruned[output] += Pruned(weight, abs(weight), 1)
+            for output, weight in entry.edges.items():
+                self._leave_out(output, weight)
 
-    def _admit_pairs(self, pairs: list[_Pair], budget: int) -> None:
+    def _admit_pairs(self, pairs: _Pairs, budget: int) -> None:
         """Lets the strongest interactions of a stage in, and has their inputs wait for their turn."""
-        for pair in sorted(pairs, key=lambda pair: -pair.share):
-            sources = {source.node.id: source for source in pair.part.sources}.values()
-            cost = 1 + sum(not self._is_required(source) for source in sources)
+        for place in pairs.strongest:
+            output, weight = pairs.outputs[place], pairs.weights[place]
+            # Where no room is left, which most of very many come to, inputs need no look.
+            sources = {source.node.id: source for source in pairs.inputs[place]} if budget > 0 else {}
+            cost = 1 + sum(not self._is_required(source) for source in sources.values())
             if cost > budget:
                 self.traced.left_out += 1
-                weight = pair.part.weight
-                self.traced.pruned[pair.output.id] += Pruned(weight, abs(weight), 1)
+                self._leave_out(output.id, weight)
                 continue
             budget -= cost
             self.promised += cost - 1
-            node = self._enter_pair(pair)
-            for source in sources:
+            node = self._enter_pair(output, pairs.inputs[place], weight)
+            for source in sources.values():
                 entry = self._waiting_for(source)
                 entry.required = True
-                entry.share += pair.share / len(sources)
-                entry.edges.append((node.id, pair.part.weight))
+                entry.share += pairs.shares[place] / len(sources)
+                entry.edges[node.id] = weight
 
-    def _enter_pair(self, pair: _Pair) -> Node:
-        weight, output = pair.part.weight, pair.output
-        left, right = (source.node for source in pair.part.sources)
+    def _enter_pair(self, output: Node, inputs: Part, weight: float) -> Node:
+        left, right = (source.node for source in inputs)
         label = self.names.of_pair((left, right))
         node = interaction_node(output, (input_name(left), input_name(right)), label, weight)
         self.traced.nodes[node.id] = node
@@ -195,12 +213,27 @@ class _Tracing:
             self.traced.writes[node.id] = replace(write, vector=write.vector * (weight / output.value))
         return node
 
+    def _leave_out(self, output: str, weight: float) -> None:
+        self.left[output].append(weight)
+
+    def _pruned(self) -> dict[str, Pruned]:
+        """What is not shown of each node that was split."""
+        found = {}
+        for output, rest in self.rest.items():
+            left = self.left[output]
+            signed, absolute = sum(left, rest.signed), sum(map(abs, left), rest.absolute)
+            found[output] = Pruned(signed, absolute, rest.count + len(left))
+        return found
+
     def _is_required(self, source: Source) -> bool:
         entry = self.waiting[source.stage].get(source.node.id)
         return entry is not None and entry.required
 
     def _waiting_for(self, source: Source) -> _Waiting:
-        return self.waiting[source.stage].setdefault(source.node.id, _Waiting(source))
+        waiting, name = self.waiting[source.stage], source.node.id
+        if name not in waiting:
+            waiting[name] = _Waiting(source)
+        return waiting[name]
 
     def _split(self, entries: list[tuple[Node, float, Reader]]) -> None:
         """Splits nodes of one stage, and has their parts wait for their turn."""
@@ -216,17 +249,17 @@ class _Tracing:
         for (node, reader), split in zip(quadratic, written, strict=True):
             self._offer(node, shares[node.id], split, stage(reader.layer, "pairs"))
         for node, score in scores:
-            split = split_score(self.model, self.prompt, score, self.limits)
+            split = split_score(self.prompt, score, self.limits)
             self._offer(node, shares[node.id], split, stage(score.layer, "score"))
 
     def _offer(self, node: Node, share: float, split: Split, place: Stage) -> None:
-        self.traced.pruned[node.id] += split.pruned
+        self.rest[node.id] = split.pruned
         whole = split.absolute
-        for part in split.kept:
-            part_share = share * abs(part.weight) / whole
-            if part.is_interaction:
-                self.pairs[place].append(_Pair(node, part, part_share))
+        for weight, part in zip(split.weights, split.parts, strict=True):
+            part_share = share * abs(weight) / whole
+            if len(part) == 2:
+                self.pairs[place].add(node, part, weight, part_share)
                 continue
-            waiting = self._waiting_for(part.sources[0])
+            waiting = self._waiting_for(part[0])
             waiting.share += part_share
-            waiting.edges.append((node.id, part.weight))
+            waiting.edges[node.id] = waiting.edges.get(node.id, 0.0) + weight

@@ -36,9 +36,8 @@ def read_measured(
     if isinstance(target, LogitTarget):
         position = prompt.position(target.position)
         with torch.no_grad():
-            logits = model(input_ids=ids, use_cache=False).logits[:, position].to(prompt.like.dtype)
-        value = logits[:, target.token]
-        return value - logits[:, list(target.against)].mean(dim=1) if target.against else value
+            logits = model(input_ids=ids, use_cache=False).logits[:, position]
+        return target.of(logits.to(prompt.like.dtype))
     if isinstance(target, FeatureTarget):
         direction, constant = prompt.features(target.site).reading(target.feature)
         x = _at(model, prompt, target.site, ids)

@@ -16,7 +16,7 @@ class CircuitView {
     this.legend = find("legend");
     this.prompt = new PromptView(find("prompt"), find("prompt-note"), (position) => {
       this.position = position;
-      this.draw();
+      this.mark();
     });
     this.actions = {
       isPinned: (node) => this.pinned.has(node),

@@ -128,24 +128,21 @@ class Circuit {
     return text === undefined ? `position ${position}` : text.replaceAll(" ", "␣") || "⟨empty⟩";
   }
 
-  // At which positions what makes up a node is found, as far as it is followed: parts of its contributions,
-  // and the same with their signs. What is not split further counts where it is.
+  // At which positions what makes up a node is found, as far as it is followed: parts of its contributions with
+  // their signs. What is not split further counts where it is.
   origins(node) {
     const sign = (at) => Math.sign(at.value ?? 1) || 1;
-    const flow = new Map([[node, { part: 1, signed: sign(node) }]]);
+    const flow = new Map([[node, sign(node)]]);
     const found = new Map();
-    const add = (sums, key, part, signed) => {
-      const old = sums.get(key) ?? { part: 0, signed: 0 };
-      sums.set(key, { part: old.part + part, signed: old.signed + signed });
-    };
+    const add = (sums, key, more) => sums.set(key, (sums.get(key) ?? 0) + more);
     for (const at of this.below(node)) {
-      const { part, signed } = flow.get(at);
+      const own = flow.get(at);
       const rest = Math.max(0, 1 - at.into.reduce((sum, edge) => sum + edge.part, 0));
-      if (at.position !== null) add(found, at.position, part * rest, signed * rest);
+      if (at.position !== null) add(found, at.position, own * rest);
       for (const edge of at.into) {
         // A product grows with each of its inputs, whatever their signs.
         const turn = at.kind === "interaction" ? 1 : Math.sign(edge.weight) * sign(at);
-        add(flow, edge.source, part * edge.part, signed * edge.part * turn);
+        add(flow, edge.source, own * edge.part * turn);
       }
     }
     return found;

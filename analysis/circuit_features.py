@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 
 READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
 """Points whose features the input of an MLP is split into."""
@@ -18,8 +18,7 @@ WRITTEN: Point = "mlp-out"
 
 def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor, " width"], float]:
     """The direction and the constant of the linear map that a feature's code is where it is active."""
-    if not 0 <= feature < dictionary.n_feat:
-        raise InputError(f"feature {feature} does not exist; expected 0 to {dictionary.n_feat - 1}")
+    require_index(feature, dictionary.n_feat, "feature")
     direction = dictionary.encoder[:, feature]
     constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
     if dictionary.b_dec_to_input and dictionary.b_dec is not None:

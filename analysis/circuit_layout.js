@@ -2,7 +2,7 @@
 //
 // A cell of the grid holds its nodes in lines, strongest first. A graph without positions is one wide column.
 
-const CIRCUIT = { pitch: 22, line: 24, pad: 14, gap: 14, title: 17, gutter: 62, label: 11 };
+const CIRCUIT = { pitch: 22, line: 24, pad: 14, gap: 14, title: 17, gutter: 62 };
 
 function layoutCircuit(circuit, shown, width) {
   const gutter = width > 640 ? CIRCUIT.gutter : 0;

@@ -20,9 +20,9 @@ class PromptView {
   show(node, position) {
     if (!this.circuit.texts) return;
     const origins = this.circuit.origins(node);
-    const largest = Math.max(...[...origins.values()].map(({ signed: sum }) => Math.abs(sum)), 0);
+    const largest = Math.max(...[...origins.values()].map(Math.abs), 0);
     this.buttons.forEach((button, at) => {
-      const sum = origins.get(at)?.signed ?? 0;
+      const sum = origins.get(at) ?? 0;
       // By the root, so that small parts can be seen beside large ones.
       const strength = largest ? Math.sqrt(Math.abs(sum) / largest) : 0;
       button.className = strength < 0.05 ? "" : sum < 0 ? "n" : "p";

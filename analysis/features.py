@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from analysis.processes import WHOLE, Part
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.files import require_finite
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 from bilinear_lm.weights import mlp_tensor
@@ -97,8 +97,7 @@ class FeatureLayer:
             return list(range(self.n_out))
         selected = list(outputs)
         for feature in selected:
-            if not 0 <= feature < self.n_out:
-                raise InputError(f"output feature {feature} does not exist; expected 0 to {self.n_out - 1}")
+            require_index(feature, self.n_out, "output feature")
         return selected
 
     def matrix(self, u: Float[Tensor, " d_out"], max_bytes: int = 2**30) -> Float[Tensor, "n_in n_in"]:

@@ -196,6 +196,10 @@ class Graph:
         pruned of it counted; an interaction hands it on in equal parts. Nodes that no edges join to the
         target have 0.
         """
+        return dict(self._shares)
+
+    @cached_property
+    def _shares(self) -> dict[str, float]:
         shares = dict.fromkeys(self._by_id, 0.0)
         shares[self.target] = 1.0
         for node in reversed(self.order):
@@ -219,7 +223,7 @@ class Graph:
             raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
         if not 0 <= min_share <= 1:
             raise InputError(f"min_share={min_share}; expected 0 to 1")
-        shares = self.shares()
+        shares = self._shares
         strong = [node for node in self.order if shares[node] >= min_share and node != self.target]
         strong.sort(key=shares.__getitem__, reverse=True)
         kept = {self.target}
@@ -260,14 +264,14 @@ class Graph:
             edges=tuple(edges),
             pruned=dict(pruned),
         )
-        shares = self.shares()
+        shares = self._shares
         gone = sorted((node.id for node in self.nodes if node.id not in kept), key=shares.__getitem__)
         return Pruning(graph, tuple(reversed(gone)), len(self.edges) - len(edges))
 
     @cached_property
     def shown(self) -> float:
         """How much of the target's absolute contributions is followed down to nodes that are not split."""
-        shares = self.shares()
+        shares = self._shares
         split = {edge.target for edge in self.edges} | set(self.pruned)
         return sum((share for node, share in shares.items() if node not in split), 0.0)
 

@@ -11,29 +11,24 @@ from analysis.graph import Node
 from bilinear_lm.dictionary import Site
 
 
-def token_node(token: int, position: int | None = None, label: str = "") -> Node:
+def token_node(token: int, position: int | None = None) -> Node:
     """`token 12 @3`: the embedding of a token."""
-    return Node(f"token {token}{_at(position)}", "token", position=position, index=token, label=label)
+    return Node(f"token {token}{_at(position)}", "token", position=position, index=token)
 
 
 def logit_node(
     tokens: Sequence[int],
     against: Sequence[int] = (),
     position: int | None = None,
-    label: str = "",
     value: float | None = None,
 ) -> Node:
     """`logit 31 @9`, `logit 31 - 40 @9`, `logit 31 - mean(40, 41) @9`: a logit, or a difference of means."""
     name = _mean(tokens) + (f" - {_mean(against)}" if against else "")
     index = tokens[0] if len(tokens) == 1 and not against else None
-    return Node(
-        f"logit {name}{_at(position)}", "logit", position=position, index=index, label=label, value=value
-    )
+    return Node(f"logit {name}{_at(position)}", "logit", position=position, index=index, value=value)
 
 
-def feature_node(
-    site: Site, feature: int, position: int | None = None, label: str = "", value: float | None = None
-) -> Node:
+def feature_node(site: Site, feature: int, position: int | None = None, value: float | None = None) -> Node:
     """`feature 2-mlp-out 17 @5`: a feature of the dictionary of a site."""
     return Node(
         f"feature {site} {feature}{_at(position)}",
@@ -42,7 +37,6 @@ def feature_node(
         position=position,
         index=feature,
         site=str(site),
-        label=label,
         value=value,
     )
 
@@ -75,7 +69,7 @@ def input_name(node: Node) -> str:
     return "error" if node.kind == "error" and node.site and not written else node.id
 
 
-def eigenvector_node(output: Node, rank: int, label: str = "", value: float | None = None) -> Node:
+def eigenvector_node(output: Node, rank: int, value: float | None = None) -> Node:
     """`eigenvector 0 of feature 2-mlp-out 17 @5`: of the interaction matrix of an output, 0 the strongest."""
     return Node(
         f"eigenvector {rank} of {output.id}",
@@ -83,7 +77,6 @@ def eigenvector_node(output: Node, rank: int, label: str = "", value: float | No
         layer=output.layer,
         position=output.position,
         index=rank,
-        label=label,
         value=value,
     )
 
@@ -92,7 +85,6 @@ def direction_node(
     site: Site,
     reader: Node | None = None,
     position: int | None = None,
-    label: str = "",
     value: float | None = None,
 ) -> Node:
     """`direction 2-mlp-out @5 > logit 31 @9`: what an MLP writes, along the direction that `reader` reads.
@@ -105,7 +97,6 @@ def direction_node(
         layer=site.layer,
         position=position,
         site=str(site),
-        label=label,
         value=value,
     )
 
@@ -116,7 +107,6 @@ def head_node(
     reader: Node | None = None,
     query: int | None = None,
     key: int | None = None,
-    label: str = "",
     value: float | None = None,
 ) -> Node:
     """`head 1.3 @5<-2 > logit 31 @9`: what a head moves between two positions, as `reader` reads it.
@@ -131,12 +121,11 @@ def head_node(
         position=query,
         index=head,
         key=key,
-        label=label,
         value=value,
     )
 
 
-def error_node(site: Site, position: int | None = None, label: str = "") -> Node:
+def error_node(site: Site, position: int | None = None) -> Node:
     """`error 2-mlp-in @5`: what the dictionary of a site leaves out."""
     return Node(
         f"error {site}{_at(position)}",
@@ -144,13 +133,12 @@ def error_node(site: Site, position: int | None = None, label: str = "") -> Node
         layer=site.layer,
         position=position,
         site=str(site),
-        label=label,
     )
 
 
-def bias_node(name: str, layer: int | None = None, label: str = "") -> Node:
+def bias_node(name: str, layer: int | None = None) -> Node:
     """`bias 1-mlp-in`: what biases add, which no input changes; `name` says where they are."""
-    return Node(f"bias {name}", "bias", layer=layer, label=label)
+    return Node(f"bias {name}", "bias", layer=layer)
 
 
 def _at(position: int | None) -> str:

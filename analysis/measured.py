@@ -19,7 +19,7 @@ from analysis.attention import attention_layer, norm_scale
 from analysis.measured_attention import MeasuredAttention, attend
 from analysis.sources import Source, Sources
 from analysis.windows import require_windows
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.families import attention_norm, decoder, decoder_block, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.norms import norm_epsilon, norm_factor
 
@@ -61,12 +61,12 @@ class Measured:
 
     def before_attention(self, layer: int) -> Sources:
         """The parts of the residual stream that the attention of a layer reads (before its norm)."""
-        self._require_layer(layer)
+        require_index(layer, len(self.layers), "layer")
         return self._sources(layer, with_attention=False)
 
     def before_mlp(self, layer: int) -> Sources:
         """The parts of the residual stream that the MLP of a layer reads (before its norm)."""
-        self._require_layer(layer)
+        require_index(layer, len(self.layers), "layer")
         return self._sources(layer, with_attention=True)
 
     def before_unembedding(self) -> Sources:
@@ -87,12 +87,6 @@ class Measured:
                 names.append(Source("mlp", number))
                 values.append(layer.mlp_out.unsqueeze(0))
         return Sources(tuple(names), torch.cat(values))
-
-    def _require_layer(self, layer: int) -> None:
-        if not 0 <= layer < len(self.layers):
-            raise InputError(
-                f"layer {layer} does not exist; the model has layers 0 to {len(self.layers) - 1}"
-            )
 
 
 def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> Measured:

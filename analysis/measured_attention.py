@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention import AttentionLayer, norm_scale, rotate
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import require_index
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ class MeasuredAttention:
 
     def written_from(self, query: int) -> Float[Tensor, "n_heads pos d_model"]:
         """What each head writes at position `query`, split by the position that it is read from."""
-        n_pos = self.values.shape[1]
-        if not 0 <= query < n_pos:
-            raise InputError(f"position {query} does not exist; the prompt has positions 0 to {n_pos - 1}")
+        require_index(query, self.values.shape[1], "position")
         return (self.pattern[:, query, :, None] * self.values) @ self.W_O
 
 

@@ -19,7 +19,7 @@ from analysis.circuit_features import WRITTEN, read_site, require_dictionary
 from analysis.features import FeatureLayer
 from analysis.products import unfolding_gram
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import require_index
 from bilinear_lm.families import causal_model, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.tensor import BilinearTensor
@@ -86,8 +86,7 @@ class StaticModel:
 
     def layer(self, layer: int) -> StaticLayer:
         """A layer by its number."""
-        if not 0 <= layer < self.n_layers:
-            raise InputError(f"layer {layer} does not exist; the model has layers 0 to {self.n_layers - 1}")
+        require_index(layer, self.n_layers, "layer")
         return self.layers[layer]
 
     def token_strength(self, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:

@@ -19,12 +19,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from analysis.attribution_prompt import Dictionaries
-from analysis.attribution_targets import DirectionTarget, FeatureTarget, LogitTarget
+from analysis.attribution_targets import (
+    DirectionTarget,
+    FeatureTarget,
+    LogitTarget,
+    checked_direction,
+    passed_before,
+)
 from analysis.attribution_tracing import Names
 from analysis.graph import Graph, Node
 from analysis.graph_nodes import feature_node, logit_node
@@ -39,12 +43,10 @@ from analysis.static_circuit_split import (
 )
 from analysis.static_circuit_weights import StaticModel, static_model
 from analysis.vocabulary import Vocabulary
-from bilinear_lm.dictionary import Point, Site
+from bilinear_lm.dictionary import Site
 from bilinear_lm.errors import InputError
 
 StaticTarget = LogitTarget | FeatureTarget | DirectionTarget
-
-_DEPTHS: dict[Point, int] = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "resid-post": 2}
 
 
 def static_circuit(
@@ -112,13 +114,8 @@ def static_circuit(
 def _read(model: StaticModel, target: StaticTarget) -> tuple[Node, Reader]:
     """The node of a target and how it is read."""
     if isinstance(target, LogitTarget):
-        for token in (target.token, *target.against):
-            if not 0 <= token < model.W_U.shape[1]:
-                raise InputError(f"token {token} does not exist; expected 0 to {model.W_U.shape[1] - 1}")
-        w = model.W_U[:, target.token]
-        if target.against:
-            w = w - model.W_U[:, list(target.against)].mean(dim=1)
-        return logit_node([target.token], target.against), StreamReader(2 * model.n_layers, w)
+        reader = StreamReader(2 * model.n_layers, target.of(model.W_U))
+        return logit_node([target.token], target.against), reader
     if isinstance(target, FeatureTarget):
         return _read_feature(model, target)
     return _read_direction(model, target)
@@ -136,24 +133,12 @@ def _read_feature(model: StaticModel, target: FeatureTarget) -> tuple[Node, Read
 
 def _read_direction(model: StaticModel, target: DirectionTarget) -> tuple[Node, Reader]:
     site, layer = target.site, model.layer(target.site.layer)
-    vector = _checked(target.vector, model.W_E)
+    vector = checked_direction(target.vector, model.W_E)
     node = Node(f"direction {site}", "target", layer=site.layer, site=str(site))
     if site.point == "mlp-out":
         return node, OutputReader(site.layer, vector)
-    if site.point not in _DEPTHS:
-        raise InputError(f"a direction at {site}; expected one at mlp-out or at {', '.join(_DEPTHS)}")
-    w = layer.from_stream(vector, site.point)
-    return node, StreamReader(2 * site.layer + _DEPTHS[site.point], w)
-
-
-def _checked(vector: Tensor, like: Float[Tensor, "d_vocab d_model"]) -> Tensor:
-    width = like.shape[1]
-    if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
-        raise InputError(
-            f"a direction of shape {list(vector.shape)}; expected [{width}], the width of the model, and "
-            "finite numbers"
-        )
-    return vector.to(like)
+    depth = 2 * site.layer + passed_before(site)
+    return node, StreamReader(depth, layer.from_stream(vector, site.point))
 
 
 def _require_settings(share: float, beam: int, depth: int, heads_in_a_row: int, max_nodes: int) -> None:

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from analysis.attribution import attribute
-from analysis.attribution_prompt import Dictionaries
+from analysis.attribution import attribute_prompt
+from analysis.attribution_prompt import Dictionaries, Prompt, open_prompt
 from analysis.attribution_targets import FeatureTarget, LogitTarget, ScoreTarget
 from analysis.directions import parse_direction
 from analysis.feature_names import document_windows, feature_names
@@ -86,13 +84,11 @@ def trace(
             progress=progress,
         )
     else:
-        ids = prompt_ids(model, tokenizer, prompt)
         on_prompt = _score(model, head, key, position) if head is not None else None
-        graph = attribute(
-            model,
-            ids,
-            on_prompt or _target(vocabulary, token, feature, position) or _likeliest(model, ids, position),
-            dictionaries,
+        measured = open_prompt(model, prompt_ids(model, tokenizer, prompt), dictionaries)
+        graph = attribute_prompt(
+            measured,
+            on_prompt or _target(vocabulary, token, feature, position) or _likeliest(measured, position),
             share=_SHARE_ON_PROMPT if share is None else share,
             max_nodes=max_nodes,
             vocabulary=vocabulary,
@@ -150,14 +146,9 @@ def _score(model: PreTrainedModel, head: str, key: int | None, position: int) ->
     return ScoreTarget(layer, number, position, key)
 
 
-def _likeliest(model: PreTrainedModel, ids: list[int], position: int) -> LogitTarget:
-    if not -len(ids) <= position < len(ids):
-        raise InputError(
-            f"trace: position {position} does not exist; the prompt has positions 0 to {len(ids) - 1}"
-        )
-    with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    return LogitTarget(int(logits[0, position].argmax()), position=position)
+def _likeliest(prompt: Prompt, position: int) -> LogitTarget:
+    logits = prompt.measured.logits[prompt.position(position)]
+    return LogitTarget(int(logits.argmax()), position=position)
 
 
 def _feature_labels(

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from analysis.attribution import attribute
+from analysis.attribution import attribute, attribute_prompt
+from analysis.attribution_prompt import open_prompt
 from analysis.attribution_targets import (
     DirectionTarget,
     EigenvectorTarget,
@@ -275,6 +276,13 @@ def test_a_graph_is_the_same_again_and_on_disk(family_model, tmp_path):
     assert graph.settings["target"] == {"kind": "LogitTarget", "token": 7, "against": [], "position": -1}
     save_graph(graph, tmp_path / "graph.json")
     assert load_graph(tmp_path / "graph.json") == graph
+
+
+def test_several_targets_of_a_prompt_that_is_measured_once(family_model):
+    model, given = family_model(**SMALL), dictionaries(("mlp-in", "mlp-out"))
+    prompt = open_prompt(model, IDS, given)
+    for target in (LogitTarget(7), LogitTarget(9, (7, 8), position=3), ScoreTarget(1, 1, 5)):
+        assert attribute_prompt(prompt, target).graph == attribute(model, IDS, target, given).graph
 
 
 def test_the_smallest_graph_is_the_target_alone(family_model):

@@ -71,6 +71,14 @@ def test_a_prompt_is_attributed_to_its_likeliest_token(model, tiny_tokenizer, vo
     assert graph.settings["left_out"] > 0
 
 
+def test_the_model_runs_once_on_a_prompt(model, tiny_tokenizer):
+    runs = []
+    handle = model.register_forward_hook(lambda *_: runs.append(1))
+    trace(model, tiny_tokenizer, PROMPT, max_nodes=10)
+    handle.remove()
+    assert len(runs) == 1
+
+
 def test_tokens_features_and_positions_can_be_asked_for(model, tiny_tokenizer, vocabulary, dictionaries):
     ids = prompt_ids(model, tiny_tokenizer, PROMPT)
     graph = trace(model, tiny_tokenizer, PROMPT, token="cat - b, c", position=2)
