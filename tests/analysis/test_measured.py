@@ -139,7 +139,7 @@ def test_input_that_cannot_be_used(family_model):
         measure(model, [1, 50])
     measured = measure(model, IDS)
     for read in (measured.before_mlp, measured.before_attention):
-        with pytest.raises(InputError, match="layer 2 does not exist; the model has layers 0 to 1"):
+        with pytest.raises(InputError, match="layer 2 does not exist; expected 0 to 1"):
             read(2)
     with pytest.raises(InputError, match="position 12 does not exist"):
         measured.layers[0].attention.written_from(12)
