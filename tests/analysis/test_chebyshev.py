@@ -1,5 +1,7 @@
 """The block method against scipy, on spectra with and without gaps, and on what it has to give up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -97,6 +99,13 @@ def test_the_same_in_pieces_and_again_and_from_another_start(monkeypatch):
     for other, atol in ((pieces, 1e-13), (other_start, 1e-8)):
         assert torch.allclose(other.values, whole.values, rtol=0, atol=atol * whole.values.abs().max())
         assert torch.allclose(other.vectors, whole.vectors, atol=atol)
+
+
+def test_a_gpu_takes_pieces_of_a_size_with_its_memory(monkeypatch):
+    properties = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert analysis.eigen._block_bytes(torch.device("cuda")) == 5 * 2**30
+    assert analysis.eigen._block_bytes(torch.device("cpu")) == analysis.eigen.CACHE_BYTES
 
 
 def test_constant_coordinate():
