@@ -108,9 +108,15 @@ def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context
     for source in config.data:
         streams.append(tokenize_source(source, tokenizer, limit=config.max_tokens))
         require_window(source, streams[-1], context)
-    return Windows(
+    windows = Windows(
         streams, config.passes_by_source, context=context, first=tokenizer.bos_token_id, seed=config.seed
     )
+    if not len(windows):
+        passes = ", ".join(map(str, config.passes_by_source))
+        raise InputError(
+            f"no window of {context} tokens in {passes} passes; expected at least one: give more text or passes"
+        )
+    return windows
 
 
 def _evaluate(folder: Path, validation: Path) -> TextLoss:
