@@ -67,8 +67,8 @@ def eigendecompose(
     default `default_tolerance`). It starts from random rows drawn with `seed`, the same for each direction.
     Residuals tell that these are eigenpairs; that none larger is missing rests on the random rows having a
     part along each. A direction that does not get there within its budget is done densely, and so are all
-    where the block would be as wide as the matrix; on a GPU that is told to multiply float32 in TF32 none gets
-    there. `auto` takes what measures faster.
+    where the block would be as wide as the matrix. On a GPU that is told to multiply float32 in TF32 no
+    direction gets there. `auto` takes what measures faster.
 
     >>> tensor = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 8))
     >>> found = eigendecompose(tensor, torch.randn(3, 8), k=2)

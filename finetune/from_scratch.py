@@ -114,7 +114,7 @@ def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context
     if not len(windows):
         passes = ", ".join(map(str, config.passes_by_source))
         raise InputError(
-            f"no window of {context} tokens in {passes} passes; expected at least one: give more text or passes"
+            f"no window of {context} tokens in {passes} passes; expected one or more, give more text"
         )
     return windows
 

@@ -111,7 +111,7 @@ def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypa
         ({"passes": (0.0,)}, "expected positive numbers"),
         ({"resume": True}, "no interrupted run there"),
         ({"max_tokens": 7}, "7 tokens of text, too short for one window of 16"),
-        ({"passes": (1e-3,)}, r"no window of 16 tokens in 0\.001 passes; expected at least one"),
+        ({"passes": (1e-3,)}, r"no window of 16 tokens in 0\.001 passes; expected one or more"),
     ],
 )
 def test_bad_settings(config, change, message):
