@@ -38,6 +38,7 @@ def sample(
     after `max_tokens` new tokens, or when the context is full. `temperature` 0 is greedy decoding.
     The texts depend on the seed and on `batch_size`, which bounds the memory.
     """
+    _require_settings(count, max_tokens, temperature, batch_size)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = torch.tensor([start + tokenizer.encode(prompt, add_special_tokens=False)])
     room = model.config.max_position_embeddings - ids.shape[1]
@@ -63,10 +64,22 @@ def sample(
             out = cast(Any, model).generate(
                 rows,
                 attention_mask=torch.ones_like(rows),
-                max_new_tokens=min(max_tokens or room, room),
+                max_new_tokens=room if max_tokens is None else min(max_tokens, room),
                 eos_token_id=end or None,
                 pad_token_id=end[0] if end else 0,
                 **options,
             )
         for row in out.tolist():
             yield cast(str, tokenizer.decode(row, skip_special_tokens=True))
+
+
+def _require_settings(count: int, max_tokens: int | None, temperature: float, batch_size: int) -> None:
+    settings: list[tuple[str, float | None, int]] = [
+        ("count", count, 1),
+        ("max_tokens", max_tokens, 1),
+        ("temperature", temperature, 0),
+        ("batch_size", batch_size, 1),
+    ]
+    for name, value, least in settings:
+        if value is not None and not value >= least:
+            raise InputError(f"{name}={value}; expected at least {least}")

@@ -34,3 +34,18 @@ def test_samples_repeat_with_the_seed_and_fill_the_count(model, tiny_tokenizer):
 def test_a_prompt_that_fills_the_context(model, tiny_tokenizer):
     with pytest.raises(InputError, match="leaves no room in a context of 32"):
         list(sample(model, tiny_tokenizer, "dog " * 60))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"count": 0}, "count=0; expected at least 1"),
+        ({"max_tokens": 0}, "max_tokens=0; expected at least 1"),
+        ({"temperature": -0.5}, "temperature=-0.5; expected at least 0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_bad_settings(model, tiny_tokenizer, change, message):
+    with pytest.raises(InputError, match=message):
+        list(sample(model, tiny_tokenizer, **change))
