@@ -1,5 +1,6 @@
 """Nothing stays behind on the CPU when tensors, models and dictionaries are somewhere else."""
 
+import copy
 import json
 from dataclasses import dataclass, fields, is_dataclass
 from typing import get_args
@@ -29,6 +30,9 @@ from bilinear_lm import (
 )
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
+from finetune import convert
+from finetune.glu_fit import FitSettings
+from finetune.settings import Method
 
 from .other_device import other_device
 
@@ -81,6 +85,8 @@ class Things:
     model: torch.nn.Module
     shallow: torch.nn.Module
     """One layer without norms."""
+    gated: torch.nn.Module
+    """With SiLU."""
     tokenizer: object
     tensor: BilinearTensor
     other: BilinearTensor
@@ -89,7 +95,7 @@ class Things:
     outputs: Dictionary
 
     @classmethod
-    def on(cls, device, model, shallow, tokenizer):
+    def on(cls, device, model, shallow, gated, tokenizer):
         torch.manual_seed(0)
         factors = [torch.randn(shape) for shape in 2 * ((D, D_MLP), (D, D_MLP), (D_MLP, D))]
         moved = [factor.to(device) for factor in factors]
@@ -102,6 +108,7 @@ class Things:
             device,
             model.to(device),
             shallow.to(device),
+            gated.to(device),
             tokenizer,
             BilinearTensor(*moved[:3]),
             BilinearTensor(*moved[3:]),
@@ -271,6 +278,18 @@ def numbers_of(graph: analysis.Graph):
     return [sorted(node.id for node in graph.nodes), sorted(edge.weight for edge in graph.edges)]
 
 
+def conversions(x: Things):
+    windows = torch.tensor(WINDOWS[:2] * 40)
+    settings = FitSettings(steps=3, batch_size=64)
+    losses = []
+    for method in get_args(Method):
+        model = copy.deepcopy(x.gated)
+        report = convert(model, method, windows, fit=settings)
+        losses.append([report.loss_after, *(layer.r_squared for layer in report.layers)])
+        losses.append(mlp_tensor(model, 1)(x.u))
+    return losses
+
+
 CASES = [
     tensor_methods,
     closed_forms,
@@ -284,6 +303,7 @@ CASES = [
     hooked,
     on_a_prompt,
     by_weights,
+    conversions,
 ]
 
 
@@ -292,11 +312,10 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_the_same_on_another_device(case, make_model, tiny_tokenizer):
     def things(device):
-        deep, shallow = (
-            make_model(d_vocab=len(tiny_tokenizer), n_layers=n_layers, norms=norms)
-            for n_layers, norms in ((2, True), (1, False))
-        )
-        return Things.on(device, deep, shallow, tiny_tokenizer)
+        n = len(tiny_tokenizer)
+        deep, gated = (make_model(d_vocab=n, gate=gate) for gate in ("linear", "silu"))
+        shallow = make_model(d_vocab=n, n_layers=1, norms=False)
+        return Things.on(device, deep, shallow, gated, tiny_tokenizer)
 
     expected = numbers(case(things(torch.device("cpu"))))
     with other_device() as device:
