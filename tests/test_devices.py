@@ -37,6 +37,8 @@ from finetune.settings import Method
 from .other_device import other_device
 
 D, D_MLP, N_FEAT = 16, 24, 20
+# Devices that torch has no norm of its own for go a long way round, and warn.
+AROUND_NORMS = pytest.mark.filterwarnings("ignore:at..frobenius_norm:UserWarning")
 WINDOWS = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 3, 7, 1, 2, 2, 8, 5], [4, 4, 1]]
 TEXT = "a cat and a dog ran to the park. They saw a big red ball. " * 4
 
@@ -307,8 +309,7 @@ CASES = [
 ]
 
 
-# Devices that torch has no norm of its own for go a long way round, and warn.
-@pytest.mark.filterwarnings("ignore:at..frobenius_norm:UserWarning")
+@AROUND_NORMS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_the_same_on_another_device(case, make_model, tiny_tokenizer):
     def things(device):
@@ -344,6 +345,7 @@ COMMANDS = {
 }
 
 
+@AROUND_NORMS
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands(name, tmp_path, make_model, tiny_tokenizer, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -367,7 +369,7 @@ def test_commands(name, tmp_path, make_model, tiny_tokenizer, monkeypatch, capsy
 def written(path):
     """The numbers in a file or folder that a command wrote; of a page and of text that they are there."""
     if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if file.suffix in (".json", ".safetensors")]
+        files = [file for file in sorted(path.rglob("*")) if file.suffix in (".json", ".safetensors")]
         return [number for file in files for number in written(file)]
     if path.suffix == ".safetensors":
         return numbers(dict(sorted(load_file(path).items())))
