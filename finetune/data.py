@@ -166,9 +166,8 @@ def whole_windows(
 class Windows(torch.utils.data.Dataset):
     """Windows of token streams for next-token training, each with one first token in front if there is one.
 
-    Every pass over a stream cuts it at another random offset, which leaves one window where one fits.
-    `passes` may be fractions: a part of a pass takes that part of its windows. An item is
-    {"input_ids", "labels"}: both [context].
+    Every pass over a stream cuts it at another random offset. `passes` may be fractions: a part of a
+    pass takes that part of its windows. An item is {"input_ids", "labels"}: both [context].
     """
 
     def __init__(
@@ -192,9 +191,8 @@ class Windows(torch.utils.data.Dataset):
 
     def _starts(self, length: int, passes: float, generator: np.random.Generator) -> Iterator[int]:
         step = self.context - len(self.front)
-        n_starts = length - step + 1
         while passes > 0:
-            starts = np.arange(generator.integers(min(step, max(1, n_starts))), n_starts, step)
+            starts = np.arange(generator.integers(step), length - step + 1, step)
             yield from generator.permutation(starts)[: round(len(starts) * min(passes, 1.0))]
             passes -= 1
 
