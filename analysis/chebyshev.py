@@ -142,12 +142,16 @@ def _filter(matrices: Tensor, ritz: _Ritz, wanted: int, tolerance: float, most: 
     settled = (ritz.residuals <= tolerance / 4).cumprod(dim=1).bool().unsqueeze(-1)
     c, degree = _bounds(ritz, settled, wanted, most)
     fixed = ritz.X * settled
-    doubled = torch.baddbmm(matrices, fixed.mT, ritz.values.unsqueeze(-1) * fixed, alpha=-1).mul_(2 / c)
-    least, largest = torch.stack([degree.min(), degree.max()]).int().tolist()
+    weighted = ritz.values.unsqueeze(-1) * fixed
+    ends = torch.stack([degree.min(), degree.max(), settled.any().to(degree)])
+    least, largest, any_settled = ends.int().tolist()
     # T_0 = 1, T_1 = x, T_j+1 = 2 x T_j − T_j−1
     before, now = ritz.X, ritz.QX / c
     for step in range(2, largest + 1):
-        following = torch.baddbmm(before, now, doubled, beta=-1)
+        doubled = now * (2 / c)
+        following = torch.baddbmm(before, doubled, matrices, beta=-1)
+        if any_settled:
+            following = torch.baddbmm(following, doubled @ fixed.mT, weighted, alpha=-1)
         if step > least:
             following, now = (
                 torch.where(step <= degree, following, now),
