@@ -19,7 +19,7 @@ from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 
 Method = Literal["auto", "dense", "block"]
 
-CACHE_BYTES = 2**25
+CACHE_BYTES = 3 * 2**23
 """What a CPU keeps near: matrices that are multiplied with again and again go through it in pieces."""
 
 GPU_SHARE = 16
