@@ -151,7 +151,7 @@ def truncation_plot(costs: TruncationCosts, title: str = "loss of the truncated 
     across = axes.get_yaxis_transform()
     # Each at the end from which the curve is far.
     for height, name, place, side in (
-        (costs.whole, "whole layer", 0, "left"),
+        (costs.whole, "whole layer", 0.01, "left"),
         (costs.without, "no layer", 1, "right"),
     ):
         axes.text(place, height, name, transform=across, ha=side, va="bottom", color=INK)
