@@ -50,8 +50,8 @@ def run_folder_of(output: Path) -> Path:
 def open_run(output: Path, settings: dict[str, Any], resume: bool) -> Path:
     """The folder of the run that will write `output`: new, or of the same settings where it is resumed.
 
-    Raises InputError for a run that is there and not to be resumed, or is to be and
-    has other settings or is not there.
+    Raises InputError for a run that is there and not to be resumed, or is to be and has other settings or is
+    not there.
     """
     run = run_folder_of(output)
     if not run.exists():

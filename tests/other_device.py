@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -22,6 +23,9 @@ import bilinear_lm.device
 
 STAND_IN = torch.device("xla", 0)
 """A kind of device that torch knows by name and asks nothing of."""
+
+AROUND_NORMS = pytest.mark.filterwarnings("ignore:at..frobenius_norm:UserWarning")
+"""For tests on it: devices that torch has no norm of its own for go a long way round, and warn."""
 
 CPU = torch.device("cpu")
 aten = torch.ops.aten

@@ -1,13 +1,11 @@
 """Nothing stays behind on the CPU when tensors, models and dictionaries are somewhere else."""
 
 import copy
-import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import get_args
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 import analysis
@@ -23,60 +21,20 @@ from bilinear_lm import (
     bilinear_approximation,
     hook,
     mlp_tensor,
-    save_dictionary,
     text_loss,
     unembedding,
     unhook,
 )
-from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.cli import main
 from finetune import convert
 from finetune.glu_fit import FitSettings
 from finetune.settings import Method
 
-from .other_device import other_device
+from .other_device import AROUND_NORMS, other_device
+from .results import numbers, same
 
 D, D_MLP, N_FEAT = 16, 24, 20
-# Devices that torch has no norm of its own for go a long way round, and warn.
-AROUND_NORMS = pytest.mark.filterwarnings("ignore:at..frobenius_norm:UserWarning")
 WINDOWS = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 3, 7, 1, 2, 2, 8, 5], [4, 4, 1]]
 TEXT = "a cat and a dog ran to the park. They saw a big red ball. " * 4
-
-
-@pytest.fixture
-def device():
-    with other_device() as device:
-        yield device
-
-
-class TestOtherDevice:
-    """The stand-in does what a GPU would, where it matters here."""
-
-    def test_results_are_the_same(self, device):
-        torch.manual_seed(0)
-        A, v = torch.randn(4, 4), torch.randn(4)
-        moved, w = A.to(device), v.to(device)
-        assert moved.device.type == w.device.type != "cpu"
-        assert torch.allclose((w @ moved @ w).cpu(), v @ A @ v)
-        assert torch.allclose(torch.linalg.eigvalsh(moved + moved.mT).cpu(), torch.linalg.eigvalsh(A + A.mT))
-        moved[[0, 2]] = 1.0
-        assert moved.sum(1)[2].item() == 4.0
-        assert torch.tensor([1, 2], device=device).device == moved.device
-
-    def test_devices_do_not_mix(self, device):
-        here, there = torch.randn(4), torch.randn(4, device=device)
-        for mixing in (
-            lambda: here + there,
-            lambda: there @ here,
-            lambda: torch.cat([here, there]),
-            lambda: here[torch.tensor([0, 1], device=device)],
-            lambda: torch.randn(4, device=device, generator=torch.Generator()),
-        ):
-            with pytest.raises((RuntimeError, IndexError)):
-                mixing()
-        with pytest.raises(TypeError):
-            there.numpy()
-        assert (there * torch.tensor(2.0)).device == there.device
 
 
 @dataclass(frozen=True)
@@ -322,84 +280,3 @@ def test_the_same_on_another_device(case, make_model, tiny_tokenizer):
     with other_device() as device:
         found = numbers(case(things(device)))
     same(found, expected)
-
-
-SCOPE = ("--dictionary", "scope/1-mlp-out")
-COMMANDS = {
-    "eigen of tokens": ("eigen model --layer 1 -k 3 -o", ("--tokens", "cat", "cat - ran")),
-    "eigen of features": ("eigen model --layer 1 -k 3 -o", SCOPE),
-    "hosvd": ("hosvd model --layer 1 --k 3 -o", ()),
-    "interactions": (
-        "interactions model --layer 1 --inputs scope/1-mlp-in --outputs scope/1-mlp-out --k 5 -o",
-        ("--text", "text.txt"),
-    ),
-    "trace": ("trace model --dictionaries scope --contexts text.txt -o", ("--prompt", "a cat and")),
-    "trace a feature": ("trace model --dictionaries scope --feature 1-mlp-out-3 -o", ()),
-    "trace a head": ("trace model --head 1.2 -o", ("--prompt", "a cat and a dog")),
-    "trace eigenvectors": ("trace model --eigenvectors -o", ("--token", "cat")),
-    "generate": ("generate model --max-tokens 12 --temperature 0 -o", ("--prompt", "a cat")),
-    "report": (
-        "report model --dictionaries scope --contexts text.txt --features 4 --directions 2 -o",
-        ("--text", "a cat and a dog"),
-    ),
-}
-
-
-@AROUND_NORMS
-@pytest.mark.parametrize("name", COMMANDS)
-def test_commands(name, tmp_path, make_model, tiny_tokenizer, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    save_folder(make_model(d_vocab=len(tiny_tokenizer)), tiny_tokenizer, tmp_path / "model")
-    torch.manual_seed(0)
-    for point in ("mlp-in", "mlp-out"):
-        site = Site(1, point)
-        dictionary = Dictionary(
-            torch.randn(D, N_FEAT), torch.randn(N_FEAT, D), activation="topk", k=4, site=site
-        )
-        save_dictionary(dictionary, tmp_path / "scope" / str(site))
-    (tmp_path / "text.txt").write_text(TEXT)
-    words, rest = COMMANDS[name]
-    command = words.split()
-    assert main([*command, "cpu", *rest, "--device", "cpu"]) == 0
-    with other_device():
-        assert main([*command, "cuda", *rest, "--device", "cuda"]) == 0
-    same(written(tmp_path / "cuda"), written(tmp_path / "cpu"))
-
-
-def written(path):
-    """The numbers in a file or folder that a command wrote; of a page and of text that they are there."""
-    if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in (".json", ".safetensors")]
-        return [number for file in files for number in written(file)]
-    if path.suffix == ".safetensors":
-        return numbers(dict(sorted(load_file(path).items())))
-    text = path.read_text()
-    if not text.startswith(("{", "[")):
-        return [len(text) > 0]
-    told = json.loads(text)
-    return numbers([value for key, value in told.items() if key not in ("device", "settings")])
-
-
-def numbers(value):
-    """What a result holds, in order: tensors on the CPU, numbers and texts."""
-    if isinstance(value, torch.Tensor):
-        return [value.detach().cpu()]
-    if is_dataclass(value) and not isinstance(value, type):
-        return numbers([getattr(value, field.name) for field in fields(value)])
-    if isinstance(value, dict):
-        return numbers(list(value.values()))
-    if isinstance(value, (list, tuple)):
-        return [number for part in value for number in numbers(part)]
-    return [value] if isinstance(value, (bool, int, float, str)) else []
-
-
-def same(found, expected):
-    assert len(found) == len(expected) > 0
-    for ours, theirs in zip(found, expected, strict=True):
-        if isinstance(ours, str):
-            assert ours == theirs
-        elif isinstance(ours, torch.Tensor):
-            assert ours.shape == theirs.shape
-            assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4, equal_nan=True)
-        else:
-            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4, nan_ok=True)
