@@ -2,38 +2,108 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import tyro
-
-from bilinear_lm.commands.checkpoints import export, generate, info
-from bilinear_lm.commands.eigen import eigen
-from bilinear_lm.commands.hosvd import hosvd
-from bilinear_lm.commands.interactions import interactions
-from bilinear_lm.commands.report import report
-from bilinear_lm.commands.trace import trace
 from bilinear_lm.errors import InputError
-from finetune.commands import convert, dictionaries, finetune, train
 
-_COMMANDS = (
-    *(report, info, export, generate, eigen, hosvd, interactions, trace),
-    *(train, dictionaries, convert, finetune),
-)
-COMMANDS: dict[str, Callable[..., Any]] = {command.__name__: command for command in _COMMANDS}
+
+def commands() -> dict[str, Callable[..., Any]]:
+    """The commands by name, in the order of the help; importing them loads torch."""
+    from bilinear_lm.commands.checkpoints import export, generate, info
+    from bilinear_lm.commands.eigen import eigen
+    from bilinear_lm.commands.hosvd import hosvd
+    from bilinear_lm.commands.interactions import interactions
+    from bilinear_lm.commands.report import report
+    from bilinear_lm.commands.trace import trace
+    from finetune.commands import convert, dictionaries, finetune, train
+
+    functions: tuple[Callable[..., Any], ...] = (
+        *(report, info, export, generate, eigen, hosvd, interactions, trace),
+        *(train, dictionaries, convert, finetune),
+    )
+    return {function.__name__: function for function in functions}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="bilinear-lm",
-            description="Bilinear language models, read from their weights.",
-            args=arguments,
-        )
+        with _interruptible():
+            _run(sys.argv[1:] if arguments is None else arguments)
+            sys.stdout.flush()
     except InputError as error:
-        print(f"bilinear-lm: {error}", file=sys.stderr)
+        return _say(str(error), 2)
+    except BrokenPipeError:
+        # The reader of the output has gone; what is buffered for it would raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return _say(f"{where}{error.strerror or error}; check the disk and its permissions", 2)
+    except _Stopped as stopped:
+        return _say(_STOPS[stopped.number], 128 + stopped.number)
     return 0
+
+
+def _run(arguments: Sequence[str]) -> None:
+    for number, argument in enumerate(arguments, start=1):
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):  # bytes that are no text
+            raise InputError(f"argument {number} is {os.fsencode(argument)!r}; expected text in UTF-8")
+    import tyro
+
+    tyro.extras.subcommand_cli_from_dict(
+        commands(),
+        prog="bilinear-lm",
+        description="Bilinear language models, read from their weights.",
+        args=arguments,
+    )
+
+
+def _say(message: str, status: int) -> int:
+    """Prints one line to standard error, whatever a name in it is made of; returns the status."""
+    line = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(message.splitlines())
+    )
+    print(f"bilinear-lm: {line}", file=sys.stderr)
+    return status
+
+
+_STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class _Stopped(BaseException):
+    """A signal to stop, as an exception by which drafts are removed on the way out."""
+
+    def __init__(self, number: int):
+        self.number = signal.Signals(number)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM unwind the stack and arrive as `_Stopped`.
+
+    Libraries that are being imported turn an interruption into errors of their own, which it replaces.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Python delivers no signals
+        yield
+        return
+    received: list[int] = []
+
+    def unwind(number: int, frame: Any) -> None:
+        received.append(number)
+        raise _Stopped(number)
+
+    before = {number: signal.signal(number, unwind) for number in _STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            raise _Stopped(received[0]) from None

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,51 @@ from torch import Tensor
 from bilinear_lm.errors import InputError
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what a disk refuses while `path` is read into an InputError about the file or folder."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else path
+        raise InputError(
+            f"{where}: cannot be read ({error.strerror or error}); expected a file or folder that can be, "
+            "check its permissions and the disk"
+        ) from error
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """The file of a folder that something written in the folder names, or InputError where it lies outside.
+
+    Absolute names, `..` and links out of the folder are refused. A snapshot of the hub's cache is made of
+    links to the blobs beside it, which count as its own.
+    """
+    path = folder / name
+    real = folder.resolve()
+    snapshot = next((p for p in (real, *real.parents) if p.parent.name == "snapshots"), None)
+    roots = [real] if snapshot is None else [real, snapshot.parent.parent / "blobs"]
+    leaves = Path(name).is_absolute() or ".." in Path(name).parts
+    target = path.resolve()
+    if leaves or not any(target.is_relative_to(root) for root in roots):
+        link = "" if leaves else f", a link to {target}"
+        raise InputError(
+            f"{folder}: {name!r} lies outside the folder{link}; expected a file of the folder itself, put it "
+            "there"
+        )
+    return path
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file."""
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not valid JSON ({error}); the file is damaged, fetch it again") from error
+    except ValueError as error:  # a whole number of thousands of digits
+        raise InputError(f"{path}: a number in it has too many digits; expected those of a model") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: nested too deep to be read; expected the JSON of a model") from error
     if not isinstance(value, dict):
         raise InputError(f"{path}: holds a JSON {type(value).__name__}, expected an object")
     return value
@@ -32,28 +71,45 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected one there")
+    require_content(path, "expected one there")
     try:
-        return path.read_text(encoding="utf-8")
+        with reading(path):
+            return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); expected a file of text") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors file, in the precision of the file, finite."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def require_content(path: Path, expected: str) -> None:
+    """Raises InputError unless there is a file that can be read and is not the pointer that Git LFS left."""
+    with reading(path):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; {expected}")
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    if start == _LFS_POINTER:
+        raise InputError(
+            f"{path}: a pointer of Git LFS instead of the file, which was not fetched; run git lfs pull "
+            "where it was cloned"
+        )
+
+
+def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """All tensors of one safetensors file, or some, in the precision of the file, finite."""
     with _open_safetensors(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
+    _refuse_complex([name for name, value in tensors.items() if value.is_complex()], path)
     require_finite(tensors, path)
     return tensors
 
 
 @contextmanager
 def _open_safetensors(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a safetensors file there")
+    require_content(path, "expected a safetensors file there")
     try:
-        with safe_open(path, framework="pt") as file:
+        with reading(path), safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
         raise InputError(
@@ -64,7 +120,15 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of the tensors of one safetensors file, from its header alone."""
     with _open_safetensors(path) as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        _refuse_complex([name for name, part in slices.items() if part.get_dtype().startswith("C")], path)
+        return {name: tuple(part.get_shape()) for name, part in slices.items()}
+
+
+def _refuse_complex(names: list[str], where: Path) -> None:
+    """Raises InputError for tensors that a cast to real numbers would leave half of."""
+    if names:
+        raise InputError(f"{where}: complex numbers in {', '.join(names[:5])}; expected real weights")
 
 
 def require_finite(tensors: dict[str, Tensor], where: Path | str) -> None:
@@ -85,11 +149,15 @@ def _clear_refusal(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); choose another output path"
         ) from error
+    except SafetensorError as error:  # a disk that fills up while safetensors writes
+        raise InputError(f"{path}: cannot be written ({error}); choose another output path") from error
 
 
 def require_new(path: Path) -> None:
     """Raises InputError unless `path` is absent or an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    with _clear_refusal(path):
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if taken:
         raise InputError(
             f"{path}: exists already; expected a new or empty folder, choose another or delete it"
         )
@@ -97,11 +165,12 @@ def require_new(path: Path) -> None:
 
 def require_writable(path: Path) -> None:
     """Raises InputError unless a file can be written at `path`; to be asked before long work."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; expected the name of a file to write")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    with _clear_refusal(path), tempfile.TemporaryFile(dir=folder):
-        pass
+    with _clear_refusal(path):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; expected the name of a file to write")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 @contextmanager

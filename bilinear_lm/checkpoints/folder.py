@@ -6,24 +6,34 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json, read_shapes
+from bilinear_lm.files import own_file, read_json, read_shapes, read_tensors, reading
 
 Format = Literal["huggingface", "published", "llama2c"]
 Shape = tuple[int, ...]
 
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_MODEL_SETTINGS = ("config.json", "generation_config.json")
+_OPENED_BY_NAME = {
+    *(*_MODEL_SETTINGS, "model.safetensors.index.json", "adapter_config.json", "chat_template.jinja"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt"),
+}
 _PUBLISHED_KEY = re.compile(r"transformer\.h\.\d+\.(attn\.qkv|mlp\.w)\.weight")
 _DICTIONARY_KEYS = ({"w_enc.weight"}, {"W_enc", "W_dec"}, {"encoder.weight", "W_dec"})
 
 
 def detect(path: Path) -> Format:
     """The format of a checkpoint, told by its content; raises InputError where it is none."""
-    if path.is_file():
-        _refuse_other_files(path)
-        return "llama2c"
-    if not any(path.iterdir()):
-        raise InputError(f"{path}: an empty folder; expected config.json and model.safetensors")
+    with reading(path):
+        if path.is_file():
+            _refuse_other_files(path)
+            return "llama2c"
+        if not any(path.iterdir()):
+            raise InputError(f"{path}: an empty folder; expected config.json and model.safetensors")
+    require_own_files(path)
     shapes = read_all_shapes(path)
     if any(keys <= shapes.keys() for keys in _DICTIONARY_KEYS):
         raise InputError(f"{path}: a dictionary (SAE), not a language model; load it with load_dictionary")
@@ -45,26 +55,64 @@ def read_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
+def require_own_files(folder: Path) -> None:
+    """Raises InputError where a file that transformers will open by name is a link out of the folder."""
+    with reading(folder):
+        names = sorted(path.name for path in folder.iterdir())
+    for name in names:
+        if name in _OPENED_BY_NAME or name.endswith((".safetensors", ".model")):
+            own_file(folder, name)
+    for name in _MODEL_SETTINGS:
+        if name in names:
+            read_json(folder / name)
+
+
 def read_all_shapes(folder: Path) -> dict[str, Shape]:
     """Name → shape of every tensor of a folder, from the headers of its safetensors files."""
     return {name: shape for file in weight_files(folder) for name, shape in read_shapes(file).items()}
 
 
+def read_tensor(folder: Path, name: str) -> Tensor:
+    """One tensor of a folder, in the precision of its file."""
+    for file in weight_files(folder):
+        if name in read_shapes(file):
+            return read_tensors(file, [name])[name]
+    raise InputError(f"{folder}: no tensor {name} in its weights; expected one")
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder: the one, or the shards that its index names."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if index.is_file():
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"{folder}: an adapter, not a model; merge it into its base model and save that")
+    name = _weights_name(folder)
+    if name is not None and name.endswith(".safetensors"):
+        return [own_file(folder, name)]
+    if name is not None:
+        index = own_file(folder, name)
         weight_map = read_json(index).get("weight_map")
         names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
         if not names or not all(isinstance(name, str) for name in names):
             raise InputError(f"{index}: names no weights; expected a weight_map from tensors to files")
-        return [folder / Path(name).name for name in sorted(names)]
+        return [own_file(folder, name) for name in sorted(names)]
     dictionary = [folder / name for name in ("sae_weights.safetensors", "sae.safetensors")]
     if any(file.is_file() for file in dictionary):
         return [file for file in dictionary if file.is_file()]
     raise InputError(_without_weights(folder))
+
+
+def _weights_name(folder: Path) -> str | None:
+    """The file of weights, or of their index, that transformers takes; None where there is none."""
+    if (folder / "config.json").is_file():
+        named = read_json(folder / "config.json").get("transformers_weights")
+        if named is not None:
+            if not isinstance(named, str) or not named.endswith((".safetensors", ".safetensors.index.json")):
+                raise InputError(
+                    f"{folder / 'config.json'}: transformers_weights is {named!r}; expected the name of a "
+                    "safetensors file or of an index of such files"
+                )
+            return named
+    standard = ("model.safetensors", "model.safetensors.index.json")
+    return next((name for name in standard if (folder / name).is_file()), None)
 
 
 def _without_weights(folder: Path) -> str:
@@ -75,8 +123,6 @@ def _without_weights(folder: Path) -> str:
         return f"{folder / pickles[0]}: {_PICKLE}"
     if bins and not (folder / "config.json").is_file():
         return f"{folder}: no config.json; to load a llama2.c file give its own path, {folder / bins[0]}"
-    if (folder / "adapter_config.json").is_file():
-        return f"{folder}: an adapter, not a model; merge it into its base model and save that"
     return f"{folder}: no model.safetensors; expected the weights beside config.json"
 
 

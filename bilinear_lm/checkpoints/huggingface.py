@@ -21,7 +21,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from bilinear_lm.checkpoints.folder import read_config
+from bilinear_lm.checkpoints.folder import read_all_shapes, read_config
+from bilinear_lm.checkpoints.sizes import require_counts, require_room
 from bilinear_lm.errors import InputError
 
 # What transformers raises for a configuration or weights that it cannot make a model of.
@@ -30,9 +31,11 @@ _REFUSALS = (ValueError, TypeError, KeyError, ImportError, RuntimeError, OSError
 
 def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model of a folder, every weight of which came from the files."""
-    config = read_huggingface_config(folder)
+    shapes = read_all_shapes(folder)
+    config = read_huggingface_config(folder, len(shapes))
     with quiet():
         try:
+            require_room(config, shapes, folder)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
@@ -43,6 +46,8 @@ def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
+        except InputError:  # which is a ValueError
+            raise
         except _REFUSALS as error:
             raise InputError(f"{folder}: transformers cannot load it ({one_line(error)})") from error
     model, loading = loaded
@@ -61,9 +66,13 @@ def build_llama(config: LlamaConfig, state: dict[str, Tensor], dtype: torch.dtyp
     return model
 
 
-def read_huggingface_config(folder: Path) -> PretrainedConfig:
-    """The configuration of a folder, of a family that transformers has a causal language model for."""
+def read_huggingface_config(folder: Path, n_tensors: int | None = None) -> PretrainedConfig:
+    """The configuration of a folder, of a family that transformers has a causal language model for.
+
+    `n_tensors`, where the weights are there too: no model has more layers than tensors.
+    """
     values = read_config(folder)
+    require_counts(values, folder, n_tensors)
     if "model_type" not in values:
         raise InputError(f"{folder / 'config.json'}: no model_type; expected that of a transformers model")
     if "quantization_config" in values:

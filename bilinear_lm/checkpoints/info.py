@@ -8,16 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
-from bilinear_lm.checkpoints.folder import Shape, detect, read_all_shapes, read_config
+from bilinear_lm.checkpoints.folder import (
+    Shape,
+    detect,
+    read_all_shapes,
+    read_config,
+    read_tensor,
+)
 from bilinear_lm.checkpoints.huggingface import read_huggingface_config
 from bilinear_lm.checkpoints.llama2c import read_header
 from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.checkpoints.published import PublishedSpec, ScaleOrigin, parse_published
+from bilinear_lm.checkpoints.sizes import require_fitting
 from bilinear_lm.families import FAMILIES
 from bilinear_lm.norms import IDENTITY_EPS
 
+_EMBEDDINGS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight")
 _BUFFERS = (".rotary_emb.inv_freq", ".rotary.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
@@ -65,8 +74,7 @@ def checkpoint_info(
             spec = parse_published(read_config(path), read_all_shapes(path), path)
             return _published(spec, name, os.fspath(path_or_repo), attention_scale)
         case "huggingface":
-            config = read_huggingface_config(path)
-            return _huggingface(config, read_all_shapes(path), name, os.fspath(path_or_repo))
+            return _huggingface(path, name, os.fspath(path_or_repo))
 
 
 def checkpoint_name(path_or_repo: str | os.PathLike[str], path: Path) -> str:
@@ -138,23 +146,23 @@ def _published_notes(spec: PublishedSpec, source: str, scaled: bool | None) -> l
     return notes
 
 
-def _huggingface(
-    config: PretrainedConfig, shapes: dict[str, Shape], name: str, source: str
-) -> CheckpointInfo:
+def _huggingface(path: Path, name: str, source: str) -> CheckpointInfo:
+    shapes = read_all_shapes(path)
+    config = read_huggingface_config(path, len(shapes))
     text = config.get_text_config()
-    tied = bool(getattr(config, "tie_word_embeddings", False))
     family = FAMILIES.get(text.model_type)
+    if family:
+        require_fitting(text, shapes, path)
+    tied = bool(getattr(config, "tie_word_embeddings", False)) and not _has_a_head_of_its_own(path, shapes)
     names = ("hidden_act", "hidden_activation", "activation_function")
     gate = _first(text, *((family.activation_name,) if family else names))
     is_glu = any(".gate_proj." in key or ".gate_up_proj" in key for key in shapes)
     notes = [] if is_glu else ["no gated linear unit (GLU) in its MLPs"]
     if is_glu and gate not in (None, "linear"):
         notes.append(_how_to_convert(gate, source))
-    counted = {
-        key: math.prod(shape)
-        for key, shape in shapes.items()
-        if not key.endswith(_BUFFERS) and not (tied and key == "lm_head.weight")
-    }
+    counted = {key: math.prod(shape) for key, shape in shapes.items() if not key.endswith(_BUFFERS)}
+    if tied and len(_shared(shapes)) > 1:
+        counted.pop("lm_head.weight")
     n_heads = _first(text, "num_attention_heads")
     return CheckpointInfo(
         name=name,
@@ -175,6 +183,20 @@ def _huggingface(
         attention_scale_origin="format",
         notes=tuple(notes),
     )
+
+
+def _shared(shapes: dict[str, Shape]) -> list[str]:
+    """The tensors of a folder that are one where embeddings are tied: whichever of the two it holds."""
+    return [key for key in shapes if key == "lm_head.weight" or key.endswith(_EMBEDDINGS)]
+
+
+def _has_a_head_of_its_own(path: Path, shapes: dict[str, Shape]) -> bool:
+    """Whether embedding and unembedding are both there and differ, so that transformers does not tie them."""
+    keys = _shared(shapes)
+    if len(keys) < 2:
+        return False
+    first, second = (read_tensor(path, key) for key in keys[:2])
+    return not torch.equal(first, second)
 
 
 def _norm(config: PretrainedConfig) -> str | None:

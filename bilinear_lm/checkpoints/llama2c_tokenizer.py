@@ -5,15 +5,13 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from bilinear_lm.checkpoints.llama2c import read_header
+from bilinear_lm.checkpoints.llama2c import BOS, read_header
+from bilinear_lm.checkpoints.sentencepiece_tokenizer import SPACE, Pieces, build_tokenizer
 from bilinear_lm.errors import InputError
 
-_SPACE = "▁"
 _SPECIAL = ("<unk>", "<s>", "</s>")
 
 
@@ -33,7 +31,7 @@ def read_tokenizer(path: Path, model: Path) -> PreTrainedTokenizerBase:
     if len(pieces) != header.d_vocab:
         raise InputError(f"{path}: {len(pieces)} tokens, expected the {header.d_vocab} of {model.name}")
     return PreTrainedTokenizerFast(
-        tokenizer_object=_byte_fallback_bpe(pieces),
+        tokenizer_object=_tokenizer(pieces),
         unk_token=_SPECIAL[0],
         bos_token=_SPECIAL[1],
         eos_token=_SPECIAL[2],
@@ -60,43 +58,16 @@ def _read_pieces(path: Path) -> list[tuple[str, float]]:
     return pieces
 
 
-def _byte_fallback_bpe(pieces: list[tuple[str, float]]) -> Tokenizer:
+def _tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
     # llama2.c writes <s> and </s> between line breaks, and a space for sentencepiece's mark of one.
-    names = [*_SPECIAL, *(text.replace(" ", _SPACE) for text, _ in pieces[len(_SPECIAL) :])]
-    vocabulary = {name: i for i, name in enumerate(names)}
-    scores = {name: score for name, (_, score) in zip(names, pieces, strict=True)}
-    tokenizer = Tokenizer(
-        BPE(
-            vocab=vocabulary,
-            merges=_merges(vocabulary, scores),
-            unk_token=_SPECIAL[0],
-            fuse_unk=True,
-            byte_fallback=True,
-        )
+    names = [*_SPECIAL, *(text.replace(" ", SPACE) for text, _ in pieces[len(_SPECIAL) :])]
+    return build_tokenizer(
+        Pieces(
+            names=tuple(names),
+            scores=tuple(score for _, score in pieces),
+            unk_id=0,
+            special=tuple(range(len(_SPECIAL))),
+            written=tuple(range(len(_SPECIAL), len(names))),
+        ),
+        bos=BOS,
     )
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace(_SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(content=" ", left=1),
-        ]
-    )
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", vocabulary["<s>"])]
-    )
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in _SPECIAL])
-    return tokenizer
-
-
-def _merges(vocabulary: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """Every split of a piece into two pieces; a merge comes the earlier, the higher its result's score."""
-    merges = []
-    for piece in sorted(vocabulary, key=lambda piece: (-scores[piece], vocabulary[piece])):
-        splits = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
-        known = [(left, right) for left, right in splits if left in vocabulary and right in vocabulary]
-        merges += sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
-    return merges

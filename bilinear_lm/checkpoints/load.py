@@ -47,7 +47,9 @@ def load_pretrained(
         model = load_llama2c(path, dtype)
     else:
         model = load_huggingface(path, dtype)
-        require_finite(dict(model.named_parameters()), path)
+    # A number of the file may be too large for the precision asked for.
+    where = path if dtype is torch.float32 else f"{path} as {dtype}"
+    require_finite(dict(model.named_parameters()), where)
     # transformers wraps `to` in a way that hides its signature.
     return model.to(torch.device(device)) if device is not None else model  # type: ignore[arg-type]
 

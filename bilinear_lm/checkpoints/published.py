@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bilinear_lm.checkpoints.folder import Shape
+from bilinear_lm.checkpoints.sizes import require_counts
 from bilinear_lm.errors import InputError
 
 ScaleOrigin = Literal["explicit", "derived", "format"]
@@ -118,6 +119,7 @@ def parse_published(config: dict[str, Any], shapes: dict[str, Shape], where: Pat
     """
     config = _without_nothing(config)
     _require_types(config, where)
+    require_counts(config, where, len(shapes))
     _refuse_inexpressible(config, shapes, where)
     form = _format(config, shapes)
     _refuse_unknown_keys(config, form, where)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from bilinear_lm.checkpoints.folder import detect, is_published_config
+from bilinear_lm.checkpoints.folder import detect, is_published_config, require_own_files
 from bilinear_lm.checkpoints.huggingface import one_line, quiet
 from bilinear_lm.checkpoints.llama2c_tokenizer import read_tokenizer, tokenizer_file
 from bilinear_lm.checkpoints.locate import TOKENIZER_FILES, locate
+from bilinear_lm.checkpoints.sentencepiece_tokenizer import read_sentencepiece
+from bilinear_lm.checkpoints.sizes import require_counts
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json
 
@@ -21,6 +25,11 @@ PUBLISHED_TOKENIZERS = {
     "mistral": ("mistral-community/Mixtral-8x22B-v0.1", "</s>"),
     "gpt2": ("openai-community/gpt2", "<|endoftext|>"),
 }
+_SETTINGS = (
+    *("bos_token", "eos_token", "unk_token", "pad_token", "padding_side", "model_max_length"),
+    *("clean_up_tokenization_spaces", "chat_template"),
+)
+"""What a tokenizer_config.json adds to a sentencepiece model."""
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -69,11 +78,68 @@ def _published_name(folder: Path) -> str | None:
     return config.get("tokenizer") if is_published_config(config) else None
 
 
-def _from_folder(folder: Path, **options: str) -> PreTrainedTokenizerBase:
+def _from_folder(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
+    _require_readable(folder)
     with quiet():
         try:
-            return AutoTokenizer.from_pretrained(
+            if (folder / "tokenizer.json").is_file():
+                # The class that a config names may ignore parts of the file, as a Llama's does its blanks.
+                return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, **options)
+            if (folder / "tokenizer.model").is_file():
+                return _from_sentencepiece(folder, **options)
+            loaded = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True, **options
             )
+        except InputError:  # which is a ValueError
+            raise
         except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
             raise InputError(f"{folder}: its tokenizer cannot be read ({one_line(error)})") from error
+    _require_class(loaded, folder)
+    return loaded
+
+
+def _require_readable(folder: Path) -> None:
+    """Raises InputError for files that transformers would open elsewhere, or fail on without a word."""
+    require_own_files(folder)
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"):
+        if (folder / name).is_file():
+            read_json(folder / name)
+    if (folder / "config.json").is_file():
+        require_counts(read_json(folder / "config.json"), folder)
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        read_json(file)
+        try:
+            Tokenizer.from_buffer(file.read_bytes())
+        except ValueError as error:
+            raise InputError(f"{folder}: its tokenizer cannot be read ({one_line(error)})") from error
+
+
+def _from_sentencepiece(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
+    file = folder / "tokenizer_config.json"
+    config = read_json(file) if file.is_file() else {}
+    with_bos = config.get("add_bos_token") is not False
+    tokenizer, tokens = read_sentencepiece(folder / "tokenizer.model", with_bos)
+    named = {name: config[name] for name in _SETTINGS if config.get(name) is not None}
+    for name in tokens:
+        if isinstance(named.get(name), dict):  # as transformers wrote tokens before version 4.34
+            named[name] = named[name].get("content")
+    settings: dict[str, Any] = tokens | named | options
+    loaded = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **settings)
+    if len(loaded) != tokenizer.get_vocab_size(with_added_tokens=False):
+        raise InputError(
+            f"{file}: names special tokens that tokenizer.model lacks; expected tokenizer.json beside it"
+        )
+    return loaded
+
+
+def _require_class(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raises InputError where a vocabulary was read by another class than the one that its folder names."""
+    file = folder / "tokenizer_config.json"
+    named = read_json(file).get("tokenizer_class") if file.is_file() else None
+    got = type(tokenizer).__name__
+    if isinstance(named, str) and named.removesuffix("Fast") != got.removesuffix("Fast"):
+        raise InputError(
+            f"{file}: tokenizer_class is {named}, and transformers reads the vocabulary as a {got}; expected "
+            "tokenizer.json beside it, which says how it is read"
+        )
