@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import reading
 from bilinear_lm.hub import download
 
 SHIPPED = Path(__file__).parent.parent / "models"
@@ -52,9 +53,10 @@ def local_path(path_or_repo: str | os.PathLike[str]) -> Path | None:
     """The file or folder here that a path or a shipped model's name stands for, if there is one."""
     name = os.fspath(path_or_repo)
     path = Path(name).expanduser()
-    if not path.exists() and name in shipped_models():
-        path = SHIPPED / name
-    return path if name and path.exists() else None
+    with reading(path):
+        if not path.exists() and name in shipped_models():
+            path = SHIPPED / name
+        return path if name and path.exists() else None
 
 
 def _may_be_on_the_hub(name: str) -> bool:

@@ -105,10 +105,10 @@ def _merges(vocabulary: dict[str, int], scores: Sequence[float]) -> list[tuple[s
     return merges
 
 
-def read_sentencepiece(path: Path, with_bos: bool = True) -> tuple[Tokenizer, dict[str, str]]:
+def read_sentencepiece(path: Path, with_bos: bool = False) -> tuple[Tokenizer, dict[str, str]]:
     """The tokenizer of a `tokenizer.model`, and its special tokens by their names in transformers.
 
-    Where special tokens are asked for, the beginning-of-sequence token goes in front, but for `with_bos` off.
+    `with_bos`: where special tokens are asked for, the beginning-of-sequence token goes in front.
 
     Raises InputError for a file that is none of sentencepiece's, and for a vocabulary whose ids come out
     otherwise than by sentencepiece.
@@ -126,6 +126,8 @@ def read_sentencepiece(path: Path, with_bos: bool = True) -> tuple[Tokenizer, di
         ) from error
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(data)
+    if not proto.pieces:
+        raise InputError(f"{path}: not a sentencepiece model (no pieces); expected one, or tokenizer.json")
     pieces = _pieces(proto, path)
     ids = {"bos": theirs.bos_id(), "eos": theirs.eos_id(), "unk": theirs.unk_id(), "pad": theirs.pad_id()}
     tokens = {f"{name}_token": pieces.names[index] for name, index in ids.items() if index >= 0}

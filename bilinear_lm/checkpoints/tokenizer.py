@@ -16,7 +16,7 @@ from bilinear_lm.checkpoints.locate import TOKENIZER_FILES, locate
 from bilinear_lm.checkpoints.sentencepiece_tokenizer import read_sentencepiece
 from bilinear_lm.checkpoints.sizes import require_counts
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json
+from bilinear_lm.files import read_json, reading
 
 # What a published config.json calls a tokenizer → its repository and the token that pads.
 PUBLISHED_TOKENIZERS = {
@@ -42,6 +42,11 @@ def load_tokenizer(
     hub; for a llama2.c file the `tok*.bin` beside it.
     """
     path = locate(path_or_repo, revision, TOKENIZER_FILES)
+    with reading(path):
+        return _load(path)
+
+
+def _load(path: Path) -> PreTrainedTokenizerBase:
     if path.is_file():
         detect(path)
         file = tokenizer_file(path)
@@ -64,7 +69,8 @@ def load_tokenizer(
 def has_tokenizer(path_or_repo: str | os.PathLike[str], revision: str | None = None) -> bool:
     """Whether a tokenizer comes with a checkpoint, as opposed to being named in it or absent."""
     path = locate(path_or_repo, revision, TOKENIZER_FILES)
-    return tokenizer_file(path) is not None if path.is_file() else _has_vocabulary(path)
+    with reading(path):
+        return tokenizer_file(path) is not None if path.is_file() else _has_vocabulary(path)
 
 
 def _has_vocabulary(folder: Path) -> bool:
@@ -118,7 +124,7 @@ def _require_readable(folder: Path) -> None:
 def _from_sentencepiece(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
     file = folder / "tokenizer_config.json"
     config = read_json(file) if file.is_file() else {}
-    with_bos = config.get("add_bos_token") is not False
+    with_bos = config.get("add_bos_token") is True
     tokenizer, tokens = read_sentencepiece(folder / "tokenizer.model", with_bos)
     named = {name: config[name] for name in _SETTINGS if config.get(name) is not None}
     for name in tokens:
