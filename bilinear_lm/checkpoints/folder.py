@@ -90,10 +90,10 @@ def weight_files(folder: Path) -> list[Path]:
     if name is not None:
         index = own_file(folder, name)
         weight_map = read_json(index).get("weight_map")
-        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        names = list(weight_map.values()) if isinstance(weight_map, dict) else []
         if not names or not all(isinstance(name, str) for name in names):
             raise InputError(f"{index}: names no weights; expected a weight_map from tensors to files")
-        return [own_file(folder, name) for name in sorted(names)]
+        return [own_file(folder, name) for name in sorted(set(names))]
     dictionary = [folder / name for name in ("sae_weights.safetensors", "sae.safetensors")]
     if any(file.is_file() for file in dictionary):
         return [file for file in dictionary if file.is_file()]

@@ -25,8 +25,11 @@ from bilinear_lm.checkpoints.folder import read_all_shapes, read_config
 from bilinear_lm.checkpoints.sizes import require_counts, require_room
 from bilinear_lm.errors import InputError
 
-# What transformers raises for a configuration or weights that it cannot make a model of.
-_REFUSALS = (ValueError, TypeError, KeyError, ImportError, RuntimeError, OSError, StrictDataclassError)
+# What transformers raises for files that it cannot make a model or tokenizer of: it checks little itself.
+REFUSALS = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(ImportError, RuntimeError, OSError, StrictDataclassError),
+)
 
 
 def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -48,7 +51,7 @@ def load_huggingface(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             )
         except InputError:  # which is a ValueError
             raise
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise InputError(f"{folder}: transformers cannot load it ({one_line(error)})") from error
     model, loading = loaded
     _require_complete(folder, loading)
@@ -80,8 +83,9 @@ def read_huggingface_config(folder: Path, n_tensors: int | None = None) -> Pretr
             f"{folder}: quantised weights, which are not the model's own; give the original ones"
         )
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except _REFUSALS as error:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except REFUSALS as error:
         raise InputError(
             f"{folder / 'config.json'}: model_type {values['model_type']!r} cannot be read by transformers "
             f"({one_line(error)})"

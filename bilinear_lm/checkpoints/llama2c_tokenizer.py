@@ -11,13 +11,15 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from bilinear_lm.checkpoints.llama2c import BOS, read_header
 from bilinear_lm.checkpoints.sentencepiece_tokenizer import SPACE, Pieces, build_tokenizer
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import own_file, reading, require_content
 
 _SPECIAL = ("<unk>", "<s>", "</s>")
 
 
 def tokenizer_file(model: Path) -> Path | None:
     """The `tok*.bin` beside a model file, or None; of several, the one of the model's vocabulary."""
-    files = sorted(file for file in model.parent.glob("tok*.bin") if file != model)
+    names = sorted(file.name for file in model.parent.glob("tok*.bin") if file != model)
+    files = [own_file(model.parent, name) for name in names]
     if len(files) < 2:
         return files[0] if files else None
     d_vocab = read_header(model).d_vocab
@@ -42,7 +44,9 @@ def read_tokenizer(path: Path, model: Path) -> PreTrainedTokenizerBase:
 
 def _read_pieces(path: Path) -> list[tuple[str, float]]:
     """The vocabulary in the order of its ids, each piece with its score."""
-    data = path.read_bytes()
+    require_content(path, "expected the vocabulary of a llama2.c model there")
+    with reading(path):
+        data = path.read_bytes()
     pieces: list[tuple[str, float]] = []
     at = 4  # after the length of the longest piece
     try:

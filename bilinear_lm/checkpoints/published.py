@@ -135,7 +135,7 @@ def parse_published(config: dict[str, Any], shapes: dict[str, Shape], where: Pat
         n_ctx=config["n_ctx"],
         d_model=config["d_model"],
         d_mlp=config["d_hidden"],
-        d_vocab=config.get("n_vocab", shapes.get("transformer.wte.weight", (0,))[0]),
+        d_vocab=config.get("n_vocab", _rows(shapes, "transformer.wte.weight")),
         activation=activation,
         two_branches=two_branches,
         has_norms=has_norms,
@@ -225,7 +225,7 @@ def _mlp_kind(config: dict[str, Any], form: str, shapes: dict[str, Shape], where
                 f"{where / 'config.json'}: mlp is {config['mlp']!r}; expected one of {', '.join(kinds)}"
             )
         return kinds[config["mlp"]]
-    rows = shapes.get("transformer.h.0.mlp.w.weight", (0,))[0]
+    rows = _rows(shapes, "transformer.h.0.mlp.w.weight")
     bilinear = bool(config.get("bilinear", rows != config["d_hidden"]))
     if form == "F1":
         return "linear" if bilinear else "gelu", bilinear
@@ -285,6 +285,11 @@ def _scale(config: dict[str, Any], form: str) -> tuple[bool, ScaleOrigin]:
     if "scale_attn" in config:
         return config["scale_attn"], "explicit"
     return form == "F5", "derived" if form in ("F4", "F5") else "format"
+
+
+def _rows(shapes: dict[str, Shape], key: str) -> int:
+    """Rows of a tensor; 0 where it is missing or a single number, which `_require_shapes` names."""
+    return next(iter(shapes.get(key, ())), 0)
 
 
 def _require_shapes(spec: PublishedSpec, shapes: dict[str, Shape], where: Path) -> None:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bilinear_lm.checkpoints.folder import detect, is_published_config, require_own_files
-from bilinear_lm.checkpoints.huggingface import one_line, quiet
+from bilinear_lm.checkpoints.huggingface import REFUSALS, one_line, quiet
 from bilinear_lm.checkpoints.llama2c_tokenizer import read_tokenizer, tokenizer_file
 from bilinear_lm.checkpoints.locate import TOKENIZER_FILES, locate
 from bilinear_lm.checkpoints.sentencepiece_tokenizer import read_sentencepiece
@@ -30,6 +30,7 @@ _SETTINGS = (
     *("clean_up_tokenization_spaces", "chat_template"),
 )
 """What a tokenizer_config.json adds to a sentencepiece model."""
+_HIGHEST_ID = 10_000_000
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
@@ -98,7 +99,7 @@ def _from_folder(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
             )
         except InputError:  # which is a ValueError
             raise
-        except (ValueError, TypeError, KeyError, ImportError, OSError) as error:
+        except REFUSALS as error:
             raise InputError(f"{folder}: its tokenizer cannot be read ({one_line(error)})") from error
     _require_class(loaded, folder)
     return loaded
@@ -108,17 +109,29 @@ def _require_readable(folder: Path) -> None:
     """Raises InputError for files that transformers would open elsewhere, or fail on without a word."""
     require_own_files(folder)
     for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"):
-        if (folder / name).is_file():
-            read_json(folder / name)
+        values = read_json(folder / name) if (folder / name).is_file() else {}
+        longest = values.get("model_max_length")
+        if name == "tokenizer_config.json" and not isinstance(longest, int | float | None):
+            raise InputError(f"{folder / name}: model_max_length is {longest!r}; expected a number of tokens")
     if (folder / "config.json").is_file():
         require_counts(read_json(folder / "config.json"), folder)
     file = folder / "tokenizer.json"
     if file.is_file():
-        read_json(file)
+        _require_ids(read_json(file), file)
         try:
             Tokenizer.from_buffer(file.read_bytes())
         except ValueError as error:
             raise InputError(f"{folder}: its tokenizer cannot be read ({one_line(error)})") from error
+
+
+def _require_ids(content: dict[str, Any], file: Path) -> None:
+    """Raises InputError for an id that no vocabulary has: `tokenizers` makes room for all below it."""
+    model, added = content.get("model"), content.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    if too_high := [index for index in ids if isinstance(index, int) and index > _HIGHEST_ID]:
+        raise InputError(f"{file}: a token has the id {too_high[0]}; expected at most {_HIGHEST_ID}")
 
 
 def _from_sentencepiece(folder: Path, **options: Any) -> PreTrainedTokenizerBase:

@@ -179,3 +179,29 @@ def test_a_vocabulary_that_transformers_reads_as_another(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
     with pytest.raises(InputError, match="tokenizer_class is GPT2Tokenizer, and transformers reads"):
         load_tokenizer(tmp_path)
+
+
+def edited_json(file, edit):
+    content = json.loads(file.read_text())
+    edit(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "part"),
+    [
+        ("tokenizer.json", lambda t: t["model"]["vocab"].update(zz=2**32 - 1), "has the id 4294967295"),
+        ("tokenizer.json", lambda t: t["added_tokens"][0].update(id=2**31), "has the id 2147483648"),
+        ("tokenizer.json", lambda t: t["model"]["vocab"].update(zz=-1), "cannot be read"),
+        ("tokenizer.json", lambda t: t["model"]["merges"].append(["zz", "z"]), "cannot be read"),
+        ("tokenizer_config.json", lambda t: t.update(model_max_length="many"), "model_max_length is 'many'"),
+        ("tokenizer_config.json", lambda t: t.update(bos_token=7), "cannot be read"),
+        ("tokenizer_config.json", lambda t: t.update(added_tokens_decoder={"x": 7}), "cannot be read"),
+    ],
+)
+def test_parts_of_a_tokenizer_that_make_no_sense(tmp_path, tiny_tokenizer, file, edit, part):
+    tiny_tokenizer.save_pretrained(tmp_path)
+    edited_json(tmp_path / file, edit)
+    with pytest.raises(InputError, match=part) as error:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)

@@ -132,3 +132,21 @@ def test_parameters_of_a_tied_model_however_it_is_stored(tmp_path, edit, tied):
     assert info.n_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert info.tied_embeddings is tied
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight) is tied
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_attention_heads": 0},
+        {"num_key_value_heads": 0},
+        {"head_dim": 0},
+        {"vocab_size": -1},
+        {"pad_token_id": HUGE},
+        {"rope_parameters": {"rope_type": "spiral"}},
+        {"dtype": float("nan")},
+    ],
+)
+def test_numbers_that_transformers_stumbles_over(folder, changes, capfd):
+    edit_config(folder, **changes)
+    refused(load_pretrained, folder, "transformers")
+    assert capfd.readouterr().err == ""
