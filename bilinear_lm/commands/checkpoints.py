@@ -56,7 +56,8 @@ def generate(
     prompt: str = "",
     count: int = 1,
     max_tokens: int | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = None,
+    checkpoint_settings: bool = False,
     seed: int = 0,
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None,
     device: DeviceName = "auto",
@@ -68,7 +69,10 @@ def generate(
         prompt: Text to continue; by default the model starts by itself.
         count: How many texts.
         max_tokens: At most so many new tokens; by default as many as the context holds.
-        temperature: 1 samples from the model, 0 takes the likeliest token each time.
+        temperature: 1 samples from the model, as by default, 0 takes the likeliest token each time.
+        checkpoint_settings: Follow the checkpoint's generation_config.json (penalties, cut-offs, beams,
+            lengths) where the options here say nothing else; otherwise nothing is taken from it but where a
+            text ends.
         seed: Seeds the sampling.
         output: Text file to write, documents separated by <|endoftext|>; printed by default.
         device: Where to compute.
@@ -89,6 +93,7 @@ def generate(
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
+        checkpoint_settings=checkpoint_settings,
     )
     if output is None:
         print("\n\n".join(texts))
