@@ -20,7 +20,13 @@ from analysis.measured_attention import MeasuredAttention, attend
 from analysis.sources import Source, Sources
 from analysis.windows import require_windows
 from bilinear_lm.errors import InputError, require_index
-from bilinear_lm.families import attention_norm, decoder, decoder_block, mlp_norm, plain, require_plain_blocks
+from bilinear_lm.families import (
+    attention_norm,
+    decoder,
+    mlp_norm,
+    require_plain_blocks,
+    require_unhooked,
+)
 from bilinear_lm.norms import norm_epsilon, norm_factor
 
 
@@ -122,11 +128,7 @@ def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> M
 
 def _require_measurable(model: nn.Module) -> None:
     require_plain_blocks(model, "the parts of the residual stream")
-    mlp = decoder_block(model, 0).mlp
-    if plain(mlp) is not mlp:
-        raise InputError(
-            "the model to measure is hooked; expected a transformers model, as unhook(bridge) returns"
-        )
+    require_unhooked(model, "to measure")
     if model.training:
         raise InputError("the model to measure is in training mode; call model.eval() first")
 

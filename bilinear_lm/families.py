@@ -141,6 +141,14 @@ def plain(module: Any) -> Any:
     return getattr(module, "_original_component", None) or module
 
 
+def require_unhooked(model: nn.Module, what: str) -> None:
+    """Raises InputError for a model that `bilinear_lm.hook` has changed; `what` says what it is to do."""
+    if any(plain(module) is not module for module in model.modules()):
+        raise InputError(
+            f"the model {what} is hooked; expected a transformers model, as unhook(bridge) returns"
+        )
+
+
 def _model_type(model_or_bridge: nn.Module) -> str:
     model = getattr(model_or_bridge, "original_model", model_or_bridge)
     family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.families import require_unhooked
 from bilinear_lm.weights import is_linear
 
 _PROBES = 3
@@ -139,8 +140,9 @@ def find_glus(model: nn.Module) -> tuple[GLU, ...]:
     """All GLUs of a model, in the order of its modules.
 
     Raises InputError for a model that has none, or that has other MLPs beside them: modules inside its
-    blocks that hold matrices and are neither GLUs nor attention.
+    blocks that hold matrices and are neither GLUs nor attention; and for a hooked one.
     """
+    require_unhooked(model, "whose MLPs are to be changed")
     found: list[GLU] = []
     others: list[str] = []
     for name, block in _blocks(model):

@@ -27,6 +27,8 @@ from transformer_lens.model_bridge.supported_architectures.qwen2 import Qwen2Arc
 from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3ArchitectureAdapter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.bridge import BilinearBridge
+from bilinear_lm.changed_in_place import changed_in_place
 from bilinear_lm.checkpoints import has_tokenizer, load_pretrained, load_tokenizer
 from bilinear_lm.checkpoints.locate import local_path
 from bilinear_lm.errors import InputError
@@ -46,13 +48,20 @@ class DelegatingMLPBridge(GatedMLPBridge):
 
 
 class DelegatingJointMLPBridge(JointGateUpMLPBridge):
-    """The same for an MLP with one projection for gate and up (Phi-3), computed here from its halves."""
+    """The same for an MLP with one projection for gate and up (Phi-3), here computed from its halves."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The wrapped module between hook_in and hook_out."""
+        mlp = self.original_component
+        mlp.forward = self._product
+        try:  # called as a module, so that what is registered on it has its effect
+            return self.hook_out(mlp(self.hook_in(args[0])))
+        finally:
+            del mlp.forward
+
+    def _product(self, x: Tensor) -> Tensor:
         """Gate and in projection of the input, their product through the out projection."""
-        x = self.hook_in(args[0])
-        into = getattr(self, "in")(x)
-        return self.hook_out(self.out(self._activation_fn(self.gate(x)) * into))
+        return self.out(self._activation_fn(self.gate(x)) * getattr(self, "in")(x))
 
 
 class BilinearAdapter(ArchitectureAdapter):
@@ -64,6 +73,8 @@ class BilinearAdapter(ArchitectureAdapter):
 
     attention_before: str
     """The model's attention implementation before it was hooked."""
+    class_before: type[PreTrainedModel]
+    """The model's class before it was hooked."""
     children_before: list[tuple[nn.Module, dict[str, nn.Module | None]]]
     """Every module of the model with its children before it was hooked."""
 
@@ -157,8 +168,9 @@ HOOKABLE = tuple(_ADAPTERS)
 def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
     """Wrap a transformers model in TransformerLens' hooked class, `TransformerBridge`.
 
-    The model is changed in place: each of its modules is replaced by a hooked one around it, so that
-    `model.save_pretrained` and pickling fail from here on. `unhook(bridge)` gives the model back.
+    The model is changed in place: each of its modules is replaced by a hooked one around it. It computes what
+    it did, and its weights can be read, but saving, pickling and converting it are errors until
+    `unhook(bridge)` gives it back.
 
     No weight is folded or centred, and the logits are exactly those of the model with eager attention; other
     attention kernels differ from it by rounding, as does Phi-3, whose fused projections are computed part by
@@ -172,7 +184,8 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     the module's output times `residual_multiplier`. An edit at `hook_resid_mid` reaches the MLP only, not the
     residual stream around it: edit `hook_attn_out` for both.
 
-    The bridge has a tokenizer of its own, a copy of the one given that prepends BOS.
+    The bridge has a tokenizer of its own, a copy of the one given that prepends BOS. `BilinearBridge` says
+    what it does with padding.
 
     Example:
         >>> bridge = hook(model)
@@ -188,12 +201,16 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     # Installed packages first: TransformerLens warns about adapters that are there before it has looked.
     ArchitectureAdapterFactory.discover_entry_points()
     ArchitectureAdapterFactory.register_adapter(f"Bilinear{name}", _ADAPTERS[name])
-    return build_bridge_from_module(
+    bridge = build_bridge_from_module(
         model,
         f"Bilinear{name}",
         hf_config=model.config,
         tokenizer=None if tokenizer is None else _prepending_bos(tokenizer),
     )
+    bridge.__class__ = BilinearBridge
+    bridge.adapter.class_before = type(model)
+    model.__class__ = changed_in_place(type(model))
+    return bridge
 
 
 def unhook(bridge: TransformerBridge) -> PreTrainedModel:
@@ -217,6 +234,7 @@ def unhook(bridge: TransformerBridge) -> PreTrainedModel:
         )
     bridge.reset_hooks(including_permanent=True)
     bridge.adapter.write_back(bridge)
+    model.__class__ = bridge.adapter.class_before
     for module, children in bridge.adapter.children_before:
         module._modules.update(children)
     head = model.get_output_embeddings()

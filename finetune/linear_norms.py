@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from bilinear_lm.activations import normalised
 from bilinear_lm.errors import InputError
+from bilinear_lm.families import require_unhooked
 from bilinear_lm.weights import IDENTITY_EPS
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -84,6 +85,7 @@ def _norms(model: PreTrainedModel) -> dict[str, Any]:
             f"norms of a {model.config.model_type} model; expected a model of {', '.join(FAMILIES)} for "
             "linear norms"
         )
+    require_unhooked(model, "whose norms are to be changed")
     return {name: module for name, module in model.named_modules() if type(module).__name__.endswith(_MARK)}
 
 
