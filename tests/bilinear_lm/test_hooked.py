@@ -4,6 +4,7 @@ import copy
 import pickle
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,8 +14,15 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import bilinear_lm.hooked as hooked
+from bilinear_lm import Site, attention_weights, mlp_tensor, unembedding
+from bilinear_lm.activations import replaced, site_activations
+from bilinear_lm.checkpoints.save import save_folder
+from bilinear_lm.dictionary import Point
 from bilinear_lm.errors import InputError
-from bilinear_lm.hooked import hook, load_hooked, unhook
+from bilinear_lm.glu import find_glus
+from bilinear_lm.hooked import HOOKABLE, hook, load_hooked, unhook
+
+from .tiny_families import tiny_family
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 STORIES = Path(__file__).parents[2].parent / "shared" / "data" / "stories260K"
@@ -254,6 +262,7 @@ def test_unhook_gives_the_model_back(family, tied, tmp_path):
     clean = unhook(bridge)
 
     assert clean is model
+    assert type(clean) is getattr(transformers, f"{family}ForCausalLM")
     assert attributes(clean) == before
     assert list(clean.state_dict()) == keys
     after = dict(clean.named_parameters())
@@ -269,6 +278,77 @@ def test_unhook_gives_the_model_back(family, tied, tmp_path):
     reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits_of(reloaded), logits)
     assert torch.equal(logits_of(pickle.loads(pickle.dumps(clean))), logits)
+
+
+UNSAVEABLE = {
+    "save_pretrained": lambda model, path: model.save_pretrained(path / "model"),
+    "push_to_hub": lambda model, path: model.push_to_hub("somebody/model"),
+    "pickle": lambda model, path: pickle.dumps(model),
+    "torch.save": lambda model, path: torch.save(model, path / "model.pt"),
+    "copy": lambda model, path: copy.copy(model),
+    "resize": lambda model, path: model.resize_token_embeddings(60),
+    "save_folder": lambda model, path: save_folder(model, None, path / "model"),
+}
+
+
+@pytest.mark.parametrize("way", UNSAVEABLE)
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_cannot_be_done_with_a_hooked_model_says_so(way, tied, tmp_path):
+    model = tiny(tie_word_embeddings=tied)
+    logits, bridge = logits_of(model), hook(model)
+    bridges = () if way == "save_folder" else (bridge, copy.deepcopy(bridge))
+    for changed in (model, copy.deepcopy(model), *bridges):
+        with pytest.raises(InputError, match=r"bilinear_lm\.unhook\(bridge\)") as error:
+            UNSAVEABLE[way](changed, tmp_path)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "model").exists()
+    assert torch.equal(logits_of(model), logits)
+    if way != "push_to_hub":
+        UNSAVEABLE[way](unhook(bridge), tmp_path)
+
+
+@pytest.mark.parametrize("family", HOOKABLE)
+def test_a_hooked_model_is_of_its_own_class_and_computes_what_it_did(family):
+    name = family.removesuffix("ForCausalLM")
+    model, plain = tiny_family(name), tiny_family(name)
+    hook(model)
+    assert isinstance(model, type(plain))
+    assert type(model).__name__ == family
+    torch.testing.assert_close(logits_of(model), logits_of(plain), rtol=1e-5, atol=1e-5)
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    assert torch.equal(model.generate(TOKENS[:1], **options), plain.generate(TOKENS[:1], **options))
+    for layer in range(N_LAYERS):
+        assert torch.equal(mlp_tensor(model, layer).W_in, mlp_tensor(plain, layer).W_in)
+        assert torch.equal(attention_weights(model, layer).W_K, attention_weights(plain, layer).W_K)
+    assert torch.equal(unembedding(model), unembedding(plain))
+
+
+@pytest.mark.parametrize("family", HOOKABLE)
+@pytest.mark.parametrize("point", get_args(Point))
+@torch.no_grad()
+def test_sites_of_a_hooked_model(family, point):
+    name, site = family.removesuffix("ForCausalLM"), Site(1, point)
+    model, plain = tiny_family(name), tiny_family(name)
+    hook(model)
+    theirs, ours = (next(site_activations(each, [TOKENS], [site]))[site] for each in (plain, model))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    logits = []
+    for each in (plain, model):
+        with replaced(each, site, lambda x: x * torch.linspace(0, 2, D_MODEL)):
+            logits.append(logits_of(each))
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
+    assert largest(logits[0] - logits_of(plain)) > 1e-3
+
+
+def test_a_hooked_model_is_not_converted():
+    model = tiny(hidden_act="silu")
+    bridge = hook(model)
+    for changed in (model, bridge):
+        with pytest.raises(
+            InputError, match=r"MLPs are to be changed is hooked; .* as unhook\(bridge\) returns"
+        ):
+            find_glus(changed)
+    assert len(find_glus(unhook(bridge))) == N_LAYERS
 
 
 def test_unhooked_model_can_be_hooked_again():
