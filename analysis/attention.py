@@ -46,7 +46,7 @@ class AttentionLayer:
     scale: float
     """What products of queries and keys are multiplied with: 1 / sqrt(d_head)."""
     n_ctx: int
-    """Positions the model can read; relative positions are 0 to n_ctx - 1."""
+    """Positions the model can read, or those of a prompt; relative positions are 0 to n_ctx - 1."""
     window: int | None = None
     """A query reads keys at relative positions below it (sliding window); None: all before it."""
     qk_norm: QKNorm | None = None
@@ -117,32 +117,49 @@ class AttentionLayer:
         return checked
 
 
-def attention_layer(model_or_bridge: nn.Module, layer: int) -> AttentionLayer:
+def attention_layer(model_or_bridge: nn.Module, layer: int, n_tokens: int | None = None) -> AttentionLayer:
     """The attention of one layer of a transformers model or a bridge, in float32 at least.
 
-    Frequencies are those of the model's own rotary embedding; with `dynamic` scaling they hold for prompts
-    within the context. Scores are those before a soft cap, and W_O writes what the attention module puts out,
-    before a norm behind it or a multiplier (Gemma 2, Granite).
+    Frequencies are those of the model's own rotary embedding, for a prompt of `n_tokens` where that is given.
+    Those of `longrope` (Phi-3) depend on it, so that without it they are an error. Scores are those before a
+    soft cap, and W_O writes what the attention module puts out, before a norm behind it or a multiplier
+    (Gemma 2, Granite).
     """
     weights = _promoted(attention_weights(model_or_bridge, layer))
     config = causal_model(model_or_bridge).config
     attention = plain(decoder_block(model_or_bridge, layer).self_attn)
     rotary = plain(decoder(model_or_bridge).rotary_emb)
-    if rotary.rope_type == "longrope":
-        raise InputError(
-            "rotary embeddings of type longrope change with the length of the prompt; expected default, "
-            "linear, dynamic, yarn or llama3"
-        )
+    n_ctx = config.max_position_embeddings
+    if n_tokens is not None and not 1 <= n_tokens <= n_ctx:
+        raise InputError(f"attention on a prompt of {n_tokens} tokens; expected 1 to {n_ctx}")
     window = getattr(attention, "sliding_window", getattr(config, "sliding_window", None))
     return AttentionLayer(
         weights=weights,
-        frequencies=rotary.inv_freq.detach().cpu().double(),
+        frequencies=_frequencies(rotary, n_tokens).detach().cpu().double(),
         rope_gain=float(rotary.attention_scaling),
         scale=float(attention.scaling),
-        n_ctx=config.max_position_embeddings,
+        n_ctx=n_ctx if n_tokens is None else n_tokens,
         window=window,
         qk_norm=_qk_norm(attention, weights.W_Q),
     )
+
+
+def _frequencies(rotary: Any, n_tokens: int | None) -> Tensor:
+    """The frequencies that a rotary embedding takes for a prompt, whatever it has read before."""
+    if rotary.rope_type == "longrope" and n_tokens is None:
+        raise InputError(
+            "rotary embeddings of type longrope change with the length of the prompt; give n_tokens, that "
+            "length, or a model with default, linear, dynamic, yarn or llama3"
+        )
+    if rotary.rope_type not in ("dynamic", "longrope"):
+        return rotary.inv_freq
+    # The buffer of these two holds what the last prompt needed. Within the context `dynamic` is the default.
+    from transformers.modeling_rope_utils import (
+        ROPE_INIT_FUNCTIONS,
+    )  # importing analysis loads no transformers
+
+    frequencies, _ = ROPE_INIT_FUNCTIONS[rotary.rope_type](rotary.config, None, seq_len=n_tokens)
+    return frequencies.to(rotary.inv_freq.dtype)
 
 
 def rotate(

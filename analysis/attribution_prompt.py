@@ -121,7 +121,7 @@ class LayerOnPrompt:
     @property
     def attention(self) -> AttentionLayer:
         """All weights of the attention, in a copy that is made each time it is asked for."""
-        return attention_layer(self.model, self.number)
+        return attention_layer(self.model, self.number, len(self.measured.resid_pre))
 
     @property
     def normalised(self) -> BilinearTensor:
@@ -238,7 +238,7 @@ def _layer(
     return LayerOnPrompt(
         number=number,
         measured=measured,
-        W_V=value_weights(model, attention_layer(model, number)),
+        W_V=value_weights(model, attention_layer(model, number, len(measured.resid_pre))),
         at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(measured.resid_mid.dtype),
         factor=factor,
         inputs=inputs,

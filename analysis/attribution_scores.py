@@ -67,10 +67,10 @@ def _rotated(
     if (norm := attention.qk_norm) is not None and scale is not None:
         projected = projected / scale[head, position] * (norm.query if name == "Q" else norm.key)
     rotary: Any = decoder(layer.model).rotary_emb
-    where = torch.tensor([[position]], device=vectors.device)
-    # The model's own angles, which it rounds to float32.
+    where = torch.arange(len(measured.resid_pre), device=vectors.device).unsqueeze(0)
+    # The model's own angles, which it rounds to float32 and which may depend on the length of the prompt.
     n = len(attention.frequencies)
-    cos, sin = (part[0, :, :n].to(projected) for part in rotary(vectors, where))
+    cos, sin = (part[0, position, :n].to(projected) for part in rotary(vectors, where))
     return rotate(projected, cos, sin)
 
 

@@ -183,7 +183,7 @@ def _of_attention(model: nn.Module, number: int, record: dict[str, Any]) -> Call
     """Computes the attention of a block from its weights, and compares. In float64 it is put in its place."""
 
     def hook(attention: Any, args: Any, kwargs: dict[str, Any], output: tuple[Any, ...]) -> Any:
-        layer = attention_layer(model, number)
+        layer = attention_layer(model, number, len(record["resid_pre"]))
         # The model's own angles, which it rounds to float32.
         cos, sin = (_promoted(part)[0, :, : len(layer.frequencies)] for part in kwargs["position_embeddings"])
         x = record["resid_pre"] / record["ln1_scale"].unsqueeze(-1)

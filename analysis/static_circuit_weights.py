@@ -126,7 +126,8 @@ def static_model(model: nn.Module, dictionaries: Dictionaries | None = None) -> 
 
 def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tensor) -> StaticLayer:
     norm: Any = mlp_norm(model, number)  # a plain block has one
-    attention = attention_layer(model, number)
+    # Values and outputs only: nothing depends on angles, and so on the length of a prompt.
+    attention = attention_layer(model, number, n_tokens=1)
     inputs, outputs = (
         (site, dictionaries[site].to(like.device, like.dtype))
         if site is not None and site in dictionaries

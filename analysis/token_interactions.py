@@ -103,7 +103,8 @@ def token_paths(
     ...     print(found.kind, found.left, found.right, found.value)
     """
     require_plain_blocks(model_or_bridge, "paths of tokens")
-    layer, tensor = attention_layer(model_or_bridge, 0), mlp_tensor(model_or_bridge, 0)
+    # Values and outputs only: nothing depends on angles, and so on the length of a prompt.
+    layer, tensor = attention_layer(model_or_bridge, 0, n_tokens=1), mlp_tensor(model_or_bridge, 0)
     precision = torch.promote_types(tensor.dtype, torch.float32)
     W_E, U = embedding(model_or_bridge).to(precision), unembedding(model_or_bridge).T.to(precision)
     chosen = _chosen(heads, layer.n_heads, "head")

@@ -22,7 +22,23 @@ LLAMA3 = {
     "rope_theta": 100.0,
     "original_max_position_embeddings": 16,
 }
+LINEAR = {"rope_type": "linear", "factor": 3.0, "rope_theta": 100.0}
+DYNAMIC = {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 100.0}
 HALF = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
+
+
+def longrope(original, **more):
+    """Phi-3 whose angles are those of `long_factor` beyond `original` tokens."""
+    parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "original_max_position_embeddings": original,
+        "short_factor": [1.0, 1.3],
+        "long_factor": [2.0, 5.0],
+    }
+    return {"family": "Phi3", "pad_token_id": 0, "head_dim": 4, "rope_parameters": parameters | more}
+
+
 MODELS = {
     "multi-head": {"n_kv_heads": 4},
     "grouped-query": {"n_kv_heads": 2},
@@ -30,6 +46,12 @@ MODELS = {
     "biases": {"attention_bias": True},
     "yarn": {"rope_parameters": YARN},
     "llama3": {"rope_parameters": LLAMA3},
+    "linear": {"rope_parameters": LINEAR},
+    "dynamic": {"rope_parameters": DYNAMIC},
+    "longrope, short": longrope(12),
+    "longrope, long": longrope(11),
+    "longrope, half rotated": longrope(8, partial_rotary_factor=0.5, short_factor=[1.0], long_factor=[7.0]),
+    "longrope, gain given": longrope(8, attention_factor=1.7),
     "Mistral": {"family": "Mistral", "sliding_window": None},
     "Qwen2": {"family": "Qwen2"},
     "Gemma": {"family": "Gemma"},
@@ -76,8 +98,8 @@ def test_scores_of_features_are_the_hooked_ones_at_every_offset(family_model, op
         model.model.embed_tokens.weight.copy_(codes @ features / 4)
     # Gemma multiplies its embeddings by a factor.
     codes = codes * (embedding(model)[0, 0] / model.model.embed_tokens.weight[0, 0]).item()
-    scale = measure(model, IDS).layers[0].ln1_scale
-    layer, n = attention_layer(model, 0), len(IDS)
+    scale, n = measure(model, IDS).layers[0].ln1_scale, len(IDS)
+    layer = attention_layer(model, 0, n_tokens=n)
     S = feature_scores(layer, features, constant=True).at(range(n))
     with_constant = torch.cat([codes[IDS] / 4 / scale[:, None], torch.ones(n, 1)], dim=1)
     S = torch.einsum("qi,ohij,kj->ohqk", with_constant, S, with_constant)
@@ -216,12 +238,35 @@ def test_input_that_cannot_be_used(family_model):
         scores.at([0], max_bytes=100)
     with pytest.raises(InputError, match=r"k=49 pairs; expected 1 to the 48"):
         strongest_scores(scores, 49)
-    factors = {"short_factor": [1.0] * 3, "long_factor": [2.0] * 3}
-    longrope = {
-        "rope_type": "longrope",
-        "rope_theta": 100.0,
-        "original_max_position_embeddings": 16,
-        **factors,
-    }
-    with pytest.raises(InputError, match="longrope change with the length"):
-        attention_layer(family_model(rope_parameters=longrope), 0)
+    model = family_model()
+    for n_tokens in (0, 33):
+        with pytest.raises(InputError, match=rf"a prompt of {n_tokens} tokens; expected 1 to 32"):
+            attention_layer(model, 0, n_tokens)
+
+
+def test_longrope_without_the_length_of_a_prompt(family_model):
+    model = family_model(**longrope(16))
+    with pytest.raises(InputError, match="longrope change with the length of the prompt; give n_tokens"):
+        attention_layer(model, 0)
+    scores = feature_scores(attention_layer(model, 0, n_tokens=5), draw(4, 16))
+    with pytest.raises(InputError, match=r"relative position 5 .* expected 0 to 4"):
+        scores.at([5])
+
+
+@pytest.mark.parametrize("options", [longrope(11), {"rope_parameters": DYNAMIC}], ids=["longrope", "dynamic"])
+def test_frequencies_do_not_depend_on_what_was_read_before(family_model, options):
+    model = family_model(**options)
+    fresh = [attention_layer(model, 0, n).frequencies for n in (5, 11, 12, 32)]
+    theirs = []
+    for n in (5, 11, 12, 32):
+        model(input_ids=torch.ones(1, n, dtype=torch.long))
+        theirs.append(model.model.rotary_emb.inv_freq.double())
+    model(input_ids=torch.ones(1, 60, dtype=torch.long))  # dynamic scaling grows here
+    again = [attention_layer(model, 0, n).frequencies for n in (5, 11, 12, 32)]
+    for one, two, three in zip(fresh, theirs, again, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+    model.to(torch.bfloat16)
+    for n in (12, 5):
+        model(input_ids=torch.ones(1, n, dtype=torch.long))
+        assert torch.equal(attention_layer(model, 0, n).frequencies, model.model.rotary_emb.inv_freq.double())

@@ -13,12 +13,26 @@ from bilinear_lm.norms import norm_factor
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 0, 8, 7]
 BATCH = torch.tensor([IDS])
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 100.0, "original_max_position_embeddings": 8}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 100.0,
+    "original_max_position_embeddings": 16,
+    "short_factor": [1.0, 1.3],
+    "long_factor": [2.0, 5.0],
+}
 PARTIAL = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5}
+PHI3 = {"family": "Phi3", "pad_token_id": 0, "head_dim": 4}
 MODELS = {
     "Llama": {"n_kv_heads": 4},
     "Llama without norms": {"rms_norm_eps": 1e12},
     "Llama with biases": {"attention_bias": True, "mlp_bias": True},
     "Llama with yarn": {"rope_parameters": YARN},
+    "Llama with dynamic positions": {
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 100.0}
+    },
+    "Phi3 with longrope, short": PHI3 | {"rope_parameters": LONGROPE},
+    "Phi3 with longrope, long": PHI3
+    | {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 8}},
     "Llama with SiLU": {"hidden_act": "silu"},
     "Mistral with a window": {"family": "Mistral", "sliding_window": 4},
     "Qwen2": {"family": "Qwen2"},
@@ -30,7 +44,7 @@ MODELS = {
     },
     "Qwen3": {"family": "Qwen3"},
     "Gemma": {"family": "Gemma"},
-    "Phi3, half rotated": {"family": "Phi3", "pad_token_id": 0, "rope_parameters": PARTIAL, "head_dim": 4},
+    "Phi3, half rotated": PHI3 | {"rope_parameters": PARTIAL},
 }
 
 
