@@ -1,4 +1,15 @@
-"""The one error that input can cause."""
+"""The one error that input can cause, and the checks of single arguments that raise it."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
 
 
 class InputError(ValueError):
@@ -9,7 +20,72 @@ class InputError(ValueError):
     """
 
 
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Precisions that weights and vectors may have."""
+
+
 def require_index(index: int, n: int, what: str) -> None:
     """Raises InputError unless there is an `index` among n things that are counted from 0."""
-    if not 0 <= index < n:
-        raise InputError(f"{what} {index} does not exist; expected 0 to {n - 1}")
+    if _is_whole(index) and 0 <= index < n:
+        return
+    if not n:
+        raise InputError(f"{what} {index} does not exist; there are none")
+    raise InputError(f"{what} {index} does not exist; expected 0 to {n - 1}")
+
+
+def require_count(
+    count: int, got: str, expected: str = "at least 1", *, least: int = 1, most: float = math.inf
+) -> None:
+    """Raises InputError, "{got}; expected {expected}", unless `count` is a whole number in the range."""
+    if not isinstance(count, Integral) or isinstance(count, bool):
+        raise InputError(f"{got}; expected a whole number, {expected}")
+    if not least <= count <= most:
+        raise InputError(f"{got}; expected {expected}")
+
+
+def require_number(
+    value: float, got: str, expected: str, *, least: float = -math.inf, most: float = math.inf
+) -> None:
+    """Raises InputError, "{got}; expected {expected}", unless `value` is a finite number in the range."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not least <= value <= most:
+        raise InputError(f"{got}; expected {expected}")
+
+
+def require_choice(choice: str, choices: Iterable[str], what: str) -> None:
+    """Raises InputError unless `choice` is one of the names there are."""
+    names = tuple(choices)
+    if not isinstance(choice, str) or choice not in names:
+        raise InputError(f"{what} {choice!r}; expected one of {', '.join(names)}")
+
+
+def require_floating(numbers: Tensor, name: str) -> None:
+    """Raises InputError unless `numbers` is a tensor of real floating-point numbers."""
+    if not isinstance(numbers, Tensor):
+        raise InputError(f"{name} is a {type(numbers).__name__}; expected a torch tensor of floating point")
+    if numbers.is_complex():
+        raise InputError(
+            f"{name} is in {numbers.dtype}; expected real numbers: take its real part if that is all there is"
+        )
+    if numbers.dtype not in FLOATING:
+        raise InputError(
+            f"{name} is in {numbers.dtype}; expected floating point, convert with .to(torch.float32)"
+        )
+
+
+def require_finite_numbers(numbers: Tensor, name: str) -> None:
+    """Raises InputError unless `numbers` is floating point and holds neither NaN nor infinity."""
+    require_floating(numbers, name)
+    if not torch.isfinite(numbers).all():
+        raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
+
+
+def _is_whole(index: Any) -> bool:
+    """Whether Python takes it for an index: an int, or one number of numpy's or torch's integers."""
+    if isinstance(index, bool):
+        return False
+    try:
+        operator.index(index)
+    except TypeError:
+        return False
+    return not (isinstance(index, Tensor) and index.dtype == torch.bool)
