@@ -24,7 +24,7 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Precisions that weights and vectors may have."""
 
 
-def require_index(index: int, n: int, what: str) -> None:
+def require_index(index: Any, n: int, what: str) -> None:
     """Raises InputError unless there is an `index` among n things that are counted from 0."""
     if _is_whole(index) and 0 <= index < n:
         return
@@ -33,18 +33,23 @@ def require_index(index: int, n: int, what: str) -> None:
     raise InputError(f"{what} {index} does not exist; expected 0 to {n - 1}")
 
 
+def require_seed(seed: Any) -> None:
+    """Raises InputError unless every random generator takes the seed: numpy's have 32 bits."""
+    require_count(seed, f"seed {seed}", f"0 to {2**32 - 1}", least=0, most=2**32 - 1)
+
+
 def require_count(
-    count: int, got: str, expected: str = "at least 1", *, least: int = 1, most: float = math.inf
+    count: Any, got: str, expected: str = "at least 1", *, least: int = 1, most: int | None = None
 ) -> None:
     """Raises InputError, "{got}; expected {expected}", unless `count` is a whole number in the range."""
     if not isinstance(count, Integral) or isinstance(count, bool):
         raise InputError(f"{got}; expected a whole number, {expected}")
-    if not least <= count <= most:
+    if count < least or (most is not None and count > most):
         raise InputError(f"{got}; expected {expected}")
 
 
 def require_number(
-    value: float, got: str, expected: str, *, least: float = -math.inf, most: float = math.inf
+    value: Any, got: str, expected: str, *, least: float = -math.inf, most: float = math.inf
 ) -> None:
     """Raises InputError, "{got}; expected {expected}", unless `value` is a finite number in the range."""
     real = isinstance(value, Real) and not isinstance(value, bool)
@@ -52,14 +57,14 @@ def require_number(
         raise InputError(f"{got}; expected {expected}")
 
 
-def require_choice(choice: str, choices: Iterable[str], what: str) -> None:
+def require_choice(choice: Any, choices: Iterable[str], what: str) -> None:
     """Raises InputError unless `choice` is one of the names there are."""
     names = tuple(choices)
     if not isinstance(choice, str) or choice not in names:
         raise InputError(f"{what} {choice!r}; expected one of {', '.join(names)}")
 
 
-def require_floating(numbers: Tensor, name: str) -> None:
+def require_floating(numbers: Any, name: str) -> None:
     """Raises InputError unless `numbers` is a tensor of real floating-point numbers."""
     if not isinstance(numbers, Tensor):
         raise InputError(f"{name} is a {type(numbers).__name__}; expected a torch tensor of floating point")
@@ -73,7 +78,7 @@ def require_floating(numbers: Tensor, name: str) -> None:
         )
 
 
-def require_finite_numbers(numbers: Tensor, name: str) -> None:
+def require_finite_numbers(numbers: Any, name: str) -> None:
     """Raises InputError unless `numbers` is floating point and holds neither NaN nor infinity."""
     require_floating(numbers, name)
     if not torch.isfinite(numbers).all():

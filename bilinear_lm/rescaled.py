@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import InputError, require_finite_numbers
+from bilinear_lm.errors import require_finite_numbers
 from bilinear_lm.rescaling import exponent, exponents, in_precision, spread, times_two_to
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def interaction_matrix(
 ) -> tuple[Float[Tensor, "*axes d_in d_in"], Int[Tensor, "*axes"]]:
     """Q_u / 2^e with a largest entry of ½ to 1, or 0, and e."""
     require_finite_numbers(u, "the output direction")
-    tensor, power = tensor.balanced()
+    tensor, power = tensor.to(_wide(tensor.dtype)).balanced()
     u_power = exponents(u, -1)
-    matrices = contract(tensor, times_two_to(u, -u_power.unsqueeze(-1)))
+    matrices = contract(tensor, times_two_to(u, -u_power.unsqueeze(-1)).to(tensor.dtype))
     rest = exponents(matrices, (-2, -1))
     return times_two_to(matrices, -rest[..., None, None]), u_power + power + rest
 
@@ -43,9 +43,12 @@ def pairwise(
     for name, vector in vectors.items():
         require_finite_numbers(vector, name)
     powers = [exponents(vector, -1) for vector in vectors.values()]
-    scaled = [times_two_to(v, -e.unsqueeze(-1)) for v, e in zip(vectors.values(), powers, strict=True)]
-    balanced, power = tensor.balanced()
-    result = u.new_empty(len(u), len(left), len(right))
+    balanced, power = tensor.to(_wide(tensor.dtype)).balanced()
+    scaled = [
+        times_two_to(vector, -each.unsqueeze(-1)).to(balanced.dtype)
+        for vector, each in zip(vectors.values(), powers, strict=True)
+    ]
+    result = u.new_empty(len(u), len(left), len(right), dtype=balanced.dtype)
     contract(balanced, *scaled, result)
     of_all = power + powers[0][:, None, None] + powers[1][:, None] + powers[2]
     return in_precision(result, of_all, tensor.dtype, "interactions", "vectors", (-2, -1))
@@ -67,15 +70,23 @@ def change_basis(
         for name, factor in factors.items():
             require_finite_numbers(factor, f"{name} in another basis")
         return result
-    (in_power, scaled_in), (out_power, scaled_out) = _scaled(inputs), _scaled(outputs)
-    balanced, power = tensor.balanced()
-    result = contract(balanced, scaled_in, scaled_out, -in_power)
-    gate, into, out = spread(
-        [result.W_gate, result.W_in, result.W_out], [in_power, in_power, out_power + power]
+    balanced, power = tensor.to(_wide(tensor.dtype)).balanced()
+    (in_power, scaled_in), (out_power, scaled_out) = (
+        _scaled(features, balanced.dtype) for features in (inputs, outputs)
     )
+    result = contract(balanced, scaled_in, scaled_out, -in_power)
+    factors = [result.W_gate, result.W_in, result.W_out]
+    gate, into, out = spread(factors, [in_power, in_power, out_power + power], tensor.dtype)
     return type(tensor)(gate, into, out, constant=tensor.constant)
 
 
-def _scaled(features: Tensor | None) -> tuple[int, Tensor | None]:
-    power = 0 if features is None else exponent(features)
-    return power, None if features is None else times_two_to(features, -power)
+def _scaled(features: Tensor | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
+    if features is None:
+        return 0, None
+    power = exponent(features)
+    return power, times_two_to(features, -power).to(dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Half precision has no room for sums of thousands of numbers, even of size 1."""
+    return torch.promote_types(dtype, torch.float32)

@@ -18,7 +18,7 @@ from torch import Tensor
 from bilinear_lm.errors import InputError
 
 Dims = int | tuple[int, ...]
-Powers = int | Int[Tensor, "*axes"]
+Powers = int | Int[Tensor, "*#axes"]
 
 
 def sizes(x: Float[Tensor, "*axes"], dim: Dims, keepdim: bool = False) -> Float[Tensor, "*rest"]:
@@ -132,12 +132,11 @@ def balanced(
     ), power
 
 
-def spread(factors: list[Tensor], powers: list[int]) -> list[Tensor]:
-    """Factors times 2^power each; where one cannot hold that, the same product with equal sizes.
+def spread(factors: list[Tensor], powers: list[int], dtype: torch.dtype) -> list[Tensor]:
+    """Factors times 2^power each, in a precision; where it cannot hold one, the same product in equal sizes.
 
     Raises InputError where that cannot be held either.
     """
-    dtype = factors[0].dtype
     most = -math.frexp(torch.finfo(dtype).tiny)[1]
     own = [exponent(factor) for factor in factors]
     wanted = [size + power for size, power in zip(own, powers, strict=True)]

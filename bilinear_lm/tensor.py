@@ -170,6 +170,7 @@ class BilinearTensor:
 
         For directions and weights of any size: the largest entry is ½ to 1, or 0.
         """
+        u = self._vector(u, "u", self.d_out)
         matrices = self._interaction_matrix(u)
         if not matrices.numel() or are_ordinary(sizes(matrices, (-2, -1))):
             return matrices, None
@@ -265,6 +266,14 @@ class BilinearTensor:
         directions = torch.eye(self.d_out, device=self.device, dtype=self.dtype)
         return self.interaction_matrix(directions.expand(*self.batch_shape, -1, -1))
 
+    def require_alike(self, x: Tensor, name: str) -> None:
+        """Raises InputError unless x is floating point, in the precision of the tensor."""
+        require_floating(x, name)
+        if x.dtype != self.dtype:
+            raise InputError(
+                f"{name} is in {x.dtype}, the tensor in {self.dtype}; expected one precision, convert with .to"
+            )
+
     # Pieces: each of these computes one contraction for vectors that are already checked.
 
     def _interaction_matrix(self, u: Tensor) -> Tensor:
@@ -305,7 +314,7 @@ class BilinearTensor:
 
     def _pairwise_by_matrix(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
         for k, u in enumerate(rows):
-            result[k] = torch.linalg.multi_dot([left, self.interaction_matrix(u), right.T])
+            result[k] = torch.linalg.multi_dot([left, self._interaction_matrix(u), right.T])
 
     def _pairwise_by_matvec(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
         for k, u in enumerate(rows):
@@ -320,13 +329,13 @@ class BilinearTensor:
         if inputs is not None:
             width = self.d_in - self.constant
             _require_width(inputs, "inputs", width)
-            self._require_alike(inputs, "inputs")
+            self.require_alike(inputs, "inputs")
             constant = [times_two_to(factor[..., width:, :], shift) for factor in (W_gate, W_in)]
             features = [inputs @ factor[..., :width, :] for factor in (W_gate, W_in)]
             W_gate, W_in = (torch.cat(pair, dim=-2) for pair in zip(features, constant, strict=True))
         if outputs is not None:
             _require_width(outputs, "outputs", self.d_out)
-            self._require_alike(outputs, "outputs")
+            self.require_alike(outputs, "outputs")
             W_out = W_out @ outputs.mT
         return BilinearTensor(W_gate, W_in, W_out, constant=self.constant)
 
@@ -360,7 +369,7 @@ class BilinearTensor:
 
     def _vector(self, x: Tensor, name: str, width: int, fill: float | None = None) -> Tensor:
         """x, checked to be [*batch, ..., width]; a missing constant coordinate is filled in."""
-        self._require_alike(x, name)
+        self.require_alike(x, name)
         if not x.ndim:
             _require_width(x, name, width)
         if fill is not None and self.constant and x.shape[-1] == width - 1:
@@ -373,13 +382,6 @@ class BilinearTensor:
                 "tensor first"
             )
         return x
-
-    def _require_alike(self, x: Tensor, name: str) -> None:
-        require_floating(x, name)
-        if x.dtype != self.dtype:
-            raise InputError(
-                f"{name} is in {x.dtype}, the tensor in {self.dtype}; expected one precision, convert with .to"
-            )
 
     def layers(self) -> list[BilinearTensor]:
         """The layers of a batch, in row-major order; one layer by itself."""
