@@ -199,7 +199,7 @@ def strongest_scores(
     """
     checked = scores._offsets(offsets)
     found = strongest_pairs(
-        lambda head, rows: scores.strip(head, rows, checked), scores.shape, k, 4, progress
+        lambda head, rows: scores.strip(head, rows, checked), scores.shape, k, scores.keys, 4, progress
     )
     curves = scores.curves(found.heads, found.left, found.right).at(checked)
     where = curves.abs().argmax(dim=1)

@@ -72,5 +72,6 @@ def strongest_outputs(outputs: FeatureOutputs, k: int = 50, progress: bool = Fal
         lambda head, rows: outputs.sources[head, rows] @ outputs.readers[head].T,
         outputs.shape,
         k,
+        outputs.sources,
         progress=progress,
     )

@@ -17,6 +17,12 @@ from torch import Tensor
 
 from bilinear_lm.errors import InputError
 
+_ROOM = {
+    dtype: -math.frexp(torch.finfo(dtype).tiny)[1] // 10
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+}
+"""Products of six numbers below 2^_ROOM, and long sums of them, stay within the range."""
+
 Dims = int | tuple[int, ...]
 Powers = int | Int[Tensor, "*#axes"]
 
@@ -35,6 +41,12 @@ def exponents(x: Float[Tensor, "*axes"], dim: Dims, keepdim: bool = False) -> In
 def exponent(x: Float[Tensor, "*axes"]) -> int:
     """The least whole number e with |x| < 2^e for all of x, 0 where x is 0 or empty; x is finite."""
     return int(exponents(x.flatten(), 0)) if x.numel() else 0
+
+
+def unordinary_exponent(x: Float[Tensor, "*axes"]) -> int:
+    """`exponent`, but 0 for numbers of ordinary size: products of ten of them stay within the range."""
+    power = exponent(x)
+    return 0 if abs(power) <= _ROOM[x.dtype] else power
 
 
 def times_two_to(x: Float[Tensor, "*axes"], power: Powers) -> Float[Tensor, "*axes"]:
@@ -148,7 +160,7 @@ def spread(factors: list[Tensor], powers: list[int], dtype: torch.dtype) -> list
 
 
 def _leave_room(largest: Tensor, dtype: torch.dtype) -> bool:
-    """Whether products of six numbers as large as these, and long sums of them, stay in the range; or 0."""
-    power = -math.frexp(torch.finfo(dtype).tiny)[1] // 10
+    """Whether all sizes but 0 are ordinary."""
+    power = _ROOM[dtype]
     there = torch.where(largest > 0, largest, 1.0)
     return bool(((there >= 2.0**-power) & (there <= 2.0**power)).all())

@@ -183,7 +183,8 @@ class BilinearTensor:
         InputError for weights that are not finite.
         """
         factors, power = balanced(self.W_gate, self.W_in, self.W_out)
-        return (BilinearTensor(*factors, constant=self.constant) if power else self), power
+        same = factors[0] is self.W_gate
+        return (self if same else BilinearTensor(*factors, constant=self.constant)), power
 
     def matvec(
         self, u: Float[Tensor, "*u_axes d_out"], v: Float[Tensor, "*v_axes v_in"]
