@@ -61,7 +61,8 @@ class FeatureLayer:
         if self.origin is not None:
             expected["origin"] = (width, self.origin)
         for name, (size, value) in expected.items():
-            if value.shape[-1] != size or not len(value):
+            tensor.require_alike(value, f"{name} of a feature layer")
+            if not value.ndim or value.shape[-1] != size or not len(value):
                 raise InputError(
                     f"{name} of a feature layer: got {list(value.shape)}; expected a last axis of {size}"
                 )
