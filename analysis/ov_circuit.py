@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.attention import AttentionLayer
 from analysis.head_pairs import HeadPairs, strongest_pairs
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_finite_numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,13 @@ class FeatureOutputs:
                 f"what {n_heads} heads write from {n} to {m} directions needs {needed:,} bytes, more than "
                 f"max_bytes={max_bytes:,}; take `strongest_outputs`, or raise max_bytes"
             )
-        return self.sources @ self.readers.mT
+        written = self.sources @ self.readers.mT
+        if not torch.isfinite(written).all():
+            raise InputError(
+                f"what heads write overflows {written.dtype}; expected finite numbers: scale the directions "
+                "down, or compute in float64"
+            )
+        return written
 
 
 def feature_outputs(
@@ -57,6 +63,8 @@ def feature_outputs(
     is read (encoder columns and columns of W_U, as rows; eigenvectors). With `constant` one source more, the
     last, stands for the value bias b_V, which is written with weight 1 in all.
     """
+    require_finite_numbers(sources, "directions that an attention layer reads")
+    require_finite_numbers(readers, "directions that read an attention layer")
     values, W_O = layer.project("V", sources, constant), layer.weights.W_O
     if readers.shape[-1] != layer.d_model or not len(readers):
         raise InputError(

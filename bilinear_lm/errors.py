@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -26,7 +25,7 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 def require_index(index: Any, n: int, what: str) -> None:
     """Raises InputError unless there is an `index` among n things that are counted from 0."""
-    if _is_whole(index) and 0 <= index < n:
+    if is_index(index, n):
         return
     if not n:
         raise InputError(f"{what} {index} does not exist; there are none")
@@ -85,12 +84,8 @@ def require_finite_numbers(numbers: Any, name: str) -> None:
         raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
 
 
-def _is_whole(index: Any) -> bool:
-    """Whether Python takes it for an index: an int, or one number of numpy's or torch's integers."""
-    if isinstance(index, bool):
-        return False
-    try:
-        operator.index(index)
-    except TypeError:
-        return False
-    return not (isinstance(index, Tensor) and index.dtype == torch.bool)
+def is_index(index: Any, n: int) -> bool:
+    """Whether it is a whole number, Python's, numpy's or one of a tensor, from 0 to n − 1."""
+    if isinstance(index, Tensor):
+        index = None if index.numel() != 1 or index.dtype == torch.bool else index.item()
+    return isinstance(index, Integral) and not isinstance(index, bool) and 0 <= index < n
