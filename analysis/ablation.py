@@ -118,9 +118,9 @@ def random_interactions(
     generator = random.Random(seed)
     taken = {(item.output, item.left, item.right) for item in like}
     drawn = [_draw(generator, output, pools, taken) for output in like.outputs.tolist()]
-    for _, left, right in drawn:
-        require_index(left, features.n_in, "input feature of a pool")
-        require_index(right, features.n_in, "input feature of a pool")
+    for _, *pair in drawn:
+        for feature in pair:
+            require_index(feature, features.n_in, "input feature of a pool")
     columns = torch.tensor(drawn, dtype=torch.long, device=like.outputs.device).reshape(-1, 3)
     into, left, right = columns.unbind(1)
     values = features.coefficients(into, left, right)

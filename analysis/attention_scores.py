@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.attention import AttentionLayer, rotate
-from analysis.head_pairs import HeadPairs, strongest_pairs
+from analysis.head_pairs import HeadPairs, require_products, strongest_pairs
 from bilinear_lm.errors import InputError, require_finite_numbers, require_index
 
 TILE = 2**20
@@ -201,14 +201,15 @@ def feature_scores(
         q, k = q * layer.qk_norm.query / q_scale, k * layer.qk_norm.key / k_scale
     elif qk_scales is not None:
         raise InputError("qk_scales are for layers that normalise queries and keys; this one does not")
+    require_products(q, k, "attention scores")
     return FeatureScores(layer, q, k * layer.scale)
 
 
 def _require_finite_scores(*scores: Tensor) -> None:
     if not all(bool(torch.isfinite(each).all()) for each in scores):
         raise InputError(
-            f"attention scores overflow {scores[0].dtype}; expected finite ones: scale the directions down, or "
-            "compute in float64"
+            f"attention scores overflow {scores[0].dtype}; expected finite ones: scale the directions down, "
+            "or compute in float64"
         )
 
 

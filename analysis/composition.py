@@ -5,9 +5,9 @@ QK_2 = W_Q W_Kᵀ and its values through OV_2. The composition scores are (Elhag
 
     Q: ‖OV_1 QK_2‖ / (‖OV_1‖ ‖QK_2‖),   K: ‖OV_1 QK_2ᵀ‖ / (‖OV_1‖ ‖QK_2‖),   V: ‖OV_1 OV_2‖ / (‖OV_1‖ ‖OV_2‖)
 
-with Frobenius norms: 0 to 1, and 0 where a head does nothing. Two random heads have about 1 / sqrt(d_model), to be subtracted where layers of
-different widths are compared. No matrix of d_model² entries is built: ‖X M Yᵀ‖ = ‖R_X M R_Yᵀ‖ for the
-triangular factors of X and Y.
+with Frobenius norms: 0 to 1, and 0 where a head does nothing. Two random heads have about 1 / sqrt(d_model),
+to be subtracted where layers of different widths are compared. No matrix of d_model² entries is built:
+‖X M Yᵀ‖ = ‖R_X M R_Yᵀ‖ for the triangular factors of X and Y.
 """
 
 from __future__ import annotations

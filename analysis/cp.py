@@ -120,7 +120,9 @@ def as_squares(tensor: BilinearTensor) -> BilinearTensor:
     into_length, gate_length = (norms(factor, -2).unsqueeze(-2) for factor in (tensor.W_in, tensor.W_gate))
     lengths = into_length / gate_length
     # The quotient of very different lengths leaves the range where the quotient of roots does not.
-    ratio = torch.where((lengths > 1e-18) & (lengths < 1e18), lengths.sqrt(), into_length.sqrt() / gate_length.sqrt())
+    ratio = torch.where(
+        (lengths > 1e-18) & (lengths < 1e18), lengths.sqrt(), into_length.sqrt() / gate_length.sqrt()
+    )
     # A unit without one of its factors computes 0, whatever its scale.
     ratio = torch.where((into_length > 0) & (gate_length > 0), ratio, 1)
     gate, into = tensor.W_gate * ratio, tensor.W_in / ratio

@@ -7,15 +7,18 @@ Entries are ranked by |value|, then by head, left and right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.strongest import Strongest
-from bilinear_lm.errors import require_count
+from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.rescaling import exponent
 from bilinear_lm.tensor import CHUNK_BYTES
 
 
@@ -51,6 +54,21 @@ class HeadPairs:
         columns = [self.heads, self.left, self.right, self.values]
         columns += [] if self.offsets is None else [self.offsets]
         return (HeadPair(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+
+def require_products(left: Float[Tensor, "*axes d"], right: Float[Tensor, "*axes d"], what: str) -> None:
+    """Raises InputError where all products of rows are too small for their precision."""
+    if not left.any() or not right.any():
+        return
+    if exponent(left) + exponent(right) + left.shape[-1].bit_length() < _least_exponent(left.dtype):
+        raise InputError(
+            f"{what} underflow {left.dtype}; expected larger ones: scale the directions up, or compute in "
+            "float64"
+        )
+
+
+def _least_exponent(dtype: torch.dtype) -> int:
+    return math.frexp(torch.finfo(dtype).tiny)[1]
 
 
 def strongest_pairs(

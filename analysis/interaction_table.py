@@ -100,8 +100,8 @@ def _statistics(
     u, count = features.outputs[output], features.n_in**2
     power = unordinary_exponent(u)
     u = times_two_to(u, -power)
-    Q, rest = features.tensor.scaled_interaction_matrix(u)
-    rest = 0 if rest is None else int(rest)
+    Q, scale = features.tensor.scaled_interaction_matrix(u)
+    rest = 0 if scale is None else int(scale)
     squares = torch.linalg.eigvalsh(Q).square().sort(descending=True).values
     width = features.inputs.shape[1]
     Q = times_two_to(Q[:width, :width].double(), rest)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention import AttentionLayer
-from analysis.head_pairs import HeadPairs, strongest_pairs
+from analysis.head_pairs import HeadPairs, require_products, strongest_pairs
 from bilinear_lm.errors import InputError, require_finite_numbers
 
 
@@ -71,7 +71,9 @@ def feature_outputs(
             f"directions that read an attention layer: got {list(readers.shape)}; expected one row or more "
             f"of {layer.d_model}"
         )
-    return FeatureOutputs(values, torch.einsum("md,hed->hme", readers.to(W_O), W_O))
+    reading = torch.einsum("md,hed->hme", readers.to(W_O), W_O)
+    require_products(values, reading, "outputs of heads")
+    return FeatureOutputs(values, reading)
 
 
 def strongest_outputs(outputs: FeatureOutputs, k: int = 50, progress: bool = False) -> HeadPairs:

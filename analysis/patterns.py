@@ -110,8 +110,8 @@ def strongest_patterns(
             row, column = _candidates(found, pattern, alone[start:], cross, ratio)
             found.add(cross[row, column], (output * n + row + start) * n + column + start)
     pairs = named(found, n)
-    alone = [features.coefficients(pairs.outputs, each, each) for each in (pairs.left, pairs.right)]
-    left_alone, right_alone, cross = (put_back(each, sum(powers)) for each in (*alone, pairs.values))
+    columns = [features.coefficients(pairs.outputs, each, each) for each in (pairs.left, pairs.right)]
+    left_alone, right_alone, cross = (put_back(each, sum(powers)) for each in (*columns, pairs.values))
     return PairPatterns(pairs.outputs, pairs.left, pairs.right, left_alone, right_alone, cross)
 
 

@@ -78,7 +78,9 @@ def scaled_strength(
     """`strength` / 2^e, and e for each direction; weights and directions of any size, in float32 at least."""
     tensor.require_alike(u, "output directions")
     if u.ndim == 0 or u.shape[-1] != tensor.d_out:
-        raise InputError(f"output directions of shape {list(u.shape)}; expected a last axis of {tensor.d_out}")
+        raise InputError(
+            f"output directions of shape {list(u.shape)}; expected a last axis of {tensor.d_out}"
+        )
     require_finite_numbers(u, "output directions")
     gram, power = scaled_gram(tensor, tensor)
     powers = exponents(u, -1)

@@ -125,9 +125,7 @@ def truncate(tensor: BilinearTensor, found: HOSVD, k: int) -> BilinearTensor:
             "tensor that hosvd was given"
         )
     n = len(found.directions)
-    require_count(
-        k, f"k={k} directions", f"0 to the {n} that hosvd was asked for", least=0, most=n
-    )
+    require_count(k, f"k={k} directions", f"0 to the {n} that hosvd was asked for", least=0, most=n)
     kept = found.directions[:k]
     if found.leg == "output":
         return replace(tensor, W_out=(tensor.W_out @ kept.T) @ kept)

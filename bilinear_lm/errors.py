@@ -41,7 +41,7 @@ def require_count(
     count: Any, got: str, expected: str = "at least 1", *, least: int = 1, most: int | None = None
 ) -> None:
     """Raises InputError, "{got}; expected {expected}", unless `count` is a whole number in the range."""
-    if not isinstance(count, Integral) or isinstance(count, bool):
+    if not _is_whole(count):
         raise InputError(f"{got}; expected a whole number, {expected}")
     if count < least or (most is not None and count > most):
         raise InputError(f"{got}; expected {expected}")
@@ -88,4 +88,8 @@ def is_index(index: Any, n: int) -> bool:
     """Whether it is a whole number, Python's, numpy's or one of a tensor, from 0 to n − 1."""
     if isinstance(index, Tensor):
         index = None if index.numel() != 1 or index.dtype == torch.bool else index.item()
-    return isinstance(index, Integral) and not isinstance(index, bool) and 0 <= index < n
+    return _is_whole(index) and 0 <= index < n
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)

@@ -2,8 +2,8 @@
 
 ⟨B, C⟩ = Σ_ijk B_ijk C_ijk = ½ Σ_hg [(w_h·w'_g)(v_h·v'_g) + (w_h·v'_g)(v_h·w'_g)] (p_h·p'_g)
 
-with w_h, v_h the columns of W_gate and W_in, p_h the rows of W_out. Products of six weights leave the range of
-float32 early, so that tensors are balanced first (`bilinear_lm.rescaling`); half precision is summed in
+with w_h, v_h the columns of W_gate and W_in, p_h the rows of W_out. Products of six weights leave the range
+of float32 early, so that tensors are balanced first (`bilinear_lm.rescaling`); half precision is summed in
 float32.
 """
 
@@ -68,9 +68,7 @@ def _norm(tensor: BilinearTensor) -> Tensor:
     return _inner(tensor, tensor).clamp(min=0).sqrt()
 
 
-def _pairs(
-    tensor: BilinearTensor, other: BilinearTensor
-) -> list[tuple[BilinearTensor, BilinearTensor]]:
+def _pairs(tensor: BilinearTensor, other: BilinearTensor) -> list[tuple[BilinearTensor, BilinearTensor]]:
     """The layers of two batches that belong together, in float32 at least."""
     ours = (tensor.batch_shape, tensor.d_out, tensor.d_in, tensor.constant)
     theirs = (other.batch_shape, other.d_out, other.d_in, other.constant)

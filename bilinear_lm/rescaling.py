@@ -84,14 +84,28 @@ def in_precision(
     dim = tuple(range(x.ndim)) if dim is None else dim
     largest = sizes(result, dim)[sizes(x, dim) > 0]
     info = torch.finfo(dtype)
-    for beyond, is_it, expected, way in (
-        (largest > info.max, "overflow", "finite", "down"),
-        (largest < info.tiny, "underflow", "larger", "up"),
-    ):
-        if beyond.any():
-            wider = ", or compute in float64" if dtype != torch.float64 else ""
-            raise InputError(f"{what} {is_it} {dtype}; expected {expected} ones: scale the {scaled} {way}{wider}")
+    if (largest > info.max).any():
+        raise _beyond(dtype, f"{what} overflow", "finite ones", f"scale the {scaled} down")
+    if (largest < info.tiny).any():
+        raise _beyond(dtype, f"{what} underflow", "larger ones", f"scale the {scaled} up")
     return result
+
+
+def require_holds(dtype: torch.dtype, part: Float[Tensor, "*axes"], name: str, beside: float) -> None:
+    """Raises InputError unless a precision can hold one term of a sum.
+
+    It need not hold a term that is lost in the rounding of another, of the size `beside`.
+    """
+    info, largest = torch.finfo(dtype), float(part.detach().abs().max()) if part.numel() else 0.0
+    if not largest <= info.max:
+        raise _beyond(dtype, f"{name} overflows", "finite numbers", "scale the weights down")
+    if info.eps * beside < largest < info.tiny:
+        raise _beyond(dtype, f"{name} underflows", "larger numbers", "scale the weights up")
+
+
+def _beyond(dtype: torch.dtype, problem: str, expected: str, remedy: str) -> InputError:
+    wider = ", or compute in float64" if dtype != torch.float64 else ""
+    return InputError(f"{problem} {dtype}; expected {expected}: {remedy}{wider}")
 
 
 def are_ordinary(largest: Float[Tensor, "*axes"]) -> bool:
@@ -115,7 +129,9 @@ def unit_vectors(x: Float[Tensor, "*axes"], dim: int) -> Float[Tensor, "*axes"]:
 
 
 def balanced(
-    W_gate: Float[Tensor, "d_in d_mlp"], W_in: Float[Tensor, "d_in d_mlp"], W_out: Float[Tensor, "d_mlp d_out"]
+    W_gate: Float[Tensor, "d_in d_mlp"],
+    W_in: Float[Tensor, "d_in d_mlp"],
+    W_out: Float[Tensor, "d_mlp d_out"],
 ) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
     """The factors of 2^-power times the same bilinear layer, with products far from the ends of the range.
 

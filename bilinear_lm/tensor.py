@@ -14,17 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm import rescaled
+from bilinear_lm import contractions
 from bilinear_lm.errors import InputError, require_floating
 from bilinear_lm.inner import cosine, inner, norm
-from bilinear_lm.rescaling import are_ordinary, balanced, in_precision, sizes, times_two_to
+from bilinear_lm.rescaling import balanced, in_precision
 
 CHUNK_BYTES = 2**28
 """Intermediates larger than this are computed piece by piece."""
@@ -154,13 +153,21 @@ class BilinearTensor:
         u = self._vector(u, "u", self.d_out)
         if self.batch_shape:
             return self._stack(
-                [layer.interaction_matrix(row) for layer, row in zip(self.layers(), self._rows(u), strict=True)]
+                [
+                    layer.interaction_matrix(row)
+                    for layer, row in zip(self.layers(), self._rows(u), strict=True)
+                ]
             )
         matrices, power = self.scaled_interaction_matrix(u)
         if power is None:
             return matrices
         return in_precision(
-            matrices, power[..., None, None], self.dtype, "interaction matrices", "output directions", (-2, -1)
+            matrices,
+            power[..., None, None],
+            self.dtype,
+            "interaction matrices",
+            "output directions",
+            (-2, -1),
         )
 
     def scaled_interaction_matrix(
@@ -170,11 +177,7 @@ class BilinearTensor:
 
         For directions and weights of any size: the largest entry is ½ to 1, or 0.
         """
-        u = self._vector(u, "u", self.d_out)
-        matrices = self._interaction_matrix(u)
-        if not matrices.numel() or are_ordinary(sizes(matrices, (-2, -1))):
-            return matrices, None
-        return rescaled.interaction_matrix(self, BilinearTensor._interaction_matrix, u)
+        return contractions.interaction_matrices(self, self._vector(u, "u", self.d_out))
 
     def balanced(self) -> tuple[BilinearTensor, int]:
         """2^-e times one layer, and e, with factors whose products do not leave the range of the precision.
@@ -213,19 +216,8 @@ class BilinearTensor:
         if self.batch_shape:
             parts = zip(self.layers(), *map(self._rows, (u, left, right)), strict=True)
             return self._stack([layer.pairwise(*vectors) for layer, *vectors in parts])
-        rows, n, m = u.reshape(-1, self.d_out), len(left), len(right)
-        few, d, h = min(n, m), self.d_in, self.d_mlp
-        multiplications = {
-            BilinearTensor._pairwise_by_hidden: 2 * (n + m) * d * h + len(rows) * 2 * n * m * h,
-            BilinearTensor._pairwise_by_matrix: len(rows) * (d * d * h + few * d * d + n * m * d),
-            BilinearTensor._pairwise_by_matvec: len(rows) * (4 * few * d * h + n * m * d),
-        }
-        cheapest = min(multiplications, key=multiplications.__getitem__)
-        result = rows.new_empty(len(rows), n, m)
-        cheapest(self, rows, left, right, result)
-        if result.numel() and not are_ordinary(sizes(result, (-2, -1))):
-            result = rescaled.pairwise(self, cheapest, rows, left, right)
-        return result.reshape(*u.shape[:-1], n, m)
+        result = contractions.pairwise(self, u.reshape(-1, self.d_out), left, right)
+        return result.reshape(*u.shape[:-1], len(left), len(right))
 
     def change_basis(
         self,
@@ -238,11 +230,12 @@ class BilinearTensor:
         outputs [n_out, d_out] are the directions along which the output is read (its encoder, transposed).
         The constant coordinate stays the last one, and `inputs` leave it out.
         """
-        result = self._in_basis(inputs, outputs)
-        factors = (result.W_gate, result.W_in, result.W_out)
-        if all(not factor.numel() or are_ordinary(sizes(factor.flatten(), 0)) for factor in factors):
-            return result
-        return rescaled.change_basis(self, BilinearTensor._in_basis, inputs, outputs)
+        expected = (("inputs", inputs, self.d_in - self.constant), ("outputs", outputs, self.d_out))
+        for name, features, width in expected:
+            if features is not None:
+                self.require_alike(features, name)
+                _require_width(features, name, width)
+        return contractions.change_basis(self, inputs, outputs)
 
     def inner(self, other: BilinearTensor) -> Float[Tensor, "*batch"]:
         """Σ_ijk B_ijk C_ijk of the two symmetrised tensors, by Gram matrices of their hidden units."""
@@ -272,20 +265,11 @@ class BilinearTensor:
         require_floating(x, name)
         if x.dtype != self.dtype:
             raise InputError(
-                f"{name} is in {x.dtype}, the tensor in {self.dtype}; expected one precision, convert with .to"
+                f"{name} is in {x.dtype}, the tensor in {self.dtype}; expected one precision, convert with "
+                ".to"
             )
 
     # Pieces: each of these computes one contraction for vectors that are already checked.
-
-    def _interaction_matrix(self, u: Tensor) -> Tensor:
-        rows = u.reshape(-1, self.d_out)
-        result = rows.new_empty(len(rows), self.d_in, self.d_in)
-        at_once = self.at_once(self.d_in * max(self.d_in, self.d_mlp))
-        for start in range(0, len(rows), at_once):
-            scale = rows[start : start + at_once] @ self.W_out.T
-            half = (self.W_gate * scale.unsqueeze(1)) @ self.W_in.T
-            result[start : start + at_once] = (half + half.mT) / 2
-        return result.reshape(*u.shape[:-1], self.d_in, self.d_in)
 
     def _layer(self, x: Tensor) -> Tensor:
         return self._times(self._times(x, self.W_gate) * self._times(x, self.W_in), self.W_out)
@@ -299,46 +283,6 @@ class BilinearTensor:
         scale = self._times(u, self.W_out.mT) / 2
         by_gate = self._times(self._times(v, self.W_in) * scale, self.W_gate.mT)
         return by_gate + self._times(self._times(v, self.W_gate) * scale, self.W_in.mT)
-
-    def _pairwise_by_hidden(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
-        at_once = self.at_once(2 * self.d_mlp)
-        gate_in, in_gate = (
-            torch.cat([self.W_gate, self.W_in], dim=1),
-            torch.cat([self.W_in, self.W_gate], dim=1),
-        )
-        for i, j in product(range(0, len(left), at_once), range(0, len(right), at_once)):
-            hidden_left = left[i : i + at_once] @ gate_in
-            hidden_right = right[j : j + at_once] @ in_gate
-            for k, u in enumerate(rows):
-                scale = (u @ self.W_out.T).repeat(2) / 2
-                result[k, i : i + at_once, j : j + at_once] = (hidden_left * scale) @ hidden_right.T
-
-    def _pairwise_by_matrix(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
-        for k, u in enumerate(rows):
-            result[k] = torch.linalg.multi_dot([left, self._interaction_matrix(u), right.T])
-
-    def _pairwise_by_matvec(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
-        for k, u in enumerate(rows):
-            if len(left) < len(right):
-                result[k] = self.matvec(u, left) @ right.T
-            else:
-                result[k] = left @ self.matvec(u, right).T
-
-    def _in_basis(self, inputs: Tensor | None, outputs: Tensor | None, shift: int = 0) -> BilinearTensor:
-        """In the basis; the constant coordinate in units of 2^-shift."""
-        W_gate, W_in, W_out = self.W_gate, self.W_in, self.W_out
-        if inputs is not None:
-            width = self.d_in - self.constant
-            _require_width(inputs, "inputs", width)
-            self.require_alike(inputs, "inputs")
-            constant = [times_two_to(factor[..., width:, :], shift) for factor in (W_gate, W_in)]
-            features = [inputs @ factor[..., :width, :] for factor in (W_gate, W_in)]
-            W_gate, W_in = (torch.cat(pair, dim=-2) for pair in zip(features, constant, strict=True))
-        if outputs is not None:
-            _require_width(outputs, "outputs", self.d_out)
-            self.require_alike(outputs, "outputs")
-            W_out = W_out @ outputs.mT
-        return BilinearTensor(W_gate, W_in, W_out, constant=self.constant)
 
     # Axes: batches of layers, free axes of vectors, and pieces that fit the memory.
 
