@@ -17,7 +17,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -28,7 +28,7 @@ from analysis.interactions import Interactions
 from analysis.windows import Windows, activations_on_windows, window_losses
 from bilinear_lm.activations import replaced
 from bilinear_lm.dictionary import Dictionary, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_choice, require_index, require_seed
 from bilinear_lm.families import mlp_norm
 from bilinear_lm.norms import norm_epsilon
 from bilinear_lm.weights import IDENTITY_EPS, plain
@@ -77,7 +77,13 @@ def ablation_control(
     draws the two features that are active together at a random token of the text, among="features" any two
     that are active somewhere: most such pairs never meet, and taking them out does nothing at all.
     """
+    require_choice(equal, get_args(Size), "equal")
+    require_choice(among, get_args(Among), "among")
+    seeds = list(seeds)
+    for seed in seeds:
+        require_seed(seed)
     features = feature_layer(model, layer, inputs, outputs)
+    _require_there(interactions, features.n_in, features.n_out)
     pools = _active_together(model, inputs, windows)
     if among == "features":
         pools = [sorted(set().union(*pools))]
@@ -105,10 +111,16 @@ def random_interactions(
     have their own values, or with equal="total" those times one factor that makes Σ |value| the same as in
     `like`.
     """
+    require_choice(equal, get_args(Size), "equal")
+    require_seed(seed)
+    _require_there(like, features.n_in, features.n_out)
     pools = [range(features.n_in)] if pools is None else [pool for pool in pools if len(pool)]
     generator = random.Random(seed)
     taken = {(item.output, item.left, item.right) for item in like}
     drawn = [_draw(generator, output, pools, taken) for output in like.outputs.tolist()]
+    for _, *pair in drawn:
+        for feature in pair:
+            require_index(feature, features.n_in, "input feature of a pool")
     columns = torch.tensor(drawn, dtype=torch.long, device=like.outputs.device).reshape(-1, 3)
     into, left, right = columns.unbind(1)
     values = features.coefficients(into, left, right)
@@ -120,6 +132,7 @@ def ablated(
     model: nn.Module, inputs: Dictionary, outputs: Dictionary, interactions: Interactions
 ) -> Iterator[None]:
     """Within the block, the model runs with the interactions taken out at every token, as stated above."""
+    _require_there(interactions, inputs.n_feat, outputs.n_feat)
     code = torch.empty(0)
 
     def remember(x: Tensor) -> Tensor:
@@ -191,6 +204,18 @@ def _draw(
         f"no more random pairs to draw into output feature {output}: too few input features are active; "
         "ablate fewer interactions, or use a longer text"
     )
+
+
+def _require_there(interactions: Interactions, n_in: int, n_out: int) -> None:
+    """Raises InputError for interactions of features that the dictionaries do not have."""
+    columns = (
+        (interactions.outputs, n_out, "output feature"),
+        (interactions.left, n_in, "input feature"),
+        (interactions.right, n_in, "input feature"),
+    )
+    for column, n, what in columns:
+        for index in column.unique().tolist():
+            require_index(index, n, what)
 
 
 def _scaled(values: Tensor, like: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.rescaling import exponent, times_two_to
 
 
 def best_assignment(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]:
@@ -19,13 +20,18 @@ def best_assignment(scores: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " pairs"]
     >>> best_assignment(torch.tensor([[0.9, 0.8], [0.8, 0.1]]))
     (tensor([0, 1]), tensor([1, 0]))
     """
+    if scores.ndim != 2 or scores.is_complex():
+        raise InputError(
+            f"scores to assign by: got {list(scores.shape)} in {scores.dtype}; expected real numbers [n, m]"
+        )
     if not torch.isfinite(scores).all():
         raise InputError("scores to assign by hold NaN or infinity; expected finite numbers")
     if scores.shape[0] > scores.shape[1]:
         columns, rows = best_assignment(scores.mT)
         order = rows.argsort()
         return rows[order], columns[order]
-    assigned = torch.from_numpy(_assign(-scores.detach().double().cpu().numpy()))
+    cost = -scores.detach().double()
+    assigned = torch.from_numpy(_assign(times_two_to(cost, -exponent(cost)).cpu().numpy()))
     return torch.arange(len(assigned)).to(scores.device), assigned.to(scores.device)
 
 

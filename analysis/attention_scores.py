@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.attention import AttentionLayer, rotate
-from analysis.head_pairs import HeadPairs, strongest_pairs
-from bilinear_lm.errors import InputError
+from analysis.head_pairs import HeadPairs, require_products, strongest_pairs
+from bilinear_lm.errors import InputError, require_finite_numbers, require_index
 
 TILE = 2**20
 """Scores over relative positions that are computed at once before the strongest are taken: few enough for a
@@ -82,7 +82,9 @@ class FeatureScores:
         checked = self.layer.require_offsets(offsets)
         self._require_bytes(len(checked), max_bytes)
         keys = self._turned_keys
-        return torch.stack([self._turned(self.queries, offset) @ keys.mT for offset in checked])
+        scores = torch.stack([self._turned(self.queries, offset) @ keys.mT for offset in checked])
+        _require_finite_scores(scores)
+        return scores
 
     def extremes(self, offsets: Iterable[int] | None = None, max_bytes: int = 2**30) -> ScoreRange:
         """Smallest and largest score of every pair over relative positions; None: all the layer reads at."""
@@ -96,12 +98,17 @@ class FeatureScores:
             lowest_at = torch.where(scores < lowest, offset, lowest_at)
             highest_at = torch.where(scores > highest, offset, highest_at)
             lowest, highest = torch.minimum(scores, lowest), torch.maximum(scores, highest)
+        _require_finite_scores(lowest, highest)
         return ScoreRange(lowest, highest, lowest_at, highest_at)
 
     def curves(
         self, heads: Int[Tensor, " k"], queries: Int[Tensor, " k"], keys: Int[Tensor, " k"]
     ) -> ScoreCurves:
         """The scores of listed pairs as functions of the relative position: A_j, B_j and the constant c."""
+        columns = (("head", heads), ("query", queries), ("key", keys))
+        for (what, column), size in zip(columns, self.shape, strict=True):
+            for index in column.unique().tolist():
+                require_index(index, size, what)
         q, k = self.queries[heads, queries], self.keys[heads, keys]
         n, gain = len(self.layer.frequencies), self.layer.rope_gain**2
         q_a, q_b, k_a, k_b = q[:, :n], q[:, n : 2 * n], k[:, :n], k[:, n : 2 * n]
@@ -174,6 +181,8 @@ def feature_scores(
     >>> feature_scores(layer, dictionary.decoder).at([0, 1, 5]).shape  # doctest: +SKIP
     torch.Size([3, 8, 1024, 1024])
     """
+    for rows in (queries,) if keys is None else (queries, keys):
+        require_finite_numbers(rows, "directions of attention scores")
     q = layer.project("Q", queries, constant)
     k = layer.project("K", queries if keys is None else keys, constant)
     if layer.qk_norm is not None:
@@ -182,11 +191,26 @@ def feature_scores(
                 "this layer normalises its queries and keys, so that its scores are not bilinear in "
                 "features; give qk_scales, the measured root mean squares of a query and a key of each head"
             )
+        for each in qk_scales:
+            if each.shape != (layer.n_heads,) or not bool((torch.isfinite(each) & (each > 0)).all()):
+                raise InputError(
+                    f"qk_scales of shape {list(each.shape)}; expected a positive number for each of the "
+                    f"{layer.n_heads} heads"
+                )
         q_scale, k_scale = (scale.to(q).reshape(layer.n_heads, 1, 1) for scale in qk_scales)
         q, k = q * layer.qk_norm.query / q_scale, k * layer.qk_norm.key / k_scale
     elif qk_scales is not None:
         raise InputError("qk_scales are for layers that normalise queries and keys; this one does not")
+    require_products(q, k, "attention scores")
     return FeatureScores(layer, q, k * layer.scale)
+
+
+def _require_finite_scores(*scores: Tensor) -> None:
+    if not all(bool(torch.isfinite(each).all()) for each in scores):
+        raise InputError(
+            f"attention scores overflow {scores[0].dtype}; expected finite ones: scale the directions down, "
+            "or compute in float64"
+        )
 
 
 def strongest_scores(
@@ -199,7 +223,7 @@ def strongest_scores(
     """
     checked = scores._offsets(offsets)
     found = strongest_pairs(
-        lambda head, rows: scores.strip(head, rows, checked), scores.shape, k, 4, progress
+        lambda head, rows: scores.strip(head, rows, checked), scores.shape, k, scores.keys, 4, progress
     )
     curves = scores.curves(found.heads, found.left, found.right).at(checked)
     where = curves.abs().argmax(dim=1)

@@ -5,9 +5,9 @@ QK_2 = W_Q W_Kᵀ and its values through OV_2. The composition scores are (Elhag
 
     Q: ‖OV_1 QK_2‖ / (‖OV_1‖ ‖QK_2‖),   K: ‖OV_1 QK_2ᵀ‖ / (‖OV_1‖ ‖QK_2‖),   V: ‖OV_1 OV_2‖ / (‖OV_1‖ ‖OV_2‖)
 
-with Frobenius norms: 0 to 1. Two random heads have about 1 / sqrt(d_model), to be subtracted where layers of
-different widths are compared. No matrix of d_model² entries is built: ‖X M Yᵀ‖ = ‖R_X M R_Yᵀ‖ for the
-triangular factors of X and Y.
+with Frobenius norms: 0 to 1, and 0 where a head does nothing. Two random heads have about 1 / sqrt(d_model),
+to be subtracted where layers of different widths are compared. No matrix of d_model² entries is built:
+‖X M Yᵀ‖ = ‖R_X M R_Yᵀ‖ for the triangular factors of X and Y.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention import AttentionLayer, rotate
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_finite_numbers
+from bilinear_lm.rescaling import exponents, times_two_to
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def composition_scores(first: AttentionLayer, second: AttentionLayer, offset: in
     """Q-, K- and V-composition scores; the QK circuit is that at relative position `offset`."""
     _require_same_width(first, second)
     W_V, W_O = first.weights.W_V, first.weights.W_O
-    written = _triangular(W_V) @ W_O
+    written = _triangular(_near_one(W_V)) @ _near_one(W_O)
     parts = _readers(second, offset)
     norm_first = torch.linalg.matrix_norm(written)
     scores = []
@@ -43,7 +44,7 @@ def composition_scores(first: AttentionLayer, second: AttentionLayer, offset: in
         onward = _triangular(onward).mT
         joint = torch.einsum("aed,bdf->abef", written, into) @ onward
         norm_second = torch.linalg.matrix_norm(_triangular(into) @ onward)
-        scores.append(torch.linalg.matrix_norm(joint) / (norm_first[:, None] * norm_second))
+        scores.append(_over(torch.linalg.matrix_norm(joint), norm_first[:, None] * norm_second))
     return Composition(*scores)
 
 
@@ -61,17 +62,19 @@ def composition_through(
             f"directions of a composition: got {list(directions.shape)}; expected one row or more of "
             f"{first.d_model}"
         )
-    written = _triangular(first.weights.W_V) @ first.weights.W_O
+    require_finite_numbers(directions, "directions of a composition")
+    written = _triangular(_near_one(first.weights.W_V)) @ _near_one(first.weights.W_O)
+    directions = times_two_to(directions, -exponents(directions, -1, keepdim=True))
     lengths = directions.norm(dim=-1, keepdim=True)
     if not bool((lengths > 0).all()):
         raise InputError("a direction of a composition is zero; expected directions of some length")
     v = (directions / lengths).to(written)
-    share = torch.einsum("aed,nd->nae", written, v).norm(dim=-1) / torch.linalg.matrix_norm(written)
+    share = _over(torch.einsum("aed,nd->nae", written, v).norm(dim=-1), torch.linalg.matrix_norm(written))
     scores = []
     for into, onward in _readers(second, offset):
         triangular = _triangular(onward).mT
         read = torch.einsum("nd,bde,bef->nbf", v, into, triangular).norm(dim=-1)
-        scores.append(share[:, :, None] * (read / torch.linalg.matrix_norm(into @ triangular))[:, None])
+        scores.append(share[:, :, None] * _over(read, torch.linalg.matrix_norm(into @ triangular))[:, None])
     return Composition(*scores)
 
 
@@ -83,9 +86,20 @@ def _readers(layer: AttentionLayer, offset: int) -> list[tuple[Tensor, Tensor]]:
             "expected a layer without query and key norms"
         )
     layer.require_offsets([offset])
-    W_Q = rotate(layer.weights.W_Q, *layer.turns([offset]))
-    W_K = rotate(layer.weights.W_K, *layer.turns([0]))
-    return [(W_Q, W_K), (W_K, W_Q), (layer.weights.W_V, layer.weights.W_O.mT)]
+    W_Q = _near_one(rotate(layer.weights.W_Q, *layer.turns([offset])))
+    W_K = _near_one(rotate(layer.weights.W_K, *layer.turns([0])))
+    return [(W_Q, W_K), (W_K, W_Q), (_near_one(layer.weights.W_V), _near_one(layer.weights.W_O).mT)]
+
+
+def _near_one(weight: Tensor) -> Tensor:
+    """Each head's matrix with a largest number of ½ to 1: no score depends on the size of a head."""
+    require_finite_numbers(weight, "the weights of an attention layer")
+    return times_two_to(weight, -exponents(weight, (-2, -1), keepdim=True))
+
+
+def _over(norms: Tensor, wholes: Tensor) -> Tensor:
+    """norms / wholes, 0 where a circuit is 0."""
+    return torch.where(wholes == 0, 0, norms / wholes)
 
 
 def _triangular(weight: Tensor) -> Tensor:

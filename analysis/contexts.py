@@ -17,7 +17,7 @@ from torch.nn.functional import max_pool1d, pad
 from analysis.vocabulary import Vocabulary
 from analysis.windows import Windows, activations_on_windows
 from bilinear_lm.dictionary import Dictionary
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import InputError, require_count, require_index
 
 BATCH = 4
 """Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
@@ -95,8 +95,10 @@ def top_contexts(
     site = dictionary.site
     if site is None:
         raise InputError("a dictionary without a site; load it with site=Site(layer, point)")
-    if k < 1 or width < 0 or skip < 0:
-        raise InputError(f"k={k} contexts, width={width}, skip={skip}; expected at least 1, 0 and 0")
+    got = f"k={k} contexts, width={width}, skip={skip}"
+    for count, least in ((k, 1), (width, 0), (skip, 0)):
+        require_count(count, got, "at least 1, 0 and 0", least=least)
+    require_count(batch_size, f"batch_size={batch_size} windows")
     best = Peaks.none(dictionary, width)
     for numbers, seen in activations_on_windows(model, windows, [site], batch_size, progress):
         code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))

@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.rescaling import sizes, times_two_to
+
 
 @dataclass(frozen=True)
 class PairMoments:
@@ -37,14 +40,19 @@ class PairMoments:
         y: Float[Tensor, "n *y_axes"],
         seen: Bool[Tensor, "n *seen_axes"] | None = None,
     ) -> PairMoments:
-        """The moments of n observations; axes broadcast, and those where `seen` is False do not count."""
+        """The moments of n observations; axes broadcast, and those where `seen` is False do not count.
+
+        Numbers of any size; InputError for NaN and infinity.
+        """
+        (x, x_power), (y, y_power) = _near_one(x, "x"), _near_one(y, "y")
         weight = torch.ones_like(y) if seen is None else seen.to(y.dtype)
         weight, x, y = torch.broadcast_tensors(weight, x, y)
         count = weight.sum(dim=0).double()
         means = [(weight * value).sum(dim=0).double() / count.clamp(min=1) for value in (x, y)]
         x, y = ((value - mean).to(value.dtype) for value, mean in zip((x, y), means, strict=True))
         squares = [(weight * product).sum(dim=0).double() for product in (x * x, x * y, y * y)]
-        return cls(count, *means, *squares)
+        powers = (x_power, y_power, 2 * x_power, x_power + y_power, 2 * y_power)
+        return cls(count, *map(times_two_to, (*means, *squares), powers))
 
     def __add__(self, other: PairMoments) -> PairMoments:
         count = self.count + other.count
@@ -63,3 +71,15 @@ class PairMoments:
     def correlation(self) -> Float[Tensor, "*axes"]:
         """Pearson correlations; NaN where a quantity did not vary or was seen less than twice."""
         return (self.xy / (self.xx.sqrt() * self.yy.sqrt())).clamp(-1, 1)
+
+
+def _near_one(values: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Observations in units of 2^power in which their squares stay within the range, and the powers."""
+    require_floating(values, f"{name} of a correlation")
+    if not values.numel():
+        return values, values.new_zeros(values.shape[1:], dtype=torch.long)
+    largest = sizes(values, 0)
+    if not torch.isfinite(largest).all():
+        raise InputError(f"{name} of a correlation holds NaN or infinity; expected finite numbers")
+    powers = torch.frexp(largest.double()).exponent
+    return times_two_to(values, -powers), powers

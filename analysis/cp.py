@@ -14,14 +14,15 @@ All inner products follow from the factors; neither data nor the dense tensor is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count, require_number, require_seed
+from bilinear_lm.rescaling import in_precision, norms
 from bilinear_lm.tensor import BilinearTensor
 
 RIDGE = 1e-13
@@ -80,10 +81,17 @@ def cp_decompose(
     """
     if tensor.batch_shape:
         raise InputError("cp_decompose takes one layer; give the layers of a batch one by one")
-    exact = tensor.to(torch.float64)
+    for name, number in (("rounds", rounds), ("restarts", restarts)):
+        require_count(number, f"{name}={number} of cp_decompose", "0 or more", least=0)
+    require_number(tolerance, f"tolerance={tolerance!r} of cp_decompose", "0 or more", least=0)
+    require_seed(seed)
+    factors = (tensor.W_gate, tensor.W_in, tensor.W_out)
+    if not all(bool(torch.isfinite(factor).all()) for factor in factors):
+        raise InputError("cp_decompose: the tensor is 0 or holds NaN or infinity; expected finite weights")
+    exact, power = tensor.to(torch.float64).balanced()
     units = as_squares(exact) if tied else exact
-    if not 1 <= d_mlp <= units.d_mlp:
-        raise InputError(f"{d_mlp} hidden units; expected 1 to {units.d_mlp}, which give the tensor exactly")
+    most = units.d_mlp
+    require_count(d_mlp, f"{d_mlp} hidden units", f"1 to {most}, which give the tensor exactly", most=most)
     square = float(exact.inner(exact))
     if not 0 < square < torch.inf:
         raise InputError("cp_decompose: the tensor is 0 or holds NaN or infinity; expected finite weights")
@@ -94,7 +102,10 @@ def cp_decompose(
             break
     fitted, history = min(fits, key=lambda fit: fit[1][-1])
     return CPDecomposition(
-        tensor=fitted.to(tensor.dtype),
+        tensor=replace(
+            fitted.to(tensor.dtype),
+            W_out=in_precision(fitted.W_out, power, tensor.dtype, "output weights of the narrower layer"),
+        ),
         cosine=float(exact.cosine(fitted)),
         relative_error=history[-1],
         history=tuple(history),
@@ -106,9 +117,14 @@ def as_squares(tensor: BilinearTensor) -> BilinearTensor:
 
     (w · x)(v · x) = ¼ ((w + v) · x)² − ¼ ((w − v) · x)², with w and v scaled to the same length.
     """
-    lengths = tensor.W_in.norm(dim=-2, keepdim=True) / tensor.W_gate.norm(dim=-2, keepdim=True)
+    into_length, gate_length = (norms(factor, -2).unsqueeze(-2) for factor in (tensor.W_in, tensor.W_gate))
+    lengths = into_length / gate_length
+    # The quotient of very different lengths leaves the range where the quotient of roots does not.
+    ratio = torch.where(
+        (lengths > 1e-18) & (lengths < 1e18), lengths.sqrt(), into_length.sqrt() / gate_length.sqrt()
+    )
     # A unit without one of its factors computes 0, whatever its scale.
-    ratio = torch.where(lengths.isfinite() & (lengths > 0), lengths, 1).sqrt()
+    ratio = torch.where((into_length > 0) & (gate_length > 0), ratio, 1)
     gate, into = tensor.W_gate * ratio, tensor.W_in / ratio
     factor = torch.cat([gate + into, gate - into], dim=-1)
     W_out = torch.cat([tensor.W_out, -tensor.W_out], dim=-2) / 4

@@ -6,15 +6,24 @@ eigenvalues λ_i and orthonormal eigenvectors v_i of Q_u (arXiv 2410.08417, sect
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from analysis.chebyshev import block_width, largest_eigenpairs
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import (
+    InputError,
+    require_choice,
+    require_count,
+    require_finite_numbers,
+    require_number,
+    require_seed,
+)
+from bilinear_lm.rescaling import exponents, in_precision, times_two_to
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 
 Method = Literal["auto", "dense", "block"]
@@ -75,12 +84,12 @@ def eigendecompose(
     >>> found.values.shape, found.vectors.shape
     (torch.Size([3, 2]), torch.Size([3, 2, 8]))
 
-    Raises InputError for a batch of layers, shapes that do not fit, half precision, and numbers that are not
-    finite.
+    Raises InputError for a batch of layers, shapes that do not fit, half precision, numbers that are not
+    finite, and eigenvalues that the precision cannot hold.
     """
     k = tensor.d_in if k is None else k
     tolerance = default_tolerance(tensor.dtype) if tolerance is None else tolerance
-    require_decomposable(tensor, u, k, tolerance)
+    require_decomposable(tensor, u, k, method, tolerance, seed)
     rows = u.reshape(-1, tensor.d_out)
     blockwise = _block_pays(tensor, k) if method == "auto" else method == "block"
     if blockwise and block_width(k) < tensor.d_in:
@@ -102,29 +111,45 @@ def default_tolerance(dtype: torch.dtype) -> float:
 
 
 def require_decomposable(
-    tensor: BilinearTensor, u: Float[Tensor, "*axes d_out"], k: int, tolerance: float
+    tensor: BilinearTensor,
+    u: Float[Tensor, "*axes d_out"],
+    k: int,
+    method: Method,
+    tolerance: float,
+    seed: int,
 ) -> None:
     """Raises InputError unless `eigendecompose` can answer."""
     if tensor.batch_shape:
         raise InputError("eigendecompose takes one layer; give the layers of a batch one by one")
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise InputError(
-            f"eigenvectors of a tensor in {tensor.dtype}; expected float32 or float64, convert with "
-            "tensor.to(torch.float32)"
-        )
-    if not 1 <= k <= tensor.d_in:
-        raise InputError(f"k={k} eigenvectors; expected 1 to d_in={tensor.d_in}")
-    if u.shape[-1] != tensor.d_out:
-        raise InputError(f"output direction of width {u.shape[-1]}; expected d_out={tensor.d_out}")
+    require_full_precision(tensor, "eigenvectors")
+    require_choice(method, get_args(Method), "method")
+    require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
+    tensor.require_alike(u, "the output direction")
+    if u.ndim == 0 or u.shape[-1] != tensor.d_out:
+        width = u.shape[-1] if u.ndim else 1
+        raise InputError(f"output direction of width {width}; expected d_out={tensor.d_out}")
     finest = 32 * torch.finfo(tensor.dtype).eps
-    if not finest <= tolerance < 1:
-        raise InputError(
-            f"tolerance {tolerance:g} for eigenvectors in {tensor.dtype}; expected {finest:.1g} to 1"
-        )
+    shown = f"{tolerance:g}" if isinstance(tolerance, float) else repr(tolerance)
+    require_number(
+        tolerance,
+        f"tolerance {shown} for eigenvectors in {tensor.dtype}",
+        f"{finest:.1g} to 1",
+        least=finest,
+        most=math.nextafter(1, 0),
+    )
+    require_seed(seed)
     vectors = {"the output direction": u, "W_gate": tensor.W_gate, "W_in": tensor.W_in, "W_out": tensor.W_out}
     for name, numbers in vectors.items():
-        if not torch.isfinite(numbers).all():
-            raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
+        require_finite_numbers(numbers, name)
+
+
+def require_full_precision(tensor: BilinearTensor, what: str) -> None:
+    """Raises InputError for half precision, which torch has no eigenvectors in."""
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"{what} of a tensor in {tensor.dtype}; expected float32 or float64, convert with "
+            "tensor.to(torch.float32)"
+        )
 
 
 def _block_pays(tensor: BilinearTensor, k: int) -> bool:
@@ -141,7 +166,7 @@ def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
     """By `eigh` of every matrix."""
     pieces = []
     for piece in rows.split(_at_once(tensor, tensor.d_in**2, CHUNK_BYTES)):
-        matrices = _matrices(tensor, piece)
+        matrices, power = tensor.scaled_interaction_matrix(piece)
         values, columns = torch.linalg.eigh(matrices)
         order = values.abs().argsort(dim=-1, descending=True)
         values = torch.nn.functional.pad(values.gather(1, order), (0, 1))
@@ -149,7 +174,8 @@ def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
         errors = vectors @ matrices - values[:, :k].unsqueeze(-1) * vectors
         largest = values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
         residuals = torch.linalg.vector_norm(errors / largest.unsqueeze(-1), dim=-1)
-        pieces.append(_found(values[:, :k], vectors, residuals, values[:, k], whole=k == tensor.d_in))
+        found = _found(values[:, :k], vectors, residuals, values[:, k], whole=k == tensor.d_in)
+        pieces.append(_put_back(found, power))
     return _joined(pieces)
 
 
@@ -166,8 +192,10 @@ def _block(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed:
     numbers_each = 2 * tensor.d_in**2 + 8 * width * tensor.d_in
     pieces = []
     for piece in rows.split(_at_once(tensor, numbers_each, _block_bytes(tensor.device))):
-        part = largest_eigenpairs(_matrices(tensor, piece), start, k, tolerance)
+        matrices, power = tensor.scaled_interaction_matrix(piece)
+        part = largest_eigenpairs(matrices, start, k, tolerance)
         found = _found(part.values, part.vectors, part.residuals, part.following, whole=False)
+        found = _put_back(found, power)
         if not part.converged.all():
             _put(found, ~part.converged, _dense(tensor, piece[~part.converged], k))
         pieces.append(found)
@@ -183,14 +211,14 @@ def _block_bytes(device: torch.device) -> int:
     return CHUNK_BYTES
 
 
-def _matrices(tensor: BilinearTensor, rows: Tensor) -> Tensor:
-    matrices = tensor.interaction_matrix(rows)
-    if not torch.isfinite(matrices).all():
-        raise InputError(
-            f"interaction matrices overflow {matrices.dtype}; expected finite ones: scale the output "
-            "directions down, or compute in float64"
-        )
-    return matrices
+def _put_back(found: Eigendecomposition, power: Tensor | None) -> Eigendecomposition:
+    """With the eigenvalues of the matrices themselves, where those were decomposed in units of 2^power."""
+    if power is None:
+        return found
+    values = in_precision(
+        found.values, power.unsqueeze(-1), found.values.dtype, "interaction matrices", "output directions", -1
+    )
+    return replace(found, values=values)
 
 
 def _at_once(tensor: BilinearTensor, numbers_each: int, limit: int) -> int:
@@ -223,6 +251,17 @@ def fix_signs(vectors: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes d"]:
 
 
 def effective_rank(values: Float[Tensor, "*axes k"]) -> Float[Tensor, "*axes"]:
-    """(‖λ‖₁ / ‖λ‖₂)² of whole spectra: 1 for a single eigenvalue, k for k equal ones, 0 for none."""
-    total, square = values.abs().sum(-1).square(), values.square().sum(-1)
-    return torch.where(square > 0, total / square.clamp(min=torch.finfo(values.dtype).tiny), square)
+    """(‖λ‖₁ / ‖λ‖₂)² of whole spectra: 1 for a single eigenvalue, k for k equal ones, 0 for none.
+
+    It does not depend on how large the values are. In half precision it is computed in float32.
+    """
+    require_finite_numbers(values, "the spectrum of an effective rank")
+    if not values.ndim:
+        raise InputError("the spectrum of an effective rank is one number; expected a last axis of them")
+    if not values.numel():
+        return values.sum(-1)
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    wide = times_two_to(wide, -exponents(wide, -1, keepdim=True))
+    total, square = wide.abs().sum(-1).square(), wide.square().sum(-1)
+    rank = torch.where(square > 0, total / square.clamp(min=torch.finfo(wide.dtype).tiny), square)
+    return rank.to(values.dtype)

@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.eigen import Method, default_tolerance, eigendecompose, require_decomposable
-from analysis.eigen_files import SETTINGS, n_parts, part_path, versions, write_part
-from bilinear_lm.errors import InputError
+from analysis.eigen_files import SETTINGS, n_parts, part_path, read_part, versions, write_part
+from bilinear_lm.errors import InputError, require_count
 from bilinear_lm.files import read_json, require_new, write_json
 from bilinear_lm.tensor import BilinearTensor
 
@@ -67,9 +67,12 @@ def eigendecompose_to_folder(
     `about` is kept in settings.json for readers and compared with nothing.
     """
     tolerance = default_tolerance(tensor.dtype) if tolerance is None else tolerance
-    require_decomposable(tensor, u, k, tolerance)
-    if not len(u) or part_size < 1:
-        raise InputError(f"{len(u)} output directions in parts of {part_size}; expected at least one in each")
+    require_decomposable(tensor, u, k, method, tolerance, seed)
+    if u.ndim != 2:
+        raise InputError(f"output directions of shape {list(u.shape)}; expected [n, {tensor.d_out}]")
+    got, expected = f"{len(u)} output directions in parts of {part_size}", "at least one in each"
+    require_count(len(u), got, expected)
+    require_count(part_size, got, expected)
     run = EigenRun(
         axes=[len(u)],
         part_size=part_size,
@@ -86,6 +89,7 @@ def eigendecompose_to_folder(
         directions_sha256=_sha256(u),
     )
     _begin(folder, run, about or {}, resume)
+    _require_own_parts(folder, run)
     missing = [i for i in range(n_parts(len(u), part_size)) if not part_path(folder, i).exists()]
     with tqdm(total=len(u), desc="eigenvectors", unit="direction") as bar:
         bar.update(len(u) - sum(len(u[i * part_size :][:part_size]) for i in missing))
@@ -107,6 +111,17 @@ def _begin(folder: Path, run: EigenRun, about: dict[str, Any], resume: bool) -> 
     else:
         require_new(folder)
         write_json(folder / SETTINGS, asdict(run) | {"about": about})
+
+
+def _require_own_parts(folder: Path, run: EigenRun) -> None:
+    """Raises InputError for a part that is there and is not what this run writes."""
+    shape, n = {"k": run.k, "d_in": run.d_in, "dtype": run.dtype}, run.axes[0]
+    known = [part_path(folder, index) for index in range(n_parts(n, run.part_size))]
+    for path in sorted(folder.glob("part-*.safetensors")):
+        if path not in known:
+            raise InputError(f"{path}: not a part of this run, which has {len(known)}; delete it and resume")
+        index = known.index(path)
+        read_part(folder, index, min(run.part_size, n - index * run.part_size), shape)
 
 
 def _remove_drafts(folder: Path) -> None:

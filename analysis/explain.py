@@ -22,7 +22,7 @@ from analysis.features import require_site
 from analysis.windows import BATCH, Windows, window_batches
 from bilinear_lm.activations import mlp_inputs
 from bilinear_lm.dictionary import Dictionary
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, is_index, require_count, require_floating
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
@@ -64,13 +64,21 @@ def explained_by_eigenvectors(
     Raises InputError for a dictionary of another width, a bilinear encoder, k or features out of range, or
     no points.
     """
-    chosen = list(range(outputs.n_feat)) if features is None else list(features)
-    _require_readable(outputs, tensor.d_out, chosen)
+    chosen = _chosen(features, outputs.n_feat)
+    _require_readable(outputs, tensor.d_out)
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     outputs = outputs.to(tensor.device, tensor.dtype)
     found = eigendecompose(tensor, outputs.encoder.T[chosen], k)
     tokens_at_once = max(1, CHUNK_BYTES // (8 * len(chosen) * k * tensor.dtype.itemsize))
-    pieces = (x.to(tensor.device, tensor.dtype) for seen in points for x in seen.split(tokens_at_once))
+    width = tensor.d_in - tensor.constant
+
+    def checked(x: Tensor) -> Tensor:
+        require_floating(x, "points to explain a layer at")
+        if x.ndim != 2 or x.shape[1] != width:
+            raise InputError(f"points to explain a layer at: got {list(x.shape)}; expected [n, {width}]")
+        return x.to(tensor.device, tensor.dtype)
+
+    pieces = (x for seen in points for x in checked(seen).split(tokens_at_once))
     moments = (_moments(tensor, outputs, found, x, chosen) for x in pieces if len(x))
     first = next(moments, None)
     if first is None:
@@ -95,12 +103,17 @@ def explained_on_text(
     are like nowhere else.
     """
     require_site(outputs.site, layer, ("mlp-out",), "output")
+    require_count(skip, f"skip={skip} positions", "0 or more", least=0)
+    require_count(batch_size, f"batch_size={batch_size} windows")
+    tensor = mlp_tensor(model, layer)
+    require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
+    chosen = _chosen(features, outputs.n_feat)
 
     def points() -> Iterator[Tensor]:
         for _, ids in window_batches(model, windows, batch_size, progress):
             yield mlp_inputs(model, ids, [layer])[0, :, skip:].flatten(0, 1)
 
-    return explained_by_eigenvectors(mlp_tensor(model, layer), outputs, points(), features, k)
+    return explained_by_eigenvectors(tensor, outputs, points(), chosen, k)
 
 
 def _moments(
@@ -120,12 +133,17 @@ def _moments(
     )
 
 
-def _require_readable(outputs: Dictionary, d_out: int, chosen: list[int]) -> None:
+def _chosen(features: Sequence[int] | None, n_feat: int) -> list[int]:
+    chosen = list(range(n_feat)) if features is None else list(features)
+    if not chosen or not all(is_index(feature, n_feat) for feature in chosen):
+        raise InputError(f"output features {chosen[:5]}; expected some of 0 to {n_feat - 1}")
+    return chosen
+
+
+def _require_readable(outputs: Dictionary, d_out: int) -> None:
     if outputs.d_in != d_out or outputs.encoder_gate is not None:
         raise InputError(
             f"an output dictionary that reads {outputs.d_in} numbers"
             + (" by a bilinear encoder" if outputs.encoder_gate is not None else "")
             + f"; expected one with a linear encoder that reads d_out={d_out}"
         )
-    if not chosen or not 0 <= min(chosen) <= max(chosen) < outputs.n_feat:
-        raise InputError(f"output features {chosen[:5]}; expected some of 0 to {outputs.n_feat - 1}")

@@ -20,6 +20,7 @@ from analysis.processes import WHOLE, Part
 from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError, require_index
 from bilinear_lm.files import require_finite
+from bilinear_lm.rescaling import times_two_to, unordinary_exponent
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
@@ -60,7 +61,8 @@ class FeatureLayer:
         if self.origin is not None:
             expected["origin"] = (width, self.origin)
         for name, (size, value) in expected.items():
-            if value.shape[-1] != size or not len(value):
+            tensor.require_alike(value, f"{name} of a feature layer")
+            if not value.ndim or value.shape[-1] != size or not len(value):
                 raise InputError(
                     f"{name} of a feature layer: got {list(value.shape)}; expected a last axis of {size}"
                 )
@@ -91,11 +93,28 @@ class FeatureLayer:
         """The same input features, read along other output directions."""
         return replace(self, outputs=directions)
 
+    def scaled(self, outputs: list[int]) -> tuple[FeatureLayer, int, int]:
+        """This layer without its origin in numbers of ordinary size, and powers of two for putting back.
+
+        What it has for `outputs` as a function of the layer's own input (Q_u) is to be multiplied by
+        2^first, an interaction of two features (f Q_u f) by 2^(first + second). A layer of ordinary numbers
+        is returned as it is, with powers 0: no number that is computed from it leaves the range.
+        """
+        tensor, power = self.tensor.balanced()
+        in_power = unordinary_exponent(self.inputs)
+        out_power = unordinary_exponent(self.outputs[outputs])
+        if tensor is self.tensor and not in_power and not out_power:
+            return self, 0, 0
+        inputs, read = times_two_to(self.inputs, -in_power), times_two_to(self.outputs, -out_power)
+        # Outputs that were not asked for may be too large for these units.
+        read = torch.where(torch.isfinite(read), read, 0)
+        return FeatureLayer(tensor, inputs, read), power + out_power, 2 * in_power
+
     def select(self, outputs: Iterable[int] | None) -> list[int]:
         """The output features asked for, checked; all of them for None."""
         if outputs is None:
             return list(range(self.n_out))
-        selected = list(outputs)
+        selected = outputs.tolist() if isinstance(outputs, Tensor) else list(outputs)
         for feature in selected:
             require_index(feature, self.n_out, "output feature")
         return selected

@@ -7,15 +7,18 @@ Entries are ranked by |value|, then by head, left and right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.strongest import Strongest
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.rescaling import exponent
 from bilinear_lm.tensor import CHUNK_BYTES
 
 
@@ -53,23 +56,39 @@ class HeadPairs:
         return (HeadPair(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
+def require_products(left: Float[Tensor, "*axes d"], right: Float[Tensor, "*axes d"], what: str) -> None:
+    """Raises InputError where all products of rows are too small for their precision."""
+    if not left.any() or not right.any():
+        return
+    if exponent(left) + exponent(right) + left.shape[-1].bit_length() < _least_exponent(left.dtype):
+        raise InputError(
+            f"{what} underflow {left.dtype}; expected larger ones: scale the directions up, or compute in "
+            "float64"
+        )
+
+
+def _least_exponent(dtype: torch.dtype) -> int:
+    return math.frexp(torch.finfo(dtype).tiny)[1]
+
+
 def strongest_pairs(
     strip: Callable[[int, slice], Float[Tensor, "rows m"]],
     shape: tuple[int, int, int],
     k: int,
+    like: Tensor,
     numbers_each: int = 1,
     progress: bool = False,
 ) -> HeadPairs:
     """The k pairs of largest |value| in matrices [n_heads, n, m] that are given strip by strip.
 
-    `strip(head, rows)` returns the rows of a head's matrix, [rows, m]; at most CHUNK_BYTES of float64 for
-    `numbers_each` numbers an entry are asked for at once.
+    `strip(head, rows)` returns the rows of a head's matrix, [rows, m], on the device and in the precision of
+    `like`; at most CHUNK_BYTES of float64 for `numbers_each` numbers an entry are asked for at once.
     """
     n_heads, n, m = shape
-    if not 1 <= k <= n_heads * n * m:
-        raise InputError(f"k={k} pairs; expected 1 to the {n_heads * n * m:,} that there are")
+    most = n_heads * n * m
+    require_count(k, f"k={k} pairs", f"1 to the {most:,} that there are", most=most)
     at_once = max(1, CHUNK_BYTES // (8 * numbers_each * m))
-    found = Strongest(k)
+    found = Strongest(k, like)
     for head in tqdm(range(n_heads), desc="heads", disable=not progress):
         for start in range(0, n, at_once):
             values = strip(head, slice(start, start + at_once))

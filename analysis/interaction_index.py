@@ -18,8 +18,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.features import FeatureLayer
-from analysis.interactions import Interactions, n_pairs
-from bilinear_lm.errors import InputError, require_index
+from analysis.interactions import Interactions, n_pairs, put_back
+from bilinear_lm.errors import require_count, require_index
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ def interaction_index(
     >>> index = interaction_index(features)  # doctest: +SKIP
     >>> [(item.left, item.right, item.value) for item in index.into(3)]  # doctest: +SKIP
     """
-    if k_out < 1 or k_in < 1:
-        raise InputError(f"k_out={k_out}, k_in={k_in} interactions; expected at least 1 of each")
+    for k in (k_out, k_in):
+        require_count(k, f"k_out={k_out}, k_in={k_in} interactions", "at least 1 of each")
+    features, *powers = features.scaled(list(range(features.n_out)))
     k_out = min(k_out, n_pairs(features.n_in))
     k_in = min(k_in, features.n_out * features.n_in)
     reach = _Reach.none(features, k_in)
@@ -89,10 +90,10 @@ def interaction_index(
     return InteractionIndex(
         left=places // features.n_in,
         right=places % features.n_in,
-        values=values,
+        values=put_back(values, sum(powers)),
         reached=reach.places // features.n_in,
         partner=reach.places % features.n_in,
-        reach_values=reach.values,
+        reach_values=put_back(reach.values, sum(powers)),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from analysis.features import FeatureLayer
 from analysis.strongest import Strongest
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.rescaling import in_precision, norms
 from bilinear_lm.tensor import CHUNK_BYTES
 
 
@@ -74,11 +75,13 @@ def strongest_interactions(
     ...     print(interaction.left, interaction.right, interaction.value)
     """
     selected = list(dict.fromkeys(features.select(outputs)))
-    require_count(k, len(selected) * n_pairs(features.n_in))
-    found = Strongest(k)
-    for output in tqdm(_strong_first(features, selected), desc="interactions", disable=not progress):
-        _offer(found, features, output)
-    return named(found, features.n_in)
+    require_as_many(k, len(selected) * n_pairs(features.n_in))
+    scaled, *powers = features.scaled(selected)
+    found = Strongest(k, features.inputs)
+    for output in tqdm(_strong_first(scaled, selected), desc="interactions", disable=not progress):
+        _offer(found, scaled, output)
+    result = named(found, features.n_in)
+    return replace(result, values=put_back(result.values, sum(powers)))
 
 
 def strongest_of_each(
@@ -92,18 +95,24 @@ def strongest_of_each(
 def merged_interactions(parts: Iterable[Interactions], k: int) -> Interactions:
     """The k strongest interactions of several results into different output features."""
     columns = [(part.outputs, part.left, part.right, part.values) for part in parts]
+    if not columns:
+        raise InputError("no interactions to merge; expected the results of one output feature or more")
     outputs, left, right, values = (torch.cat(column) for column in zip(*columns, strict=True))
-    require_count(k, len(values))
+    require_as_many(k, len(values))
     n_in = int(right.max()) + 1
-    found = Strongest(k)
+    found = Strongest(k, values)
     found.add(values, (outputs * n_in + left) * n_in + right)
     return named(found, n_in)
 
 
-def require_count(k: int, most: int) -> None:
+def require_as_many(k: int, most: int) -> None:
     """Raises InputError unless there are k interactions to be found."""
-    if not 1 <= k <= most:
-        raise InputError(f"k={k} interactions; expected 1 to the {most:,} that there are")
+    require_count(k, f"k={k} interactions", f"1 to the {most:,} that there are", most=most)
+
+
+def put_back(values: Float[Tensor, "*axes"], power: int) -> Float[Tensor, "*axes"]:
+    """Interactions that were computed in units of 2^power. Raises InputError where they cannot be held."""
+    return in_precision(values, power, values.dtype, "interactions", "features") if power else values
 
 
 def named(found: Strongest, n_in: int) -> Interactions:
@@ -120,8 +129,7 @@ def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
     depends on nothing that was found before.
     """
     left, right = features.factors(features.outputs[output])
-    norms = left.norm(dim=1), right.norm(dim=1)
-    order = (norms[0] * norms[1]).argsort(descending=True, stable=True)
+    order = (norms(left, 1) * norms(right, 1)).argsort(descending=True, stable=True)
     left, right, size = left[order], right[order], _tile_size(features)
     tiles = list(zip(left.split(size), right.split(size), order.split(size), strict=True))
     reach = _reach(left, right, size)
@@ -143,7 +151,7 @@ def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
 def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
     """For each pair of tiles, what no |value| in it exceeds, rounding allowed for."""
     L, R = (
-        torch.stack([part.norm(dim=1).max() for part in factor.split(size)]).double()
+        torch.stack([norms(part, 1).max() for part in factor.split(size)]).double()
         for factor in (left, right)
     )
     slack = 1 + 4 * left.shape[1] * torch.finfo(left.dtype).eps

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention import AttentionLayer
-from analysis.head_pairs import HeadPairs, strongest_pairs
-from bilinear_lm.errors import InputError
+from analysis.head_pairs import HeadPairs, require_products, strongest_pairs
+from bilinear_lm.errors import InputError, require_finite_numbers
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,13 @@ class FeatureOutputs:
                 f"what {n_heads} heads write from {n} to {m} directions needs {needed:,} bytes, more than "
                 f"max_bytes={max_bytes:,}; take `strongest_outputs`, or raise max_bytes"
             )
-        return self.sources @ self.readers.mT
+        written = self.sources @ self.readers.mT
+        if not torch.isfinite(written).all():
+            raise InputError(
+                f"what heads write overflows {written.dtype}; expected finite numbers: scale the directions "
+                "down, or compute in float64"
+            )
+        return written
 
 
 def feature_outputs(
@@ -57,13 +63,17 @@ def feature_outputs(
     is read (encoder columns and columns of W_U, as rows; eigenvectors). With `constant` one source more, the
     last, stands for the value bias b_V, which is written with weight 1 in all.
     """
+    require_finite_numbers(sources, "directions that an attention layer reads")
+    require_finite_numbers(readers, "directions that read an attention layer")
     values, W_O = layer.project("V", sources, constant), layer.weights.W_O
     if readers.shape[-1] != layer.d_model or not len(readers):
         raise InputError(
             f"directions that read an attention layer: got {list(readers.shape)}; expected one row or more "
             f"of {layer.d_model}"
         )
-    return FeatureOutputs(values, torch.einsum("md,hed->hme", readers.to(W_O), W_O))
+    reading = torch.einsum("md,hed->hme", readers.to(W_O), W_O)
+    require_products(values, reading, "outputs of heads")
+    return FeatureOutputs(values, reading)
 
 
 def strongest_outputs(outputs: FeatureOutputs, k: int = 50, progress: bool = False) -> HeadPairs:
@@ -72,5 +82,6 @@ def strongest_outputs(outputs: FeatureOutputs, k: int = 50, progress: bool = Fal
         lambda head, rows: outputs.sources[head, rows] @ outputs.readers[head].T,
         outputs.shape,
         k,
+        outputs.sources,
         progress=progress,
     )

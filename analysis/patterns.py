@@ -20,6 +20,7 @@ section 5). `opposing_features` finds such features.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -31,10 +32,17 @@ from tqdm.auto import tqdm
 
 from analysis.eigen import eigendecompose
 from analysis.features import FeatureLayer
-from analysis.interactions import named
-from analysis.products import cross_gram
+from analysis.interactions import named, put_back
+from analysis.products import scaled_gram
 from analysis.strongest import Strongest
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import (
+    InputError,
+    require_choice,
+    require_count,
+    require_finite_numbers,
+    require_number,
+)
+from bilinear_lm.rescaling import unit_vectors
 from bilinear_lm.tensor import CHUNK_BYTES
 
 Pattern = Literal["and", "and-not", "xor", "saddle"]
@@ -90,10 +98,11 @@ def strongest_patterns(
     >>> found.left_alone, found.right_alone, found.both  # doctest: +SKIP
     """
     _require_pattern(pattern, ratio)
-    if k < 1:
-        raise InputError(f"k={k} pairs; expected at least 1")
-    found, n = Strongest(k), features.n_in
-    for output in tqdm(list(dict.fromkeys(features.select(outputs))), desc=pattern, disable=not progress):
+    require_count(k, f"k={k} pairs")
+    selected = list(dict.fromkeys(features.select(outputs)))
+    features, *powers = features.scaled(selected)
+    found, n = Strongest(k, features.inputs), features.n_in
+    for output in tqdm(selected, desc=pattern, disable=not progress):
         u = features.outputs[output]
         alone = features.self_part(u)
         for start, strip in features.strips(u):
@@ -101,14 +110,9 @@ def strongest_patterns(
             row, column = _candidates(found, pattern, alone[start:], cross, ratio)
             found.add(cross[row, column], (output * n + row + start) * n + column + start)
     pairs = named(found, n)
-    return PairPatterns(
-        outputs=pairs.outputs,
-        left=pairs.left,
-        right=pairs.right,
-        left_alone=features.coefficients(pairs.outputs, pairs.left, pairs.left),
-        right_alone=features.coefficients(pairs.outputs, pairs.right, pairs.right),
-        cross=pairs.values.to(features.inputs),
-    )
+    columns = [features.coefficients(pairs.outputs, each, each) for each in (pairs.left, pairs.right)]
+    left_alone, right_alone, cross = (put_back(each, sum(powers)) for each in (*columns, pairs.values))
+    return PairPatterns(pairs.outputs, pairs.left, pairs.right, left_alone, right_alone, cross)
 
 
 @dataclass(frozen=True)
@@ -150,18 +154,21 @@ def opposing_features(
             f"decoder of opposing features: got {list(decoder.shape)}; expected "
             f"{list(features.outputs.shape)}, a row for each output feature"
         )
-    if k < 1 or not -1 <= below < 0:
-        raise InputError(f"k={k}, below={below}; expected at least 1 pair, and a cosine from -1 to below 0")
+    got, expected = f"k={k}, below={below}", "at least 1 pair, and a cosine from -1 to below 0"
+    require_count(k, got, expected)
+    require_number(below, got, expected, least=-1, most=-sys.float_info.min)
+    require_finite_numbers(decoder, "the decoder of opposing features")
     found = _lowest_cosines(decoder.to(features.inputs), k, below)
     left, right, cosines = found.places // len(decoder), found.places % len(decoder), found.values
-    ends = torch.stack([left, right], dim=1).to(features.inputs.device)
-    eigenvalues, explained = _opposite_eigenvalues(features, ends)
+    ends = torch.stack([left, right], dim=1)
+    scaled, power, _ = features.scaled(ends.flatten().tolist())
+    eigenvalues, explained = _opposite_eigenvalues(scaled, ends)
     return OpposingFeatures(
-        left=ends[:, 0],
-        right=ends[:, 1],
-        cosines=cosines.to(features.inputs),
-        similarity=_similarity(features, ends),
-        eigenvalues=eigenvalues,
+        left=left,
+        right=right,
+        cosines=cosines,
+        similarity=_similarity(scaled, ends),
+        eigenvalues=put_back(eigenvalues, power),
         explained=explained,
     )
 
@@ -202,8 +209,8 @@ def _candidates(
 
 def _lowest_cosines(decoder: Tensor, k: int, below: float) -> Strongest:
     """Cosines of pairs i < j at places i · n + j."""
-    rows, n = torch.nn.functional.normalize(decoder, dim=1), len(decoder)
-    found, at_once = Strongest(k), max(1, CHUNK_BYTES // (4 * n * decoder.element_size()))
+    rows, n = unit_vectors(decoder, dim=1), len(decoder)
+    found, at_once = Strongest(k, decoder), max(1, CHUNK_BYTES // (4 * n * decoder.element_size()))
     for start in range(0, n, at_once):
         cosines = rows[start : start + at_once] @ rows[start:].T
         fits = (cosines <= below) & torch.ones_like(cosines, dtype=torch.bool).triu(1)
@@ -214,7 +221,7 @@ def _lowest_cosines(decoder: Tensor, k: int, below: float) -> Strongest:
 
 def _similarity(features: FeatureLayer, ends: Tensor) -> Tensor:
     """The cosine of the interaction matrices of each pair, by the Gram matrix of the outputs."""
-    gram = cross_gram(features.tensor, features.tensor)
+    gram, _ = scaled_gram(features.tensor, features.tensor)
     left, right = features.outputs[ends].unbind(1)
     inner, *norms = (((x @ gram) * y).sum(-1) for x, y in ((left, right), (left, left), (right, right)))
     size = (norms[0].clamp(min=0) * norms[1].clamp(min=0)).sqrt()
@@ -234,7 +241,5 @@ def _opposite_eigenvalues(features: FeatureLayer, ends: Tensor) -> tuple[Tensor,
 
 
 def _require_pattern(pattern: str, ratio: float) -> None:
-    if pattern not in get_args(Pattern):
-        raise InputError(f"pattern {pattern!r}; expected one of {', '.join(get_args(Pattern))}")
-    if not ratio >= 1:
-        raise InputError(f"ratio={ratio}; expected 1 or more")
+    require_choice(pattern, get_args(Pattern), "pattern")
+    require_number(ratio, f"ratio={ratio}", "1 or more", least=1)

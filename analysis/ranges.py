@@ -19,7 +19,7 @@ from analysis.interactions import (
     merged_interactions,
     n_pairs,
     named,
-    require_count,
+    require_as_many,
     strongest_interactions,
 )
 from analysis.processes import Part, gather_rows
@@ -37,13 +37,12 @@ def split_strongest_interactions(
     part (`Part.of`) to `strongest_interactions`, and the results to `merged_interactions`.
     """
     selected = list(dict.fromkeys(features.select(outputs)))
-    require_count(k, len(selected) * n_pairs(features.n_in))
+    require_as_many(k, len(selected) * n_pairs(features.n_in))
     own = [selected[place] for place in Part.own().of(len(selected))]
-    found = named(Strongest(k), features.n_in)
+    found = named(Strongest(k, features.inputs), features.n_in)
     if own:
         found = strongest_interactions(features, own, min(k, len(own) * n_pairs(features.n_in)), progress)
-    device, dtype = features.inputs.device, features.inputs.dtype
-    places = torch.stack([found.outputs, found.left, found.right], dim=1).to(device)
-    places, values = gather_rows(places), gather_rows(found.values.to(device, dtype))
+    places = torch.stack([found.outputs, found.left, found.right], dim=1)
+    places, values = gather_rows(places), gather_rows(found.values)
     into, left, right = places.unbind(1)
     return merged_interactions([Interactions(into, left, right, values)], k)

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.assignment import best_assignment
-from analysis.products import cross_gram, strength
-from bilinear_lm.errors import InputError
+from analysis.products import scaled_gram, scaled_strength
+from bilinear_lm.errors import InputError, require_finite_numbers, require_floating
+from bilinear_lm.rescaling import exponent, exponents, times_two_to
 from bilinear_lm.tensor import BilinearTensor
 
 
@@ -27,9 +28,16 @@ def pairwise_cosine(
 ) -> Float[Tensor, "n m"]:
     """Cosines of the symmetrised tensors of every pair of layers; `others` are `tensors` by default."""
     others = tensors if others is None else others
+    if not len(tensors) or not len(others):
+        raise InputError(f"cosines of {len(tensors)} with {len(others)} layers; expected one or more of each")
+    if any(tensor.batch_shape for tensor in (*tensors, *others)):
+        raise InputError("pairwise_cosine takes single layers; give the layers of a batch one by one")
+    dtype = tensors[0].dtype
+    wide = torch.promote_types(dtype, torch.float32)
+    tensors, others = ([tensor.to(wide).balanced()[0] for tensor in group] for group in (tensors, others))
     norms, other_norms = (torch.stack([tensor.norm() for tensor in group]) for group in (tensors, others))
     inner = torch.stack([torch.stack([tensor.inner(other) for other in others]) for tensor in tensors])
-    return _over(inner, norms.unsqueeze(1) * other_norms)
+    return _over(inner, norms.unsqueeze(1) * other_norms).to(dtype)
 
 
 def direction_similarity(
@@ -46,8 +54,19 @@ def direction_similarity(
     for rows, layer in ((u, tensor), (other_u, other)):
         if rows.shape[-1] != layer.d_out:
             raise InputError(f"output directions of width {rows.shape[-1]}; expected d_out={layer.d_out}")
-    inner = cross_gram(tensor.change_basis(outputs=u), other.change_basis(outputs=other_u))
-    return _over(inner, strength(tensor, u).unsqueeze(1) * strength(other, other_u))
+    dtype = tensor.dtype
+    (read, size), (other_read, other_size) = _along(tensor, u), _along(other, other_u)
+    inner, power = scaled_gram(read, other_read)
+    return _over(times_two_to(inner, power), size.unsqueeze(1) * other_size).to(dtype)
+
+
+def _along(tensor: BilinearTensor, u: Tensor) -> tuple[BilinearTensor, Tensor]:
+    """A layer read along directions, and the strengths of these, both as if their numbers were near 1."""
+    tensor.require_alike(u, "output directions")
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    tensor, u = tensor.to(wide), u.to(wide)
+    size, _ = scaled_strength(tensor, u)
+    return tensor.balanced()[0].change_basis(outputs=times_two_to(u, -exponents(u, -1, keepdim=True))), size
 
 
 @dataclass(frozen=True)
@@ -129,14 +148,28 @@ def match_vectors(first: Float[Tensor, "n d"], second: Float[Tensor, "m other_d"
     >>> match_vectors(torch.eye(3), -torch.eye(3)[[2, 0]]).second
     tensor([1, 0])
     """
+    for name, vectors in (("first", first), ("second", second)):
+        require_finite_numbers(vectors, f"{name} of the vectors to match")
+        if vectors.ndim != 2:
+            raise InputError(f"{name} of the vectors to match: got {list(vectors.shape)}; expected [n, d]")
     if first.shape[1] != second.shape[1]:
         raise InputError(f"vectors of widths {first.shape[1]} and {second.shape[1]}; expected the same")
+    if first.dtype != second.dtype:
+        raise InputError(
+            f"vectors to match in {first.dtype} and {second.dtype}; expected one precision, convert with .to"
+        )
+    first, second = (_near_one(vectors) for vectors in (first, second))
     norms = first.norm(dim=1).unsqueeze(1) * second.norm(dim=1)
     cosines = _over((first @ second.mT).abs(), norms)
     rows, columns = best_assignment(cosines)
     order = cosines[rows, columns].argsort(descending=True, stable=True)
     rows, columns = rows[order], columns[order]
     return Matching(rows, columns, cosines[rows, columns])
+
+
+def _near_one(vectors: Tensor) -> Tensor:
+    """Rows of any size, scaled to a largest number of ½ to 1."""
+    return times_two_to(vectors, -exponents(vectors, -1, keepdim=True)) if vectors.numel() else vectors
 
 
 def _at_standard_normal(tensor: BilinearTensor, mean: Tensor | None, cov: Tensor | None) -> BilinearTensor:
@@ -156,7 +189,8 @@ def _at_standard_normal(tensor: BilinearTensor, mean: Tensor | None, cov: Tensor
         _require_moment("cov", cov, (width, width))
         values, columns = torch.linalg.eigh(cov.to(tensor.W_gate))
         rounding = width * torch.finfo(cov.dtype).eps * values.abs().max()
-        if values[0] < -rounding or not torch.allclose(cov, cov.mT):
+        near_one = times_two_to(cov, -exponent(cov))
+        if values[0] < -rounding or not torch.allclose(near_one, near_one.mT):
             raise InputError(
                 "cov is not a covariance; expected a symmetric matrix without negative eigenvalues"
             )
@@ -165,6 +199,7 @@ def _at_standard_normal(tensor: BilinearTensor, mean: Tensor | None, cov: Tensor
 
 
 def _require_moment(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+    require_floating(value, name)
     if value.shape != shape or not torch.isfinite(value).all():
         raise InputError(f"{name} of shape {list(value.shape)}; expected {list(shape)}, finite")
 
@@ -190,5 +225,8 @@ def _over(inner: Tensor, norms: Tensor) -> Tensor:
 
 
 def _ratio(inner: float, square: float, other_square: float) -> float:
-    scale = math.sqrt(max(square, 0) * max(other_square, 0))
+    square, other_square = max(square, 0), max(other_square, 0)
+    scale = math.sqrt(square * other_square)
+    if not 1e-290 < scale * scale < math.inf:
+        scale = math.sqrt(square) * math.sqrt(other_square)
     return inner / scale if scale else 0.0

@@ -267,7 +267,7 @@ def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Stronge
 
     The processes of a group share the strips.
     """
-    found, sums, n = Strongest(k), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
+    found, sums, n = Strongest(k, u), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
     for start, strip in features.along(u.unsqueeze(0)).strips(u, Part.own()):
         values = strip * 2
         values.diagonal().div_(2)
@@ -278,8 +278,8 @@ def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Stronge
         sizes[:, : len(strip)].masked_fill_(below, -1)
         row, column = found.candidates(sizes)
         found.add(values[row, column], (row + start) * n + column + start)
-    everywhere = Strongest(k)
-    everywhere.add(gather_rows(found.values.to(u)), gather_rows(found.places.to(u.device)))
+    everywhere = Strongest(k, u)
+    everywhere.add(gather_rows(found.values), gather_rows(found.places))
     whole = _Whole(0.0, 0.0, 0.0, 0)
     for _, square, signed, absolute, count in sorted(gather_rows(torch.cat(sums)).tolist()):
         whole += _Whole(square, signed, absolute, int(count))
@@ -293,7 +293,7 @@ def _group(
     source: Callable[[int], StaticSource | tuple[StaticSource, ...]],
 ) -> Group:
     """The group of all coefficients of a row."""
-    found = Strongest(limits.beam)
+    found = Strongest(limits.beam, weights)
     if limits.beam:
         found.add(weights, torch.arange(len(weights), device=weights.device))
     return _cut(name, found, _Whole.of(weights), limits.share, source)

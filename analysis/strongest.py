@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from bilinear_lm.errors import InputError
 
 
 class Strongest:
@@ -12,14 +16,15 @@ class Strongest:
 
     They are ranked by magnitude, equal ones by place, in whatever order they come in.
 
-    >>> found = Strongest(2)
+    >>> found = Strongest(2, like=torch.empty(0))
     >>> found.add(torch.tensor([1.0, -3.0, 2.0]), torch.tensor([7, 8, 9]))
     >>> found.values, found.places
     (tensor([-3.,  2.]), tensor([8, 9]))
     """
 
-    def __init__(self, k: int):
-        self.k = k
+    def __init__(self, k: int, like: Tensor):
+        """Of numbers on the device and in the precision of `like`."""
+        self.k, self._like = k, like
         self.threshold = 0.0
         """Numbers of a smaller magnitude are not among the k."""
         self._best: tuple[Tensor, Tensor] | None = None
@@ -30,7 +35,13 @@ class Strongest:
         least = self.threshold
         if not least and sizes.numel() > self.k:
             least = max(0.0, float(sizes.flatten().topk(self.k, sorted=False).values.min()))
-        if not sizes.numel() or float(sizes.max()) < least:
+        largest = float(sizes.max()) if sizes.numel() else -math.inf
+        if not largest < math.inf:
+            raise InputError(
+                f"numbers to rank hold NaN or infinity; they overflow {sizes.dtype}: scale what they are "
+                "computed from down, or compute in float64"
+            )
+        if largest < least or not sizes.numel():
             return tuple(torch.empty(0, dtype=torch.long, device=sizes.device) for _ in sizes.shape)
         return torch.nonzero(sizes >= least, as_tuple=True)
 
@@ -64,4 +75,4 @@ class Strongest:
             self._best, self._waiting = (values[kept], places[kept]), []
             if len(kept) == self.k:
                 self.threshold = float(values[kept[-1]].abs())
-        return self._best or (torch.empty(0), torch.empty(0, dtype=torch.long))
+        return self._best or (self._like.new_empty(0), self._like.new_empty(0, dtype=torch.long))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from analysis.features import FeatureLayer
 from analysis.interactions import n_pairs, strongest_interactions
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import require_choice, require_count, require_index
+from bilinear_lm.rescaling import unit_vectors
 
 Order = Literal["likeness", "strength"]
 
@@ -35,8 +36,9 @@ def strongest_submatrix(
     too many, the left is taken. order="strength" leaves them in that order, order="likeness" sets features
     that interact alike side by side.
     """
-    if not 1 <= k <= features.n_in:
-        raise InputError(f"a submatrix of {k} features; expected 1 to n_in={features.n_in}")
+    require_index(output, features.n_out, "output feature")
+    require_count(k, f"a submatrix of {k} features", f"1 to n_in={features.n_in}", most=features.n_in)
+    require_choice(order, get_args(Order), "order")
     pairs = strongest_interactions(features, [output], pairs_that_hold(k))
     submatrix = submatrix_of_pairs(features, output, pairs.left, pairs.right, k)
     return _by_likeness(submatrix) if order == "likeness" and k > 2 else submatrix
@@ -69,7 +71,7 @@ def _by_likeness(submatrix: Submatrix) -> Submatrix:
     Spectral seriation: features are sorted along the Fiedler vector of the graph whose edges weigh
     1 + cosine of two rows.
     """
-    rows = torch.nn.functional.normalize(submatrix.matrix.double(), dim=1)
+    rows = unit_vectors(submatrix.matrix.double(), dim=1)
     weights = 1 + rows @ rows.T
     laplacian = torch.diag(weights.sum(dim=1)) - weights
     fiedler = torch.linalg.eigh(laplacian).eigenvectors[:, 1]

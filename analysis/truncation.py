@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from analysis.eigen import eigendecompose
+from analysis.eigen import eigendecompose, require_full_precision
 from analysis.replace import replaced_mlp
 from analysis.unfolding import hosvd
-from analysis.windows import Windows, window_losses
-from bilinear_lm.errors import InputError
+from analysis.windows import Windows, require_windows, window_losses
+from bilinear_lm.errors import InputError, require_count
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
@@ -30,6 +30,8 @@ def truncate_eigenvectors(tensor: BilinearTensor, k: int) -> BilinearTensor:
     Σ_r u_r Σ_{i≤k} λ_ri (v_ri · x)², exact for k = d_in. Its hidden units are the d_out · k eigenvectors.
     Of all tensors whose interaction matrices along the u_r have rank k, it is the nearest in Frobenius norm.
     """
+    require_full_precision(tensor, "eigenvectors")
+    require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
     directions = hosvd(tensor).output_directions
     found = eigendecompose(tensor, directions, k)
     vectors = found.vectors.flatten(0, 1)
@@ -67,7 +69,12 @@ def truncation_costs(
     """
     if not ranks:
         raise InputError("no ranks to truncate to; expected one or more")
+    require_windows(model, windows, least=2)
     tensor = mlp_tensor(model, layer)
+    most = tensor.d_in if truncate is truncate_eigenvectors else None
+    expected = "0 or more" if most is None else f"1 to d_in={most}"
+    for rank in ranks:
+        require_count(rank, f"truncation to rank {rank}", expected, least=0 if most is None else 1, most=most)
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
     def loss(replacement: BilinearTensor | Callable[[Tensor], Tensor]) -> float:

@@ -21,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.eigen import Eigendecomposition, eigendecompose, fix_signs
-from analysis.products import Leg, unfolding_gram
-from bilinear_lm.errors import InputError
+from analysis.products import Leg, require_leg, scaled_unfolding_gram
+from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.rescaling import exponent, in_precision, times_two_to
 from bilinear_lm.tensor import BilinearTensor
 
 NEGLIGIBLE = 1e-7
@@ -67,9 +68,9 @@ class HOSVD:
         Output leg: exactly sqrt(Σ_{i>k} σ_i² / Σ σ_i²). Input leg: both inputs lose the other directions,
         and this is an upper bound, sqrt(2) times the same but at most 1; the error is at least 0.7 of it.
         """
-        if not 0 <= k <= len(self.spectrum):
-            raise InputError(f"k={k} directions; expected 0 to {len(self.spectrum)}")
-        squares = self.spectrum.double().square()
+        n = len(self.spectrum)
+        require_count(k, f"k={k} directions", f"0 to {n}", least=0, most=n)
+        squares = times_two_to(self.spectrum.double(), -exponent(self.spectrum)).square()
         if squares.sum() == 0:
             return 0.0
         lost = float(squares[k:].sum() / squares.sum()) * (1 if self.leg == "output" else 2)
@@ -87,28 +88,28 @@ def hosvd(tensor: BilinearTensor, k: int | None = None, leg: Leg = "output") -> 
     k directions, by default all; singular values always all. Computed in float64 and returned in the
     tensor's precision. Squaring costs half the digits: σ_i comes with a relative error of about
     1e-16 (σ_1 / σ_i)², and below 1e-7 σ_1 nothing is left of it (in float32 that would begin at 3e-4 σ_1).
-    Where singular values coincide, their directions are an arbitrary basis of a common space.
+    Where singular values coincide, their directions are an arbitrary basis of a common space. Weights may be
+    of any size; InputError where the tensor's precision cannot hold the singular values.
 
     >>> tensor = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 6))
     >>> found = hosvd(tensor, k=2)
     >>> found.singular_values.shape, found.output_directions.shape, found.spectrum.shape
     (torch.Size([2]), torch.Size([2, 6]), torch.Size([6]))
     """
-    if leg not in ("output", "input"):
-        raise InputError(f"leg {leg!r} of a bilinear tensor; expected 'output' or 'input'")
+    require_leg(leg)
     if tensor.batch_shape:
         raise InputError("hosvd takes one layer; give the layers of a batch one by one")
     width = tensor.d_out if leg == "output" else tensor.d_in
     k = width if k is None else k
-    if not 1 <= k <= width:
-        raise InputError(f"k={k} directions of the {leg} leg; expected 1 to {width}")
-    gram = unfolding_gram(tensor, leg)
-    if not torch.isfinite(gram).all():
+    require_count(k, f"k={k} directions of the {leg} leg", f"1 to {width}", most=width)
+    if not all(bool(torch.isfinite(factor).all()) for factor in (tensor.W_gate, tensor.W_in, tensor.W_out)):
         raise InputError("hosvd: the tensor holds NaN or infinity; expected finite weights")
+    gram, power = scaled_unfolding_gram(tensor, leg)
     squares, columns = torch.linalg.eigh(gram)
     spectrum = squares.flip(0).clamp(min=0).sqrt()
     directions = fix_signs(columns.mT.flip(0)[:k])
-    return HOSVD(leg, spectrum.to(tensor.dtype), directions.to(tensor.dtype))
+    spectrum = in_precision(spectrum, power // 2, tensor.dtype, "singular values of the tensor")
+    return HOSVD(leg, spectrum, directions.to(tensor.dtype))
 
 
 def truncate(tensor: BilinearTensor, found: HOSVD, k: int) -> BilinearTensor:
@@ -123,10 +124,8 @@ def truncate(tensor: BilinearTensor, found: HOSVD, k: int) -> BilinearTensor:
             f"directions of width {found.directions.shape[1]}; expected the {found.leg} width {width} of the "
             "tensor that hosvd was given"
         )
-    if not 0 <= k <= len(found.directions):
-        raise InputError(
-            f"k={k} directions; expected 0 to the {len(found.directions)} that hosvd was asked for"
-        )
+    n = len(found.directions)
+    require_count(k, f"k={k} directions", f"0 to the {n} that hosvd was asked for", least=0, most=n)
     kept = found.directions[:k]
     if found.leg == "output":
         return replace(tensor, W_out=(tensor.W_out @ kept.T) @ kept)

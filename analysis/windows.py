@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from bilinear_lm.activations import site_activations
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +32,7 @@ def token_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) ->
 
     Each begins with the beginning-of-sequence token, where the tokenizer has one.
     """
+    require_count(length, f"windows of {length} tokens")
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     step = length - len(first)
     if step < 1:
@@ -46,6 +47,7 @@ def window_batches(
     model: nn.Module, windows: Windows, batch_size: int = BATCH, progress: bool = False
 ) -> Iterator[tuple[list[int], Int[Tensor, "batch pos"]]]:
     """The windows in batches of one length, in their order, with their numbers; on the model's device."""
+    require_count(batch_size, f"batch_size={batch_size} windows")
     require_windows(model, windows)
     device = next(model.parameters()).device
     with tqdm(total=len(windows), desc="windows", disable=not progress) as bar:
@@ -93,6 +95,7 @@ def require_windows(model: nn.Module, windows: Windows, least: int = 1) -> None:
 
 def window_losses(model: nn.Module, windows: Windows, batch_size: int = BATCH) -> Float[Tensor, " n_windows"]:
     """Cross-entropy of each window in nats per token that follows another, in float64 on the CPU."""
+    require_count(batch_size, f"batch_size={batch_size} windows")
     require_windows(model, windows, least=2)
     losses = torch.empty(len(windows), dtype=torch.float64)
     for numbers, ids in window_batches(model, windows, batch_size):

@@ -38,6 +38,7 @@ from bilinear_lm.glu_expansion import (
     hidden_layer,
     second_factors,
 )
+from bilinear_lm.rescaling import require_holds
 from bilinear_lm.tensor import BilinearTensor
 
 RIDGE = 1e-10
@@ -69,6 +70,15 @@ class BilinearApproximation:
     def __call__(self, x: Float[Tensor, "*axes x_in"]) -> Float[Tensor, "*axes d_out"]:
         """The layer's output at x."""
         return self.tensor(x)
+
+    def in_precision(self, dtype: torch.dtype) -> BilinearApproximation:
+        """The same layer in a precision; InputError where that cannot hold its weights."""
+        gate, into, out = (float(factor.abs().max()) for factor in (self.W_gate, self.W_in, self.W_out))
+        beside = {"b_gate": gate, "b_in": into, "b_out": gate * into * out}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                require_holds(dtype, value, f"{name} of the bilinear layer", beside.get(name, 0.0))
+        return self.to(dtype)
 
     def to(self, *args: Any, **kwargs: Any) -> BilinearApproximation:
         """The same layer on another device or in another precision; as `torch.Tensor.to`."""
@@ -159,7 +169,7 @@ class ProductForm:
             explained_variance=fractions[0],
             explained_second_moment=fractions[1],
             n_inexact_units=int(cut.sum()),
-        ).to(self.dtype)
+        ).in_precision(self.dtype)
 
     def without_biases(self) -> BilinearApproximation:
         """The least-squares layer of the same products without their constant 1."""
@@ -175,7 +185,8 @@ class ProductForm:
         error = target.square - 2 * float((W_out * right).sum()) + float((W_out * (gram @ W_out)).sum())
         fractions = target.fractions(max(error, 0.0))
         n_inexact = int(self._inexact.sum())
-        return BilinearApproximation(P, Q, W_out, None, None, None, *fractions, n_inexact).to(self.dtype)
+        layer = BilinearApproximation(P, Q, W_out, None, None, None, *fractions, n_inexact)
+        return layer.in_precision(self.dtype)
 
     @property
     def _inexact(self) -> Tensor:

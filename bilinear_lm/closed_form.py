@@ -11,7 +11,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import require_count
 from bilinear_lm.gaussian import gaussian_components
 from bilinear_lm.gaussian_mixture import project_mixture
 from bilinear_lm.gaussian_moments import Activation
@@ -44,7 +44,7 @@ def approximate_mlp(
     (torch.Size([8, 5]), 32, torch.Size([100, 5]))
     """
     layer = hidden_layer(W_gate=W_in, W_out=W_out, b_gate=b_in, b_out=b_out)
-    return _approximate(layer, activation, degree, mean, cov).to(W_in.dtype)
+    return _approximate(layer, activation, degree, mean, cov).in_precision(W_in.dtype)
 
 
 def approximate_glu(
@@ -71,14 +71,13 @@ def approximate_glu(
     torch.Size([999, 8])
     """
     layer = hidden_layer(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
-    return _approximate(layer, activation, degree, mean, cov).to(W_gate.dtype)
+    return _approximate(layer, activation, degree, mean, cov).in_precision(W_gate.dtype)
 
 
 def _approximate(
     layer: HiddenLayer, activation: Activation, degree: int, mean: Tensor | None, cov: Tensor | None
 ) -> Polynomial:
-    if degree not in (0, 1, 2):
-        raise InputError(f"degree {degree} of a polynomial; expected 0, 1 or 2")
+    require_count(degree, f"degree {degree} of a polynomial", "0, 1 or 2", least=0, most=2)
     components, mixture = gaussian_components(mean, cov, layer.W_gate)
     found = [expanded(layer, expand_units(layer, activation, at), at, degree) for at in components]
     if not mixture:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_floating
 
 _F64 = torch.float64
 
@@ -93,6 +93,7 @@ def one_gaussian(
 
 
 def _checked(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    require_floating(value, name)
     if value.shape[-len(shape) :] != shape or value.ndim > len(shape) + 1:
         raise InputError(
             f"{name} of shape {list(value.shape)}; expected {list(shape)}, with one axis more for a mixture"

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count, require_floating, require_number
 from bilinear_lm.gaussian_quadrature import evaluate, integrate_hermite
 
 Activation = str | Callable[[Tensor], Tensor]
@@ -26,8 +26,7 @@ Activation = str | Callable[[Tensor], Tensor]
 
 def swish(beta: float) -> Callable[[Tensor], Tensor]:
     """Swish_β(y) = y sigmoid(β y): SiLU for β = 1, the linear y/2 for β = 0."""
-    if not math.isfinite(beta):
-        raise InputError(f"swish with beta={beta}; expected a finite number")
+    require_number(beta, f"swish with beta={beta}", "a finite number")
 
     def activation(y: Tensor) -> Tensor:
         return y * torch.sigmoid(beta * y)
@@ -45,7 +44,7 @@ def activation_function(activation: Activation) -> Callable[[Tensor], Tensor]:
     """The function of a name; a function or module is returned as it is."""
     if callable(activation):
         return activation
-    if activation not in _FUNCTIONS:
+    if not isinstance(activation, str) or activation not in _FUNCTIONS:
         raise InputError(
             f"activation {activation!r} is not known by name; expected a function or one of "
             f"{', '.join(activation_names())}"
@@ -66,8 +65,9 @@ def hermite_moments(
     tensor([[0.3989, 0.7979],
             [0.5000, 1.0000]], dtype=torch.float64)
     """
-    if order not in range(4):
-        raise InputError(f"Hermite moments up to order {order}; expected 0, 1, 2 or 3")
+    require_count(order, f"Hermite moments up to order {order}", "0, 1, 2 or 3", least=0, most=3)
+    require_floating(mean, "means of pre-activations")
+    require_floating(spread, "spreads of pre-activations")
     function = activation_function(activation)
     if mean.shape != spread.shape:
         raise InputError(

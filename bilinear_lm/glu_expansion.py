@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_floating
 from bilinear_lm.gaussian import Gaussian
 from bilinear_lm.gaussian_moments import Activation, derivative_moments
 
@@ -45,6 +45,8 @@ def hidden_layer(**weights: Tensor | None) -> HiddenLayer:
     `InputError` for shapes that do not fit, and for weights that are not finite.
     """
     given = {name: value for name, value in weights.items() if value is not None}
+    for name, value in given.items():
+        require_floating(value, name)
     W_gate, W_out = given["W_gate"], given["W_out"]
     into, (d_mlp, d_out) = tuple(W_gate.shape), (*W_out.shape, None)[:2]
     expected = {"W_gate": (*into[:1], d_mlp), "W_in": into, "W_out": (*into[1:], d_out)}

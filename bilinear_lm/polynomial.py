@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_floating
 from bilinear_lm.gaussian import Gaussian
 from bilinear_lm.glu_expansion import HiddenLayer, UnitExpansion, gradients, second_factors
+from bilinear_lm.rescaling import require_holds
 from bilinear_lm.tensor import BilinearTensor
 
 
@@ -29,8 +31,14 @@ class Polynomial:
 
     def __call__(self, x: Float[Tensor, "*axes x_in"]) -> Float[Tensor, "*axes d_out"]:
         """P(x) [..., d_out] at points x [..., d_in]."""
-        if x.shape[-1] != len(self.linear):
+        require_floating(x, "x")
+        if not x.ndim or x.shape[-1] != len(self.linear):
             raise InputError(f"x of shape {list(x.shape)}; expected a last axis of {len(self.linear)}")
+        if x.dtype != self.linear.dtype:
+            raise InputError(
+                f"x is in {x.dtype}, the polynomial in {self.linear.dtype}; expected one precision, convert "
+                "with .to"
+            )
         value = self.constant + x @ self.linear
         return value + self.quadratic(x) if self.degree == 2 else value
 
@@ -38,6 +46,19 @@ class Polynomial:
         """The same polynomial on another device or in another precision; as `torch.Tensor.to`."""
         parts = ("constant", "linear", "quadratic")
         return replace(self, **{name: getattr(self, name).to(*args, **kwargs) for name in parts})
+
+    def in_precision(self, dtype: torch.dtype) -> Polynomial:
+        """The same polynomial in a precision; InputError where that cannot hold its coefficients."""
+        tensor = self.quadratic
+        factors = {"W_gate": tensor.W_gate, "W_in": tensor.W_in, "W_out": tensor.W_out}
+        terms = {"constant": self.constant, "linear": self.linear}
+        quadratic = math.prod(float(factor.abs().max()) for factor in factors.values())
+        largest = max(quadratic, *(float(term.abs().max()) for term in terms.values()))
+        for name, term in terms.items():
+            require_holds(dtype, term, f"the {name} term of the polynomial", largest)
+        for name, factor in factors.items() if quadratic > torch.finfo(dtype).eps * largest else ():
+            require_holds(dtype, factor, f"{name} of the polynomial", 0.0)
+        return self.to(dtype)
 
 
 def expanded(layer: HiddenLayer, units: UnitExpansion, at: Gaussian, degree: int) -> Polynomial:

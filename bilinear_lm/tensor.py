@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import InputError
+from bilinear_lm import contractions
+from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.inner import cosine, inner, norm
+from bilinear_lm.rescaling import balanced, in_precision
 
 CHUNK_BYTES = 2**28
 """Intermediates larger than this are computed piece by piece."""
@@ -54,6 +56,14 @@ class BilinearTensor:
     constant: bool = False
 
     def __post_init__(self):
+        factors = {"W_gate": self.W_gate, "W_in": self.W_in, "W_out": self.W_out}
+        for name, factor in factors.items():
+            require_floating(factor, name)
+        if len({(factor.dtype, factor.device) for factor in factors.values()}) > 1:
+            kinds = ", ".join(f"{name} {each.dtype} on {each.device}" for name, each in factors.items())
+            raise InputError(
+                f"factors of a bilinear tensor: {kinds}; expected one precision and device, convert with .to"
+            )
         gate, into, out = self.W_gate.shape, self.W_in.shape, self.W_out.shape
         if len(gate) < 2 or gate != into or out[:-1] != (*gate[:-2], gate[-1]):
             raise InputError(
@@ -138,24 +148,46 @@ class BilinearTensor:
         """Q_u [..., d_in, d_in], symmetric, with u · B(x, y) = x Q_u y, for output directions u [..., d_out].
 
         Q_u = Σ_h (W_out u)_h · ½ (w_h v_hᵀ + v_h w_hᵀ), w_h and v_h the columns of W_gate and W_in
-        (arXiv 2410.08417, section 2).
+        (arXiv 2410.08417, section 2). Raises InputError where the precision cannot hold it.
         """
         u = self._vector(u, "u", self.d_out)
         if self.batch_shape:
             return self._stack(
                 [
                     layer.interaction_matrix(row)
-                    for layer, row in zip(self._layers(), self._rows(u), strict=True)
+                    for layer, row in zip(self.layers(), self._rows(u), strict=True)
                 ]
             )
-        rows = u.reshape(-1, self.d_out)
-        result = rows.new_empty(len(rows), self.d_in, self.d_in)
-        at_once = self._at_once(self.d_in * max(self.d_in, self.d_mlp))
-        for start in range(0, len(rows), at_once):
-            scale = rows[start : start + at_once] @ self.W_out.T
-            half = (self.W_gate * scale.unsqueeze(1)) @ self.W_in.T
-            result[start : start + at_once] = (half + half.mT) / 2
-        return result.reshape(*u.shape[:-1], self.d_in, self.d_in)
+        matrices, power = self.scaled_interaction_matrix(u)
+        if power is None:
+            return matrices
+        return in_precision(
+            matrices,
+            power[..., None, None],
+            self.dtype,
+            "interaction matrices",
+            "output directions",
+            (-2, -1),
+        )
+
+    def scaled_interaction_matrix(
+        self, u: Float[Tensor, "*axes d_out"]
+    ) -> tuple[Float[Tensor, "*axes d_in d_in"], Int[Tensor, "*axes"] | None]:
+        """Q_u / 2^e of one layer, and e [...] for each u; None where numbers are of ordinary size and e is 0.
+
+        For directions and weights of any size: the largest entry is ½ to 1, or 0.
+        """
+        return contractions.interaction_matrices(self, self._vector(u, "u", self.d_out))
+
+    def balanced(self) -> tuple[BilinearTensor, int]:
+        """2^-e times one layer, and e, with factors whose products do not leave the range of the precision.
+
+        Factors of ordinary size stay as they are, and e is 0 (see `bilinear_lm.rescaling.balanced`). Raises
+        InputError for weights that are not finite.
+        """
+        factors, power = balanced(self.W_gate, self.W_in, self.W_out)
+        same = factors[0] is self.W_gate
+        return (self if same else BilinearTensor(*factors, constant=self.constant)), power
 
     def matvec(
         self, u: Float[Tensor, "*u_axes d_out"], v: Float[Tensor, "*v_axes v_in"]
@@ -182,19 +214,10 @@ class BilinearTensor:
         left = self._vector(left, "left", self.d_in, fill=0.0)
         right = left if right is None else self._vector(right, "right", self.d_in, fill=0.0)
         if self.batch_shape:
-            parts = zip(self._layers(), *map(self._rows, (u, left, right)), strict=True)
+            parts = zip(self.layers(), *map(self._rows, (u, left, right)), strict=True)
             return self._stack([layer.pairwise(*vectors) for layer, *vectors in parts])
-        rows, n, m = u.reshape(-1, self.d_out), len(left), len(right)
-        few, d, h = min(n, m), self.d_in, self.d_mlp
-        multiplications = {
-            self._pairwise_by_hidden: 2 * (n + m) * d * h + len(rows) * 2 * n * m * h,
-            self._pairwise_by_matrix: len(rows) * (d * d * h + few * d * d + n * m * d),
-            self._pairwise_by_matvec: len(rows) * (4 * few * d * h + n * m * d),
-        }
-        cheapest = min(multiplications, key=multiplications.__getitem__)
-        result = rows.new_empty(len(rows), n, m)
-        cheapest(rows, left, right, result)
-        return result.reshape(*u.shape[:-1], n, m)
+        result = contractions.pairwise(self, u.reshape(-1, self.d_out), left, right)
+        return result.reshape(*u.shape[:-1], len(left), len(right))
 
     def change_basis(
         self,
@@ -207,47 +230,24 @@ class BilinearTensor:
         outputs [n_out, d_out] are the directions along which the output is read (its encoder, transposed).
         The constant coordinate stays the last one, and `inputs` leave it out.
         """
-        W_gate, W_in, W_out = self.W_gate, self.W_in, self.W_out
-        if inputs is not None:
-            width = self.d_in - self.constant
-            _require_width(inputs, "inputs", width)
-            constant = [(factor[..., width:, :]) for factor in (W_gate, W_in)]
-            features = [inputs @ factor[..., :width, :] for factor in (W_gate, W_in)]
-            W_gate, W_in = (torch.cat(pair, dim=-2) for pair in zip(features, constant, strict=True))
-        if outputs is not None:
-            _require_width(outputs, "outputs", self.d_out)
-            W_out = W_out @ outputs.mT
-        return BilinearTensor(W_gate, W_in, W_out, constant=self.constant)
+        expected = (("inputs", inputs, self.d_in - self.constant), ("outputs", outputs, self.d_out))
+        for name, features, width in expected:
+            if features is not None:
+                self.require_alike(features, name)
+                _require_width(features, name, width)
+        return contractions.change_basis(self, inputs, outputs)
 
     def inner(self, other: BilinearTensor) -> Float[Tensor, "*batch"]:
         """Σ_ijk B_ijk C_ijk of the two symmetrised tensors, by Gram matrices of their hidden units."""
-        ours = (self.batch_shape, self.d_out, self.d_in, self.constant)
-        theirs = (other.batch_shape, other.d_out, other.d_in, other.constant)
-        if ours != theirs:
-            raise InputError(
-                f"inner product of bilinear tensors: got (batch, d_out, d_in, constant) {ours} and {theirs}; "
-                "expected the same"
-            )
-        if self.batch_shape:
-            parts = zip(self._layers(), other._layers(), strict=True)
-            return self._stack([layer.inner(twin) for layer, twin in parts])
-        total = self.W_out.new_zeros(())
-        at_once = self._at_once(other.d_mlp)
-        for start in range(0, self.d_mlp, at_once):
-            gate, into = (factor[:, start : start + at_once].T for factor in (self.W_gate, self.W_in))
-            pairs = (gate @ other.W_gate) * (into @ other.W_in)
-            pairs += (gate @ other.W_in) * (into @ other.W_gate)
-            pairs *= self.W_out[start : start + at_once] @ other.W_out.T
-            total = total + pairs.sum() / 2
-        return total
+        return inner(self, other)
 
     def norm(self) -> Float[Tensor, "*batch"]:
         """Frobenius norm of the symmetrised tensor."""
-        return self.inner(self).clamp(min=0).sqrt()
+        return norm(self)
 
     def cosine(self, other: BilinearTensor) -> Float[Tensor, "*batch"]:
-        """Cosine similarity of the two symmetrised tensors, in [-1, 1] to rounding."""
-        return self.inner(other) / (self.norm() * other.norm())
+        """Cosine similarity of the two symmetrised tensors, in [-1, 1] to rounding; 0 where one is 0."""
+        return cosine(self, other)
 
     def dense(self, max_bytes: int = 2**30) -> Float[Tensor, "*batch d_out d_in d_in"]:
         """The symmetrised tensor itself, B_ijk [..., d_out, d_in, d_in]; refused beyond `max_bytes`."""
@@ -259,6 +259,15 @@ class BilinearTensor:
             )
         directions = torch.eye(self.d_out, device=self.device, dtype=self.dtype)
         return self.interaction_matrix(directions.expand(*self.batch_shape, -1, -1))
+
+    def require_alike(self, x: Tensor, name: str) -> None:
+        """Raises InputError unless x is floating point, in the precision of the tensor."""
+        require_floating(x, name)
+        if x.dtype != self.dtype:
+            raise InputError(
+                f"{name} is in {x.dtype}, the tensor in {self.dtype}; expected one precision, convert with "
+                ".to"
+            )
 
     # Pieces: each of these computes one contraction for vectors that are already checked.
 
@@ -275,30 +284,6 @@ class BilinearTensor:
         by_gate = self._times(self._times(v, self.W_in) * scale, self.W_gate.mT)
         return by_gate + self._times(self._times(v, self.W_gate) * scale, self.W_in.mT)
 
-    def _pairwise_by_hidden(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
-        at_once = self._at_once(2 * self.d_mlp)
-        gate_in, in_gate = (
-            torch.cat([self.W_gate, self.W_in], dim=1),
-            torch.cat([self.W_in, self.W_gate], dim=1),
-        )
-        for i, j in product(range(0, len(left), at_once), range(0, len(right), at_once)):
-            hidden_left = left[i : i + at_once] @ gate_in
-            hidden_right = right[j : j + at_once] @ in_gate
-            for k, u in enumerate(rows):
-                scale = (u @ self.W_out.T).repeat(2) / 2
-                result[k, i : i + at_once, j : j + at_once] = (hidden_left * scale) @ hidden_right.T
-
-    def _pairwise_by_matrix(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
-        for k, u in enumerate(rows):
-            result[k] = torch.linalg.multi_dot([left, self.interaction_matrix(u), right.T])
-
-    def _pairwise_by_matvec(self, rows: Tensor, left: Tensor, right: Tensor, result: Tensor) -> None:
-        for k, u in enumerate(rows):
-            if len(left) < len(right):
-                result[k] = self.matvec(u, left) @ right.T
-            else:
-                result[k] = left @ self.matvec(u, right).T
-
     # Axes: batches of layers, free axes of vectors, and pieces that fit the memory.
 
     def _times(self, x: Tensor, matrix: Tensor) -> Tensor:
@@ -313,7 +298,7 @@ class BilinearTensor:
         n_batch, most = len(self.batch_shape), max(vector.ndim for vector in vectors)
         aligned = [vector[(slice(None),) * n_batch + (None,) * (most - vector.ndim)] for vector in vectors]
         free = torch.broadcast_shapes(*(vector.shape[n_batch:-1] for vector in aligned))
-        if math.prod(free) <= max(1, self._at_once(math.prod(self.batch_shape) * self.d_mlp)):
+        if math.prod(free) <= max(1, self.at_once(math.prod(self.batch_shape) * self.d_mlp)):
             return compute(*aligned)
         axis = max(range(len(free)), key=free.__getitem__)
         half, size, axis = free[axis] // 2, free[axis], axis + n_batch
@@ -323,12 +308,15 @@ class BilinearTensor:
         )
         return torch.cat([self._in_pieces(compute, *part) for part in parts], dim=axis)
 
-    def _at_once(self, numbers_each: int) -> int:
+    def at_once(self, numbers_each: int) -> int:
         """How many things of so many numbers fit CHUNK_BYTES; at least one."""
         return max(1, CHUNK_BYTES // (numbers_each * self.dtype.itemsize))
 
     def _vector(self, x: Tensor, name: str, width: int, fill: float | None = None) -> Tensor:
         """x, checked to be [*batch, ..., width]; a missing constant coordinate is filled in."""
+        self.require_alike(x, name)
+        if not x.ndim:
+            _require_width(x, name, width)
         if fill is not None and self.constant and x.shape[-1] == width - 1:
             x = torch.nn.functional.pad(x, (0, 1), value=fill)
         _require_width(x, name, width)
@@ -340,8 +328,10 @@ class BilinearTensor:
             )
         return x
 
-    def _layers(self) -> list[BilinearTensor]:
-        """The layers of a batch, in row-major order."""
+    def layers(self) -> list[BilinearTensor]:
+        """The layers of a batch, in row-major order; one layer by itself."""
+        if not self.batch_shape:
+            return [self]
         factors = zip(*map(self._rows, (self.W_gate, self.W_in, self.W_out)), strict=True)
         return [BilinearTensor(gate, into, out, self.constant) for gate, into, out in factors]
 

@@ -16,7 +16,7 @@ from analysis.strongest import Strongest
 def test_pieces_in_any_order_are_the_sorted_whole(numbers, k, cuts, data):
     values, places = torch.tensor(numbers), torch.arange(len(numbers))
     order = torch.tensor(data.draw(st.permutations(range(len(numbers)))))
-    found = Strongest(k)
+    found = Strongest(k, torch.empty(0))
     for part in torch.tensor_split(order, sorted(cuts)):
         (strong,) = found.candidates(values[part].abs())
         found.add(values[part][strong], places[part][strong])
@@ -26,7 +26,7 @@ def test_pieces_in_any_order_are_the_sorted_whole(numbers, k, cuts, data):
 
 
 def test_masked_numbers_are_no_candidates():
-    found = Strongest(3)
+    found = Strongest(3, torch.empty(0))
     sizes = torch.tensor([[2.0, -1.0], [-1.0, 1.0]])
     row, column = found.candidates(sizes)
     assert list(zip(row.tolist(), column.tolist(), strict=True)) == [(0, 0), (1, 1)]
@@ -34,7 +34,7 @@ def test_masked_numbers_are_no_candidates():
 
 
 def test_what_is_below_the_threshold_is_no_candidate():
-    found = Strongest(2)
+    found = Strongest(2, torch.empty(0))
     found.add(torch.tensor([5.0, -4.0, 1.0]), torch.arange(3))
     assert found.threshold == 4
     assert found.candidates(torch.tensor([3.0, 4.0]))[0].tolist() == [1]
@@ -42,4 +42,4 @@ def test_what_is_below_the_threshold_is_no_candidate():
 
 
 def test_nothing_was_added():
-    assert len(Strongest(2).values) == len(Strongest(2).places) == 0
+    assert len(Strongest(2, torch.empty(0)).values) == len(Strongest(2, torch.empty(0)).places) == 0

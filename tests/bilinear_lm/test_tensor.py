@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bilinear_lm.tensor
-from bilinear_lm import BilinearTensor, InputError
+from bilinear_lm import BilinearTensor, InputError, contractions
 
 D_IN, D_MLP, D_OUT = 5, 11, 4
 BATCHES = [(), (2,), (2, 3)]
@@ -140,7 +140,7 @@ def test_every_order_of_pairwise_agrees():
     expected = torch.einsum("ko,oij,ni,mj->knm", u, oracle(tensor), left, right)
     for order in ("hidden", "matrix", "matvec"):
         result = torch.full((3, 6, 7), torch.nan, dtype=torch.float64)
-        getattr(tensor, f"_pairwise_by_{order}")(u, left, right, result)
+        getattr(contractions, f"pairwise_by_{order}")(tensor, u, left, right, result)
         assert_close(result, expected)
 
 
