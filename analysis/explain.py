@@ -127,5 +127,10 @@ def _require_readable(outputs: Dictionary, d_out: int, chosen: list[int]) -> Non
             + (" by a bilinear encoder" if outputs.encoder_gate is not None else "")
             + f"; expected one with a linear encoder that reads d_out={d_out}"
         )
+    if outputs.nonlinear is not None:
+        raise InputError(
+            f"the output dictionary {outputs.nonlinear}, so that a feature reads no single direction; "
+            "expected one without normalisation"
+        )
     if not chosen or not 0 <= min(chosen) <= max(chosen) < outputs.n_feat:
         raise InputError(f"output features {chosen[:5]}; expected some of 0 to {outputs.n_feat - 1}")
