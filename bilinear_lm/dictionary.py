@@ -188,7 +188,9 @@ class Dictionary:
         """What the activation is applied to."""
         if self.normalization != "none":
             shift, scale = self._moments(x)
-            x = (x - shift) / (scale + (_LAYER_NORM_EPS if self.normalization == "layer_norm" else 0.0))
+            # A zero has no direction, and stays zero.
+            divisor = scale + _LAYER_NORM_EPS if self.normalization == "layer_norm" else scale
+            x = (x - shift) / divisor.where(divisor > 0, 1.0)
         if self.b_dec_to_input and self.b_dec is not None:
             x = x - self.b_dec
         pre = _affine(x, self.encoder, self.b_enc)
@@ -219,8 +221,7 @@ class Dictionary:
         if self.normalization == "layer_norm":
             return x.mean(dim=-1, keepdim=True), x.std(dim=-1, keepdim=True)
         scale = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
-        # A zero has no direction, and stays zero.
-        return torch.zeros_like(scale), torch.where(scale == 0, 1.0, scale)
+        return torch.zeros_like(scale), scale
 
     def __call__(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes d_out"]:
         """The reconstruction from x, with the skip connection and the coordinates passed through."""

@@ -9,7 +9,6 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _array(file: IO[bytes], what: str) -> Tensor:
+def _array(file: zipfile.ZipExtFile, what: str) -> Tensor:
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of numpy's format")

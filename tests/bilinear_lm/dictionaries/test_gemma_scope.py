@@ -139,7 +139,7 @@ def numpy_file(header, data=b""):
 def test_damaged_entries(tmp_path, entry):
     with zipfile.ZipFile(tmp_path / "params.npz", "w") as archive:
         archive.writestr("W_enc.npy", entry)
-    with pytest.raises(InputError, match="not a complete .npz file .* truncated or damaged"):
+    with pytest.raises(InputError, match=r"not a complete .npz file .* truncated or damaged"):
         load_dictionary(tmp_path / "params.npz")
 
 
@@ -149,7 +149,7 @@ def test_damaged_archives(write_npz, arrays):
     whole = file.read_bytes()
     for data in (whole[: len(whole) // 2], b"", b"PK", whole[:200] + b"\xff" * 40 + whole[240:]):
         file.write_bytes(data)
-        with pytest.raises(InputError, match="params.npz") as raised:
+        with pytest.raises(InputError, match=r"params\.npz") as raised:
             load_dictionary(folder)
         assert "\n" not in str(raised.value)
 

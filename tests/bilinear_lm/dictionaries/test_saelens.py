@@ -173,7 +173,7 @@ def test_gated_and_normalised(write_saelens, weights, gates, x):
 @pytest.mark.parametrize("r_mag", [-200, 200])
 def test_magnitudes_that_no_number_is_for(write_saelens, gates, r_mag):
     gates["r_mag"][2] = r_mag
-    with pytest.raises(InputError, match="r_mag from .* expected log-scales of magnitudes"):
+    with pytest.raises(InputError, match=r"r_mag from .* expected log-scales of magnitudes"):
         load_dictionary(write_saelens({"architecture": "gated"}, drop=["b_enc"], add=gates))
 
 
@@ -196,9 +196,9 @@ def test_factors_that_are_none(write_saelens, factor):
 
 
 def test_where_a_factor_does_not_belong(write_saelens, write_sparsify):
-    with pytest.raises(InputError, match="norm_scaling_factor=2.0 for normalize_activations 'none'"):
+    with pytest.raises(InputError, match=r"norm_scaling_factor=2.0 for normalize_activations 'none'"):
         load_dictionary(write_saelens(), norm_scaling_factor=2.0)
-    with pytest.raises(InputError, match="norm_scaling_factor=2.0 is for files of SAELens alone"):
+    with pytest.raises(InputError, match=r"norm_scaling_factor=2.0 is for files of SAELens alone"):
         load_dictionary(write_sparsify(), norm_scaling_factor=2.0)
     config = {"architecture": "transcoder", "d_out": D, "apply_b_dec_to_input": False}
     for kind in ("layer_norm", "expected_average_only_in"):
