@@ -234,6 +234,11 @@ def _site(dictionary: Dictionary) -> Site:
             f"ablation with a dictionary that reads {dictionary.site} and writes {dictionary.target}; "
             "expected one that reads and writes the same, named site"
         )
+    if dictionary.normalization != "none":
+        raise InputError(
+            f"ablation with a dictionary of {dictionary.site} that {dictionary.nonlinear}; expected one "
+            "without normalisation"
+        )
     return dictionary.site
 
 

@@ -61,3 +61,8 @@ def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width:
             f"the dictionary of {site} has a bilinear encoder or a skip connection, so that its codes are "
             "not linear in what it reads; expected a plain sparse autoencoder"
         )
+    if dictionary.nonlinear is not None:
+        raise InputError(
+            f"the dictionary of {site} {dictionary.nonlinear}, so that its codes are not linear in it; "
+            "expected one without normalisation"
+        )

@@ -147,3 +147,8 @@ def _require_readable(outputs: Dictionary, d_out: int) -> None:
             + (" by a bilinear encoder" if outputs.encoder_gate is not None else "")
             + f"; expected one with a linear encoder that reads d_out={d_out}"
         )
+    if outputs.nonlinear is not None:
+        raise InputError(
+            f"the output dictionary {outputs.nonlinear}, so that a feature reads no single direction; "
+            "expected one without normalisation"
+        )

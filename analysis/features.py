@@ -72,10 +72,15 @@ class FeatureLayer:
     @classmethod
     def between(cls, tensor: BilinearTensor, inputs: Dictionary, outputs: Dictionary) -> FeatureLayer:
         """The layer from the features that `inputs` writes to those that `outputs` reads."""
-        if outputs.encoder_gate is not None:
+        if outputs.nonlinear is not None:
             raise InputError(
-                "the output dictionary has a bilinear encoder, so that a feature reads no single direction; "
+                f"the output dictionary {outputs.nonlinear}, so that a feature reads no single direction; "
                 "expected one with a linear encoder"
+            )
+        if inputs.normalization != "none":
+            raise InputError(
+                f"the input dictionary {inputs.nonlinear}, so that a feature writes no single direction; "
+                "expected one without normalisation"
             )
         return cls(tensor, inputs.decoder, outputs.encoder.T, inputs.b_dec)
 

@@ -56,14 +56,18 @@ def save_graph(graph: Graph, path: Path | str) -> None:
         "edges": [[edge.source, edge.target, edge.weight] for edge in graph.edges],
         "pruned": {node: [part.signed, part.absolute, part.count] for node, part in graph.pruned.items()},
     }
+    write_text(path, graph_json(value, path))
+
+
+def graph_json(value: dict[str, Any], path: Path) -> str:
+    """A graph's object as JSON; InputError, which names the file it is for, for what JSON does not have."""
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{path}: a graph that JSON cannot hold ({error}); expected finite numbers, and settings of "
             "numbers, texts, lists and objects"
         ) from error
-    write_text(path, text + "\n")
 
 
 def load_graph(path: Path | str) -> Graph:

@@ -94,6 +94,7 @@ def trace(
             vocabulary=vocabulary,
             progress=progress,
         ).graph
+        graph = replace(graph, settings={**graph.settings, "prompt": prompt})
     if text is None or not dictionaries:
         return graph
     return labelled(graph, _feature_labels(model, tokenizer, vocabulary, dictionaries, graph, text, progress))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,16 @@ class Vocabulary:
 def visible(text: str, keep: str = "") -> str:
     """The text with a sign for each blank or control character that is not in `keep`."""
     return "".join(character if character in keep else _sign(character) for character in text)
+
+
+def joined(texts: Iterable[str]) -> str:
+    """The texts of tokens after each other, with the bytes of split characters put together again."""
+    return re.sub("(⟨0x[0-9A-F]{2}⟩)+", _of_bytes, "".join(texts))
+
+
+def _of_bytes(match: re.Match[str]) -> str:
+    data = bytes(int(byte, 16) for byte in re.findall("0x([0-9A-F]{2})", match[0]))
+    return data.decode("utf-8", errors="replace")
 
 
 def _sign(character: str) -> str:

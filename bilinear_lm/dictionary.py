@@ -4,7 +4,7 @@ A dictionary writes an activation vector x as a sparse code over features, and t
 
     pre = (x - b_dec) @ encoder + b_enc,    code = activation(pre),    x̂ = code @ decoder + b_dec.
 
-Files of four formats become one, see `load_dictionary`; the sites that dictionaries belong to are read and
+Files of all formats become one, see `load_dictionary`; the sites that dictionaries belong to are read and
 replaced by `bilinear_lm.activations`.
 """
 
@@ -18,12 +18,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import require_floating, require_representable
 
 if TYPE_CHECKING:
     from bilinear_lm.dictionaries.load import load_dictionary as load_dictionary
 
 Point = Literal["resid-pre", "attn-out", "resid-mid", "mlp-in", "mlp-out", "resid-post"]
 Activation = Literal["topk", "relu", "jumprelu"]
+Normalization = Literal["none", "constant_norm_rescale", "layer_norm"]
 
 POINTS: tuple[Point, ...] = get_args(Point)
 """The points of a block, in the order in which it computes them."""
@@ -59,6 +61,10 @@ class Site:
         return f"{self.layer}-{self.point}"
 
 
+_LAYER_NORM_EPS = 1e-5
+"""SAELens adds it to the standard deviation that it divides by, not to the one that it multiplies by."""
+
+
 @dataclass(frozen=True)
 class Dictionary:
     """Features of one site, or of the map from one site to another (a transcoder).
@@ -91,6 +97,10 @@ class Dictionary:
     """A linear map of x that a transcoder adds to the reconstruction."""
     passthrough: tuple[int, ...] = ()
     """Outlier coordinates of x that are added to the reconstruction."""
+    normalization: Normalization = "none"
+    """What is done to x before it is encoded and undone after decoding, by SAELens' names: with
+    constant_norm_rescale it is divided by ‖x‖ / √d_in; with layer_norm it loses the mean of its coordinates
+    and is divided by their standard deviation."""
     site: Site | None = None
     """What it reads; None where its file does not tell."""
     target: Site | None = None
@@ -115,6 +125,28 @@ class Dictionary:
         return self.decoder.shape[1]
 
     @property
+    def W_enc(self) -> Float[Tensor, "d_in n_feat"]:
+        """The encoder, by SAELens' name."""
+        return self.encoder
+
+    @property
+    def W_dec(self) -> Float[Tensor, "n_feat d_out"]:
+        """The decoder, by SAELens' name."""
+        return self.decoder
+
+    @property
+    def nonlinear(self) -> str | None:
+        """Why a feature reads no single direction of x, as a verb with its object; None where it does.
+
+        None: where a feature is active, its code is x · (its column of `encoder`) plus a constant.
+        """
+        if self.encoder_gate is not None:
+            return "has a bilinear encoder"
+        if self.normalization != "none":
+            return f"normalises what it reads ({self.normalization})"
+        return None
+
+    @property
     def device(self) -> torch.device:
         """Where the weights lie."""
         return self.encoder.device
@@ -125,12 +157,21 @@ class Dictionary:
         return self.encoder.dtype
 
     def to(self, *args: Any, **kwargs: Any) -> Dictionary:
-        """The same dictionary on another device or in another precision; arguments as for `Tensor.to`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(*args, **kwargs) for name, value in values.items() if isinstance(value, Tensor)
-        }
+        """The same dictionary on another device or in another precision; arguments as for `Tensor.to`.
+
+        Raises InputError where a weight is too large for the precision.
+        """
+        weights = self.weights
+        moved: dict[str, Any] = {name: value.to(*args, **kwargs) for name, value in weights.items()}
+        require_floating(moved, "a dictionary")
+        require_representable(weights, moved["encoder"].dtype, "a dictionary")
         return replace(self, **moved)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that it has, by the names of its fields."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
     def encode(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes n_feat"]:
         """The code of x: zero but for the active features."""
@@ -145,6 +186,11 @@ class Dictionary:
 
     def pre_activations(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes n_feat"]:
         """What the activation is applied to."""
+        if self.normalization != "none":
+            shift, scale = self._moments(x)
+            # A zero has no direction, and stays zero.
+            divisor = scale + _LAYER_NORM_EPS if self.normalization == "layer_norm" else scale
+            x = (x - shift) / divisor.where(divisor > 0, 1.0)
         if self.b_dec_to_input and self.b_dec is not None:
             x = x - self.b_dec
         pre = _affine(x, self.encoder, self.b_enc)
@@ -152,13 +198,34 @@ class Dictionary:
             pre = pre * _affine(x, self.encoder_gate, self.b_gate)
         return pre
 
-    def decode(self, code: Float[Tensor, "*axes n_feat"]) -> Float[Tensor, "*axes d_out"]:
-        """The vectors that codes stand for: code @ decoder + b_dec."""
-        return _affine(code, self.decoder, self.b_dec)
+    def decode(
+        self, code: Float[Tensor, "*axes n_feat"], x: Float[Tensor, "*axes d_in"] | None = None
+    ) -> Float[Tensor, "*axes d_out"]:
+        """The vectors that codes stand for: code @ decoder + b_dec.
+
+        A dictionary that normalises needs the `x` that the codes are of, whose mean and scale they lack.
+        """
+        out = _affine(code, self.decoder, self.b_dec)
+        if self.normalization == "none":
+            return out
+        if x is None:
+            raise InputError(
+                f"a code of a dictionary that {self.nonlinear} does not tell the size of what it stands for; "
+                "give decode(code, x) with the x that was encoded"
+            )
+        shift, scale = self._moments(x)
+        return out * scale + shift
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is taken off x and what it is divided by, [..., 1] each."""
+        if self.normalization == "layer_norm":
+            return x.mean(dim=-1, keepdim=True), x.std(dim=-1, keepdim=True)
+        scale = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
+        return torch.zeros_like(scale), scale
 
     def __call__(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes d_out"]:
         """The reconstruction from x, with the skip connection and the coordinates passed through."""
-        out = self.decode(self.encode(x))
+        out = self.decode(self.encode(x), x)
         if self.skip is not None:
             out = out + x @ self.skip
         if self.passthrough:
@@ -176,6 +243,7 @@ def _require_fitting(dictionary: Dictionary) -> None:
     """Raises InputError where the parts of a dictionary do not fit together."""
     if dictionary.encoder.ndim != 2 or dictionary.decoder.ndim != 2:
         raise InputError("a dictionary needs an encoder [d_in, n_feat] and a decoder [n_feat, d_out]")
+    require_floating(dictionary.weights, "a dictionary")
     d_in, n_feat, d_out = dictionary.d_in, dictionary.n_feat, dictionary.d_out
     shapes = {
         "decoder": (n_feat, d_out),
@@ -199,7 +267,7 @@ def _require_fitting(dictionary: Dictionary) -> None:
             + ", ".join(get_args(Activation))
         )
     k, threshold = dictionary.k, dictionary.threshold
-    if (k is not None) != (dictionary.activation == "topk") or not 1 <= (k or 1) <= n_feat:
+    if (k is not None) != (dictionary.activation == "topk") or not (k is None or _whole(k, 1, n_feat)):
         raise InputError(
             f"k is {k} with activation {dictionary.activation} and {n_feat} features; "
             "expected 1 to all of them for topk, none otherwise"
@@ -213,8 +281,23 @@ def _require_fitting(dictionary: Dictionary) -> None:
             f"reads {d_in} and writes {d_out} numbers; only a dictionary that reconstructs as many as it "
             "reads can subtract b_dec from its input or pass coordinates through"
         )
-    if any(not 0 <= coordinate < d_in for coordinate in dictionary.passthrough):
+    if not all(_whole(coordinate, 0, d_in - 1) for coordinate in dictionary.passthrough):
         raise InputError(f"passthrough {list(dictionary.passthrough)}; expected coordinates below {d_in}")
+    if dictionary.normalization not in get_args(Normalization):
+        raise InputError(
+            f"normalization {dictionary.normalization!r} of a dictionary; expected one of "
+            + ", ".join(get_args(Normalization))
+        )
+    if dictionary.normalization != "none" and not 1 < d_in == d_out:
+        raise InputError(
+            f"a dictionary that {dictionary.nonlinear} and writes {d_out} numbers for {d_in}; only one that "
+            "reconstructs as many as it reads, two or more, can undo it"
+        )
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    """Whether a value is a whole number in a range; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def __getattr__(name: str) -> Any:

@@ -133,12 +133,44 @@ def _refuse_complex(names: list[str], where: Path) -> None:
 
 def require_finite(tensors: dict[str, Tensor], where: Path | str) -> None:
     """Raises InputError with the names of the tensors that hold NaN or infinity."""
-    broken = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+    broken = [name for name, value in tensors.items() if not _finite(value).all()]
     if broken:
-        names = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
         raise InputError(
-            f"{where}: NaN or infinity in {names}; expected finite weights, fetch or train it again"
+            f"{where}: NaN or infinity in {_listed(broken)}; expected finite weights, fetch or train it again"
         )
+
+
+def require_floating(tensors: dict[str, Tensor], where: Path | str) -> None:
+    """Raises InputError with the names of the tensors that hold whole, boolean or complex numbers."""
+    odd = [name for name, value in tensors.items() if not value.is_floating_point()]
+    if odd:
+        kind = str(tensors[odd[0]].dtype).removeprefix("torch.")
+        raise InputError(
+            f"{where}: {kind} numbers in {_listed(odd)}; expected floating-point weights, convert them with "
+            "what wrote them"
+        )
+
+
+def require_representable(tensors: dict[str, Tensor], dtype: torch.dtype, where: Path | str) -> None:
+    """Raises InputError with the names of the tensors whose numbers are too large for `dtype`."""
+    most = torch.finfo(dtype).max
+    wide = {name: value for name, value in tensors.items() if torch.finfo(value.dtype).max > most}
+    large = [name for name, value in wide.items() if (_finite(value) & ~_finite(value.to(dtype))).any()]
+    if large:
+        kind = str(dtype).removeprefix("torch.")
+        raise InputError(
+            f"{where}: {_listed(large)} beyond {most:.3g}, the largest {kind}; expected smaller weights, "
+            "choose a wider dtype"
+        )
+
+
+def _finite(value: Tensor) -> Tensor:
+    # Torch tells it of few of the types of one byte.
+    return torch.isfinite(value.float() if value.dtype.itemsize == 1 else value)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 @contextmanager

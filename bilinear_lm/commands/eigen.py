@@ -130,8 +130,8 @@ def _feature_directions(
     from bilinear_lm.dictionaries import load_dictionary
 
     found = load_dictionary(path, device=place)
-    if found.encoder_gate is not None:
-        raise InputError(f"{path}: has a bilinear encoder, whose features read no one direction")
+    if found.nonlinear is not None:
+        raise InputError(f"{path}: {found.nonlinear}, whose features read no one direction")
     if found.site and (found.site.layer != layer or found.site.point not in ("mlp-out", "resid-post")):
         raise InputError(
             f"{path}: is a dictionary of {found.site}; expected one of {layer}-mlp-out or {layer}-resid-post"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -52,7 +51,8 @@ def trace(
         position: Where in the prompt the target is read (of a score, the query), from 0, negative from the
             end; the last by default.
         output: The file for the graph.
-        format: Our JSON, or that of circuit-tracer's frontend and Neuronpedia.
+        format: Our JSON, or that of circuit-tracer's frontend and Neuronpedia, which look a graph up by the
+            name of its file.
         page: HTML page to write as well, in which the graph can be looked through.
         dictionaries: Folder of dictionaries at mlp-in (or resid-mid) and mlp-out; a shipped model has its
             own. Where there is none, eigenvectors are followed.
@@ -64,7 +64,7 @@ def trace(
         max_nodes: Nodes in the graph, at most.
         device: Where to compute.
     """
-    from analysis.graph_export import save_circuit_tracer
+    from analysis.graph_export import file_slug, save_circuit_tracer
     from analysis.graph_files import save_graph
     from analysis.graph_summary import summary
     from analysis.processes import process_group
@@ -74,6 +74,8 @@ def trace(
     for path in (output, page):
         if path is not None:
             require_writable(path)
+    if format == "circuit-tracer":
+        file_slug(output)
     if prompt is None and position is not None:
         raise InputError(f"trace: --position {position} without --prompt; it is a place in one")
     if eigenvectors and dictionaries is not None:
@@ -104,7 +106,7 @@ def trace(
     if format == "graph":
         save_graph(graph, output)
     else:
-        save_circuit_tracer(graph, output, _slug(output.stem), model.config.num_hidden_layers)
+        save_circuit_tracer(graph, output, n_layers=model.config.num_hidden_layers)
     print(summary(graph))
     print(output)
     if page is not None:
@@ -124,7 +126,3 @@ def _followed(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
             "4-mlp-out"
         )
     return found
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "trace"

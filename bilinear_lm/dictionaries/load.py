@@ -8,16 +8,23 @@ from pathlib import Path
 
 import torch
 
-from bilinear_lm.dictionaries import saelens, sparsify
+from bilinear_lm.dictionaries import gemma_scope, saelens, sparsify
 from bilinear_lm.dictionaries.circuit_tracer import read_circuit_tracer
 from bilinear_lm.dictionaries.locate import locate_dictionary
+from bilinear_lm.dictionaries.npz import read_arrays
 from bilinear_lm.dictionaries.published import read_published
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json, read_tensors
+from bilinear_lm.files import read_json, read_tensors, require_finite, require_floating
 
-_WEIGHTS = ("model.safetensors", saelens.WEIGHTS, sparsify.WEIGHTS)
-_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".npz")
+_WEIGHTS = (
+    "model.safetensors",
+    saelens.WEIGHTS,
+    sparsify.WEIGHTS,
+    gemma_scope.ARRAYS,
+    gemma_scope.WEIGHTS,
+)
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 
 
 def load_dictionary(
@@ -28,21 +35,27 @@ def load_dictionary(
     dtype: torch.dtype | None = None,
     site: Site | None = None,
     d_in: int | None = None,
+    norm_scaling_factor: float | None = None,
 ) -> Dictionary:
     """A dictionary from a folder, a shipped one's name, or a folder of a hub repository.
 
-    Told apart by their keys are the published `-scope` format, SAELens, sparsify, and circuit-tracer's
-    transcoders, of which the file itself is given (`layer_3.safetensors`).
+    Told apart by their keys are the published `-scope` format, SAELens, sparsify, Gemma Scope, and
+    circuit-tracer's transcoders, of which the file itself is given (`layer_3.safetensors`).
 
     Weights are float32 unless `dtype` says otherwise; `device` is the CPU by default. With `site` or `d_in`
     a dictionary of another site or width is refused; where its file does not tell a site it gets this one.
+    `norm_scaling_factor` is for a SAELens file with normalize_activations expected_average_only_in that lacks
+    it: what the activations were multiplied by in training, √d_in over their mean norm.
 
     >>> load_dictionary("stories-scope/0-mlp-in", site=Site(0, "mlp-in"), d_in=192)  # doctest: +SKIP
     >>> load_dictionary("tdooms/fw-medium-scope/8-mlp-out-x8-k30")  # doctest: +SKIP
+    >>> load_dictionary("google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71")  # doctest: +SKIP
     """
     path = locate_dictionary(path_or_repo, revision)
     try:
-        dictionary = _read(path)
+        dictionary = _read(path, norm_scaling_factor)
+        dictionary = dictionary.to(device=device, dtype=torch.float32 if dtype is None else dtype)
+        require_finite(dictionary.weights, path)
     except InputError as error:
         if str(error).startswith(str(path)):
             raise
@@ -54,16 +67,22 @@ def load_dictionary(
         )
     if site is not None and dictionary.site not in (None, site):
         raise InputError(f"{path}: a dictionary of site {dictionary.site}, expected {site}")
-    return replace(dictionary, site=dictionary.site or site).to(
-        device=device, dtype=torch.float32 if dtype is None else dtype
-    )
+    return replace(dictionary, site=dictionary.site or site)
 
 
-def _read(path: Path) -> Dictionary:
+def _read(path: Path, norm_scaling_factor: float | None) -> Dictionary:
     file = path if path.is_file() else _weight_file(path)
-    if file.suffix != ".safetensors":
+    if file.suffix not in (".safetensors", ".npz"):
         raise InputError(_refusal(file))
-    tensors = read_tensors(file)
+    tensors = read_arrays(file) if file.suffix == ".npz" else read_tensors(file)
+    require_floating(tensors, file)
+    if norm_scaling_factor is not None and file.name != saelens.WEIGHTS:
+        raise InputError(f"{path}: norm_scaling_factor={norm_scaling_factor} is for files of SAELens alone")
+    if file.suffix == ".npz":
+        return gemma_scope.read_gemma_scope(tensors, file)
+    if file.name == gemma_scope.WEIGHTS:
+        config = file.with_name("config.json")
+        return gemma_scope.read_gemma_scope_2(tensors, read_json(config) if config.is_file() else None, file)
     if path.is_file():
         if {"W_enc", "W_dec"} <= tensors.keys() and path.name not in _WEIGHTS:
             return read_circuit_tracer(tensors, path)
@@ -73,7 +92,7 @@ def _read(path: Path) -> Dictionary:
     if "encoder.weight" in tensors:
         return sparsify.read_sparsify(tensors, read_json(path / "cfg.json"), path)
     if "W_enc" in tensors:
-        return saelens.read_saelens(tensors, read_json(path / "cfg.json"), path)
+        return saelens.read_saelens(tensors, read_json(path / "cfg.json"), path, norm_scaling_factor)
     raise InputError(
         f"{file}: no dictionary in it, its tensors are {', '.join(sorted(tensors)[:5])}; "
         "expected w_enc.weight, encoder.weight or W_enc"

@@ -10,7 +10,16 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.hub import download
 
 SHIPPED = Path(__file__).parent.parent / "models"
-FILES = ("cfg.json", "config.json", "model.safetensors", "sae.safetensors", "sae_weights.safetensors")
+FILES = (
+    "cfg.json",
+    "config.json",
+    "activation_scaler.json",
+    "model.safetensors",
+    "sae.safetensors",
+    "sae_weights.safetensors",
+    "params.npz",
+    "params.safetensors",
+)
 _HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<inside>(/[\w.=-]+)*)")
 
 
@@ -24,7 +33,7 @@ def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None
     """The local folder or file that a path, a shipped dictionary's name or a place on the hub stands for.
 
     A path that exists wins. On the hub, `owner/name/folder` is a folder of a repository and
-    `owner/name/layer_3.safetensors` a file of it; only that is downloaded.
+    `owner/name/layer_3.safetensors` or a `.npz` a file of it; only that is downloaded.
     """
     name = os.fspath(path_or_repo)
     path = Path(name).expanduser()
@@ -42,7 +51,7 @@ def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None
             "or a folder of a hub repository as owner/name/folder"
         )
     inside = match["inside"].lstrip("/")
-    if inside.endswith(".safetensors"):
+    if inside.endswith((".safetensors", ".npz")):
         files = [inside, "config.yaml"]
     else:
         files = [f"{inside}/{file}" if inside else file for file in FILES]

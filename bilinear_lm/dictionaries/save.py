@@ -12,7 +12,7 @@ from torch import Tensor
 from bilinear_lm.dictionaries import saelens, sparsify
 from bilinear_lm.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, write_json
+from bilinear_lm.files import new_folder, require_finite, write_json
 
 Format = Literal["saelens", "sparsify"]
 
@@ -23,9 +23,10 @@ def save_dictionary(
     """Writes a dictionary into a new folder, all or nothing, in its own precision.
 
     Raises InputError where the format cannot express it: neither has bilinear encoders, coordinates passed
-    through or signed codes, and sparsify has topk dictionaries of one width only.
+    through or signed codes, and sparsify has topk dictionaries of one width and without normalisation only.
     """
     weights, tensors, config = _written(dictionary, format)
+    require_finite(tensors, Path(folder))
     with new_folder(Path(folder)) as draft:
         write_json(draft / "cfg.json", config)
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, draft / weights)

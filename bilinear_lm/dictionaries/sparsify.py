@@ -41,7 +41,9 @@ def read_sparsify(tensors: dict[str, Tensor], config: dict[str, Any], where: Pat
     transcode = setting(config, "transcode", bool, where, False)
     skip = setting(config, "skip_connection", bool, where, False)
     d = setting(config, "d_in", int, where)
-    n_feat = config.get("num_latents") or d * setting(config, "expansion_factor", int, where, 32)
+    n_feat = setting(config, "num_latents", int, where, 0) or d * setting(
+        config, "expansion_factor", int, where, 32
+    )
     shapes = {"encoder.weight": (n_feat, d), "encoder.bias": (n_feat,), "W_dec": (n_feat, d), "b_dec": (d,)}
     require_tensors(tensors, shapes | ({"W_skip": (d, d)} if skip else {}), where)
     site, target = _sites(config, transcode, where)
@@ -79,6 +81,8 @@ def write_sparsify(dictionary: Dictionary) -> tuple[dict[str, Tensor], dict[str,
     if dictionary.activation != "topk" or dictionary.signed:
         kind = "signed topk" if dictionary.signed else dictionary.activation
         raise InputError(f"sparsify has no {kind} dictionaries, only topk after a ReLU; save as saelens")
+    if dictionary.normalization != "none":
+        raise InputError(f"sparsify has no dictionary that {dictionary.nonlinear}; save as saelens")
     if dictionary.d_in != dictionary.d_out:
         raise InputError(
             f"sparsify has one width, this dictionary reads {dictionary.d_in} and writes {dictionary.d_out}"

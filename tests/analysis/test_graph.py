@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from analysis.graph import Edge, Graph, Node, Pruned
 from analysis.graph_effects import completeness, effects, predict_target
-from analysis.graph_export import save_circuit_tracer, to_circuit_tracer, to_networkx
+from analysis.graph_export import to_networkx
 from analysis.graph_files import load_graph, save_graph
 from analysis.graph_nodes import (
     bias_node,
@@ -308,52 +308,6 @@ def test_networkx_has_everything():
     assert found.edges[LEFT, CROSS]["weight"] == -3
     assert found.nodes[FEATURE]["value"] == 2
     assert found.graph["target"] == LOGIT
-
-
-def test_circuit_tracer_has_what_its_readers_need(tmp_path):
-    found = to_circuit_tracer(by_hand(), "by-hand")
-    assert found.keys() == {"metadata", "qParams", "nodes", "links"}
-    assert found["metadata"] == {
-        "slug": "by-hand",
-        "scan": "tiny",
-        "transcoder_list": ["2-mlp-in", "2-mlp-out"],
-        "prompt_tokens": ["a", " b"],
-        "prompt": "a b",
-        "node_threshold": None,
-        "schema_version": 1,
-    }
-    assert found["qParams"].keys() == {"pinnedIds", "supernodes", "linkType", "clickedId", "sg_pos"}
-    keys = {"node_id", "feature", "layer", "ctx_idx", "feature_type", "token_prob", "is_target_logit"}
-    keys |= {"run_idx", "reverse_ctx_idx", "jsNodeId", "clerp", "influence", "activation"}
-    assert all(node.keys() == keys for node in found["nodes"])
-    logit, feature, token = found["nodes"][:3]
-    assert logit["node_id"] == "3_7_1"
-    assert logit["clerp"] == 'Output "logit 7 @1" (p=0.250)'
-    assert logit["is_target_logit"]
-    assert token["node_id"] == "E_4_1"
-    assert (feature["feature_type"], feature["layer"], feature["activation"]) == (
-        "cross layer transcoder",
-        "2",
-        2.0,
-    )
-    ids = [node["node_id"] for node in found["nodes"]]
-    assert len({*ids, *(node["jsNodeId"] for node in found["nodes"])}) == 2 * len(ids)
-    assert {end for link in found["links"] for end in (link["source"], link["target"])} <= set(ids)
-    assert not any("," in name or " " in name for name in ids)
-    influence = sorted(node["influence"] for node in found["nodes"])
-    assert logit["influence"] == influence[0]
-    assert influence[-1] == pytest.approx(1)
-    save_circuit_tracer(by_hand(), tmp_path / "g.json", "by-hand")
-    assert json.loads((tmp_path / "g.json").read_text()) == found
-    with pytest.raises(InputError, match=r"slug '\.\./x' of a graph; expected letters"):
-        to_circuit_tracer(by_hand(), "../x")
-
-
-def test_circuit_tracer_of_weights_alone():
-    graph = Graph((feature_node(OUT, 1), feature_node(IN, 1)), (), "feature 2-mlp-out 1")
-    found = to_circuit_tracer(graph, "weights")
-    assert found["metadata"]["prompt_tokens"] == [""]
-    assert len({node["node_id"] for node in found["nodes"]}) == 2
 
 
 def test_thousands_of_nodes_are_cheap():

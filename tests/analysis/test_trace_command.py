@@ -95,11 +95,11 @@ def test_given_dictionaries_and_text(folder):
 
 
 def test_the_schema_of_circuit_tracer(folder):
-    given = ["trace", "model", "--prompt", "a cat", "--format", "circuit-tracer", "-o", "my graph_1.json"]
+    given = ["trace", "model", "--prompt", "a cat", "--format", "circuit-tracer", "-o", "graph_1.json"]
     assert main(given) == 0
-    written = json.loads((folder / "my graph_1.json").read_text())
-    assert written["metadata"]["slug"] == "my-graph-1"
-    assert written["metadata"]["prompt"].endswith("a cat")
+    written = json.loads((folder / "graph_1.json").read_text())
+    assert written["metadata"]["slug"] == "graph_1"
+    assert written["metadata"]["prompt"] == "a cat"
     (target,) = [node for node in written["nodes"] if node["is_target_logit"]]
     assert target["layer"] == "2"
 

@@ -36,10 +36,29 @@ def test_another_site_or_width(write_published):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architecture": "gated"}, "architecture is 'gated'; expected one of standard, topk, jumprelu"),
+        (
+            {"architecture": "temporal"},
+            "architecture is 'temporal'; expected one of standard, topk, jumprelu",
+        ),
+        ({"architecture": "batchtopk"}, "expected one of .*; save it as SAELens does for inference"),
+        ({"architecture": "gated"}, "not those of one dictionary: b_gate is missing; r_mag is missing"),
         ({"activation_fn": "tanh-relu"}, "activation_fn is 'tanh-relu'; expected relu, or topk"),
-        ({"normalize_activations": "layer_norm"}, "normalize_activations is 'layer_norm', which is not read"),
-        ({"reshape_activations": "hook_z"}, "reshape_activations is 'hook_z'"),
+        (
+            {"normalize_activations": "covariance_whitening"},
+            "normalize_activations is 'covariance_whitening'; .* save it from SAELens after folding",
+        ),
+        ({"normalize_activations": 3}, "normalize_activations is 3; expected none"),
+        (
+            {"normalize_activations": "expected_average_only_in"},
+            "whose factor is not in the folder; give it as .*norm_scaling_factor=.* or save",
+        ),
+        ({"normalize_activations": True}, "whose factor is not in the folder"),
+        ({"reshape_activations": "hook_z"}, "reshape_activations is 'hook_z', .* expected a dictionary of"),
+        ({"hook_name": "blocks.1.attn.hook_z", "metadata": None}, "reshape_activations is 'hook_z'"),
+        ({"metadata": "none"}, "metadata is 'none'; expected a value of type dict"),
+        ({"architecture": "topk", "activation_fn_kwargs": [5]}, "activation_fn_kwargs is"),
+        ({"architecture": "topk", "k": 0}, "k is 0 with activation topk and 24 features"),
+        ({"architecture": "topk", "k": 2.0}, "k is 2.0; expected a value of type int"),
         ({"architecture": "topk"}, "k is missing; expected a value of type int"),
         ({"architecture": "topk", "k": True}, "k is True; expected a value of type int"),
         ({"architecture": "topk", "k": 25}, "k is 25 with activation topk and 24 features"),
