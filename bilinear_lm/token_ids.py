@@ -9,7 +9,7 @@ theirs, and in the joined sequence each two are neighbours in a piece.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,10 @@ OVERLAP = 1 << 12
 """Characters that two pieces have in common."""
 LARGEST = 1 << 24
 """A piece grows to so many characters where it cannot be joined with the next."""
+BATCH = 8 * PIECE
+"""Characters of texts that a tokenizer is given side by side."""
+_TEXTS = 256
+"""At most so many texts side by side."""
 _AGREEING = 8
 """Tokens that both pieces have from the join on."""
 _TRIES = 8
@@ -46,7 +50,7 @@ def token_id_pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[I
     depend on each other, such as one word of millions of letters for a tokenizer that looks up whole words.
     """
     if len(text) <= PIECE or not tokenizer.is_fast:  # the others do not say where their tokens lie
-        yield np.array(tokenizer.encode(text, add_special_tokens=False, verbose=False), dtype=np.int32)
+        yield _whole(tokenizer, [text], end=[])
         return
     left, begin = _piece(tokenizer, text, 0, PIECE), 0
     while left.stop < len(text):
@@ -58,6 +62,33 @@ def token_id_pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[I
         yield left.ids[left.first(begin) : left.first(position)]
         left, begin = right, position
     yield left.ids[left.first(begin) :]
+
+
+def document_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], end: int | None
+) -> Iterator[Int[np.ndarray, " _pos"]]:
+    """The tokens of texts one after the other, each followed by the token `end` if there is one, in pieces."""
+    ends = [] if end is None else [end]
+    waiting: list[str] = []
+    for text in texts:
+        if len(text) > PIECE:
+            if waiting:
+                yield _whole(tokenizer, waiting, ends)
+            waiting = []
+            yield from token_id_pieces(tokenizer, text)
+            yield np.array(ends, dtype=np.int32)
+            continue
+        waiting.append(text)
+        if len(waiting) == _TEXTS or sum(map(len, waiting)) >= BATCH:
+            yield _whole(tokenizer, waiting, ends)
+            waiting = []
+    if waiting:
+        yield _whole(tokenizer, waiting, ends)
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], end: Sequence[int]) -> np.ndarray:
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return np.array([token for row in rows for token in (*row, *end)], dtype=np.int32)
 
 
 @dataclass(frozen=True)
