@@ -83,9 +83,7 @@ def read_plain_text(path: Path) -> str:
     """
     with clear_reading(path), opened_text(path) as (kind, file):
         if kind != "plain text":
-            raise InputError(
-                f"{path}: {kind}; expected plain text here, write its texts to a file of their own"
-            )
+            raise InputError(f"{path}: holds {kind}; expected plain text, write its texts to one")
         return plain_text(file).read()
 
 

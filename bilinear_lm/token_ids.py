@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
-from transformers import PreTrainedTokenizerBase
 
 from bilinear_lm.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PIECE = 1 << 17
 """Characters that a tokenizer is given at once."""
@@ -67,7 +70,7 @@ def token_id_pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> Iterator[I
 def document_ids(
     tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], end: int | None
 ) -> Iterator[Int[np.ndarray, " _pos"]]:
-    """The tokens of texts one after the other, each followed by the token `end` if there is one, in pieces."""
+    """The tokens of texts, each followed by the token `end` if there is one, piece by piece."""
     ends = [] if end is None else [end]
     waiting: list[str] = []
     for text in texts:
@@ -133,8 +136,8 @@ def _longer(tokenizer: PreTrainedTokenizerBase, text: str, piece: _Piece) -> _Pi
     length = 2 * (piece.stop - piece.start)
     if length > LARGEST:
         raise InputError(
-            f"a text of {len(text)} characters cannot be tokenised in parts: from character {piece.start} on, "
-            f"{piece.stop - piece.start} of them hang together; expected blanks or line breaks between words"
+            f"a text of {len(text)} characters cannot be tokenised in parts: {piece.stop - piece.start} of "
+            f"them, from number {piece.start} on, hang together; expected blanks or line breaks between words"
         )
     return _piece(tokenizer, text, piece.start, length)
 

@@ -82,7 +82,7 @@ def token_pieces(
     limit: int | None = None,
     desc: str = "tokenize",
 ) -> Iterator[np.ndarray]:
-    """`tokenize` in pieces of some hundred documents, or of one long one: for text that memory may not hold."""
+    """`tokenize` piece by piece, for text that memory may not hold."""
     count = 0
     with tqdm(desc=desc, unit=" tokens", total=limit) as bar:
         for ids in document_ids(tokenizer, texts, tokenizer.eos_token_id):

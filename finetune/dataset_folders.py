@@ -74,7 +74,8 @@ def _builder(source: str, folder: Path | None, selection: Selection) -> Any:
         return datasets.load_dataset_builder(source, name=selection.subset)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise InputError(
-            f"{source}: neither a text file, nor a folder or hub name that holds a dataset ({one_line(error)})"
+            f"{source}: neither a text file, nor a folder or hub name that holds a dataset "
+            f"({one_line(error)})"
         ) from error
 
 
@@ -145,6 +146,6 @@ def _require_all(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
         names = ", ".join(path.name for path in left[:3]) + (f" and {len(left) - 3} more" if left[3:] else "")
         splits = "; ".join(f"{split}: {len(each)} files" for split, each in files.items())
         raise InputError(
-            f"{folder}: {names} would be left out beside {splits}; give the files themselves, or folders of one "
-            "kind of files each"
+            f"{folder}: {names} would be left out beside {splits}; give the files themselves, or folders of "
+            "one kind of files each"
         )

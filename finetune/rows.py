@@ -76,7 +76,7 @@ def _json_column(source: Path | str, file: io.BufferedReader, column: str) -> It
 
 
 def _json_rows(source: Path | str, file: io.BufferedReader) -> Iterator[Cell]:
-    """The values of a file with one on each line, or of one list; texts in a list are rows of a column text."""
+    """The values of a file with one on each line, or of one list, whose texts are rows of a column text."""
     lines = plain_text(file, newline="\n")
     for number, line in enumerate(lines, 1):
         if number == 1 and line.lstrip().startswith("["):
@@ -114,8 +114,8 @@ def _csv_column(source: Path | str, file: io.BufferedReader, column: str, separa
             yield where, row[index]
     except csv.Error as error:
         raise InputError(
-            f"{source}: not CSV on line {rows.line_num} ({error}); expected fields separated by {separator!r} "
-            'that are quoted by "'
+            f"{source}: not CSV on line {rows.line_num} ({error}); expected fields separated by "
+            f'{separator!r} and quoted by "'
         ) from error
 
 

@@ -52,8 +52,8 @@ def _refusals(source: str) -> Iterator[None]:
         raise
     except _failures() as error:
         raise InputError(
-            f"{source}: cannot be read as a dataset ({one_line(error)}); --subset, --split and --column choose "
-            "what is read"
+            f"{source}: cannot be read as a dataset ({one_line(error)}); --subset, --split and --column "
+            "choose what is read"
         ) from error
 
 
@@ -63,15 +63,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
     from yaml import YAMLError
 
-    general = (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-        RuntimeError,
-        ImportError,
-    )
+    general = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
     return (*general, pyarrow.ArrowException, DatasetsError, HfHubHTTPError, YAMLError)
 
 
