@@ -59,8 +59,6 @@ def clear_reading(source: Path | str) -> Iterator[None]:
     """Turns what a disk or a damaged file makes of reading it into an InputError about `source`."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{source}: no such file; expected one there") from error
     except IsADirectoryError as error:
         raise InputError(f"{source}: is a folder; expected a file of text") from error
     except PermissionError as error:
@@ -72,6 +70,8 @@ def clear_reading(source: Path | str) -> Iterator[None]:
             f"{source}: compressed and damaged or cut short ({error}); fetch it again"
         ) from error
     except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not Path(source).exists():
+            raise InputError(f"{source}: no such file; expected one there") from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"{source}: cannot be read ({reason}); run again") from error
 
@@ -83,7 +83,9 @@ def read_plain_text(path: Path) -> str:
     """
     with clear_reading(path), opened_text(path) as (kind, file):
         if kind != "plain text":
-            raise InputError(f"{path}: holds {kind}; expected plain text, write its texts to one")
+            raise InputError(
+                f"{path}: a file of {kind}; expected plain text, put its texts into a file of that"
+            )
         return plain_text(file).read()
 
 

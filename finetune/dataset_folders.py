@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ def find_split(source: str, folder: Path | None, selection: Selection) -> Split:
     """
     if folder is not None and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
         return _saved(folder, selection)
+    if folder is not None and glob.has_magic(str(folder.resolve())):  # datasets would look for a pattern
+        raise InputError(f"{source}: a folder with *, ? or [ in its name; rename it, or give its files")
     builder = _builder(source, folder, selection)
     split = selection.split or "train"
     files = {str(name): tuple(map(str, each)) for name, each in (builder.config.data_files or {}).items()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from bilinear_lm.text_files import Kind, plain_text
 Cell = tuple[str, Any]
 """Where a value of a column stands, such as "line 3", and the value."""
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of characters, which JSON can write and UTF-8 cannot."""
 _LONGEST = (1 << 31) - 1
 """Characters of a field of CSV; Python's own limit, for all readers of CSV, is 131,072."""
 
@@ -44,7 +48,7 @@ def texts_of(source: Path | str, cells: Iterable[Cell], column: str) -> Iterator
                 f"{source}: {where} has {_shown(value)} in {column!r}; expected text, choose another column "
                 "with --column"
             )
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not value.isascii() and _SURROGATES.search(value):
             raise InputError(f"{source}: {where} has half a character (a lone surrogate); expected text")
         if value:
             yield value
@@ -52,18 +56,19 @@ def texts_of(source: Path | str, cells: Iterable[Cell], column: str) -> Iterator
 
 def require_column(source: Path | str, columns: Sequence[str], column: str) -> None:
     """Raises InputError, with the names to choose from, unless there is one column of that name."""
-    if columns.count(column) != 1:
-        several = " once" if column in columns else ""
+    if column not in columns:
         raise InputError(
-            f"{source}: columns {', '.join(map(str, columns))}; expected one named {column}{several}, choose "
-            "with --column"
+            f"{source}: columns {', '.join(map(str, columns))}; expected one named {column}, "
+            "choose with --column"
         )
+    if columns.count(column) > 1:
+        raise InputError(f"{source}: {columns.count(column)} columns named {column}; expected one")
 
 
 def _shown(value: Any) -> str:
-    """A value's type and the head of it."""
+    """The head of a value, and its type."""
     text = repr(value)
-    return f"a {type(value).__name__} ({text if len(text) <= 40 else text[:37] + '...'})"
+    return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
 
 
 def _json_column(source: Path | str, file: io.BufferedReader, column: str) -> Iterator[Cell]:
@@ -120,6 +125,30 @@ def _csv_column(source: Path | str, file: io.BufferedReader, column: str, separa
 
 
 def _arrow_column(source: Path | str, kind: Kind, file: io.BufferedReader, column: str) -> Iterator[Cell]:
+    number = 0
+    with _undamaged(source, kind):
+        for batch in _batches(source, kind, file, column):
+            for value in batch.column(column).to_pylist():
+                number += 1
+                yield f"row {number}", value
+
+
+@contextmanager
+def _undamaged(source: Path | str, kind: Kind) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, not of what the file holds
+        raise InputError(
+            f"{source}: no {kind} that can be read ({one_line(error)}); it is damaged or cut short, "
+            "fetch it again"
+        ) from error
+
+
+def _batches(source: Path | str, kind: Kind, file: io.BufferedReader, column: str) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,14 +156,10 @@ def _arrow_column(source: Path | str, kind: Kind, file: io.BufferedReader, colum
     if kind == "Parquet":
         parquet = pq.ParquetFile(whole)
         require_column(source, parquet.schema_arrow.names, column)
-        batches: Iterable[Any] = parquet.iter_batches(batch_size=1024, columns=[column])
-    else:
-        is_file = file.peek(6).startswith(b"ARROW1")
-        reader = pa.ipc.open_file(whole) if is_file else pa.ipc.open_stream(whole)
-        require_column(source, reader.schema.names, column)
-        batches = (reader.get_batch(n) for n in range(reader.num_record_batches)) if is_file else reader
-    number = 0
-    for batch in batches:
-        for value in batch.column(column).to_pylist():
-            number += 1
-            yield f"row {number}", value
+        yield from parquet.iter_batches(batch_size=1024, columns=[column])
+        return
+    in_file = whole.read(6) == b"ARROW1"  # else as a stream, which begins otherwise
+    whole.seek(0)
+    reader = pa.ipc.open_file(whole) if in_file else pa.ipc.open_stream(whole)
+    require_column(source, reader.schema.names, column)
+    yield from (reader.get_batch(n) for n in range(reader.num_record_batches)) if in_file else reader

@@ -63,7 +63,7 @@ def _failures() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError
     from yaml import YAMLError
 
-    general = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError)
+    general = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
     return (*general, pyarrow.ArrowException, DatasetsError, HfHubHTTPError, YAMLError)
 
 
@@ -98,6 +98,8 @@ def _has_columns(source: str) -> bool:
 
 def _existing(source: str) -> Path | None:
     """The file or folder of this name, if there is one."""
+    if not source:
+        raise InputError("a source without a name; expected a file, a folder or the name of a dataset")
     path = Path(source)
     try:
         path.stat()
