@@ -67,10 +67,11 @@ def clear_reading(source: Path | str) -> Iterator[None]:
         raise InputError(f"{source}: not UTF-8 text ({error}); expected a file of text") from error
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise InputError(
-            f"{source}: compressed and damaged or cut short ({error}); fetch it again"
+            f"{source}: compressed, and damaged or cut short ({error}); fetch it again"
         ) from error
     except OSError as error:
-        if isinstance(error, FileNotFoundError | NotADirectoryError) and not Path(source).exists():
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        if missing and str(error.filename) == str(source):
             raise InputError(f"{source}: no such file; expected one there") from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"{source}: cannot be read ({reason}); run again") from error

@@ -34,20 +34,20 @@ def documents(source: str, selection: Selection = TEXT_OF_TRAIN) -> Iterator[str
 
     Raises InputError, in one line, for whatever cannot be read and for a row whose text is none.
     """
-    with _refusals(source):
+    with clear_reading(source):
         path = _existing(source)
         if path is not None and path.is_file():
             yield from _of_file(path, selection)
         else:
-            yield from _of_dataset(source, path, selection)
+            with _refusals(source):
+                yield from _of_dataset(source, path, selection)
 
 
 @contextmanager
 def _refusals(source: str) -> Iterator[None]:
     """Turns what `datasets` and pyarrow make of a source into an InputError that passes their message on."""
     try:
-        with clear_reading(source):
-            yield
+        yield
     except InputError:
         raise
     except _failures() as error:
@@ -71,9 +71,8 @@ def require_use(selection: Selection, sources: Sequence[str]) -> None:
     """Raises InputError for a part of a selection that none of the sources can follow."""
     if selection == TEXT_OF_TRAIN:
         return
-    with _refusals(", ".join(sources)):
-        datasets = any(_is_dataset(source) for source in sources)
-        columns = datasets or any(_has_columns(source) for source in sources)
+    datasets = any(_is_dataset(source) for source in sources)
+    columns = datasets or any(_has_columns(source) for source in sources)
     if not columns:
         raise InputError(
             f"{', '.join(sources)}: plain text, of which no column, split or subset can be chosen; leave "
@@ -87,12 +86,13 @@ def require_use(selection: Selection, sources: Sequence[str]) -> None:
 
 
 def _is_dataset(source: str) -> bool:
-    path = _existing(source)
+    with clear_reading(source):
+        path = _existing(source)
     return path is None or path.is_dir()
 
 
 def _has_columns(source: str) -> bool:
-    with opened_text(source) as (kind, _):
+    with clear_reading(source), opened_text(source) as (kind, _):
         return kind != "plain text"
 
 
