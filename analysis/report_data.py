@@ -24,6 +24,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import TextLoss, text_loss
 from bilinear_lm.families import family_of
 from bilinear_lm.generate import sample
+from bilinear_lm.token_ids import token_ids
 from bilinear_lm.weights import IDENTITY_EPS, attention_weights, embedding, mlp_tensor, unembedding
 
 LISTED = 10
@@ -209,7 +210,7 @@ def _text_ids(
 ) -> tuple[list[int], tuple[int, ...], int]:
     """The token in front of the text, if the tokenizer has one; the text that fits; how much does not."""
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    ids = token_ids(tokenizer, text).tolist()
     fitting = ids[: model.config.max_position_embeddings - len(first)]
     return first, tuple(fitting), len(ids) - len(fitting)
 

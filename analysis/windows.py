@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from bilinear_lm.activations import site_activations
 from bilinear_lm.dictionary import Site
 from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.token_ids import token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,10 +38,10 @@ def token_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) ->
     step = length - len(first)
     if step < 1:
         raise InputError(f"windows of {length} tokens; expected at least {1 + len(first)}")
-    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
-    if not ids:
+    ids = token_ids(tokenizer, text)
+    if not len(ids):
         raise InputError("the text is empty; expected at least one token")
-    return [[*first, *ids[start : start + step]] for start in range(0, len(ids), step)]
+    return [[*first, *ids[start : start + step].tolist()] for start in range(0, len(ids), step)]
 
 
 def window_batches(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.token_ids import token_ids
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ def text_loss(
     """
     if tokenizer.bos_token_id is None:
         raise InputError("this tokenizer has no beginning-of-sequence token to put in front of a window")
-    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
-    if not ids:
+    ids = token_ids(tokenizer, text)
+    if not len(ids):
         raise InputError("the text to evaluate is empty; expected at least one token")
     context = model.config.max_position_embeddings
     window = window or context - 1
@@ -76,11 +78,14 @@ def _summed(model: nn.Module, ids: Int[Tensor, "batch pos"]) -> float:
     return loss.item()
 
 
-def _batches(ids: list[int], first: int, window: int, batch_size: int) -> Iterator[torch.Tensor]:
+def _batches(
+    ids: Int[np.ndarray, " _pos"], first: int, window: int, batch_size: int
+) -> Iterator[torch.Tensor]:
     """Batches of equally long rows `[first, *window]`; the shorter tail of the text comes as its own."""
     whole = torch.tensor(ids[: len(ids) // window * window], dtype=torch.long).view(-1, window)
     for rows in whole.split(batch_size):
         if len(rows):
             yield torch.nn.functional.pad(rows, (1, 0), value=first)
-    if tail := ids[len(whole) * window :]:
-        yield torch.tensor([[first, *tail]])
+    tail = ids[len(whole) * window :]
+    if len(tail):
+        yield torch.tensor([[first, *tail.tolist()]])

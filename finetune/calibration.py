@@ -15,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from bilinear_lm.errors import InputError
 from bilinear_lm.glu import GLU
 from finetune.data import Windows, require_window, tokenize_source
+from finetune.settings import TEXT_OF_TRAIN, Selection
+from finetune.sources import require_use
 
 BATCH = 16
 """Windows of one forward pass."""
@@ -28,16 +30,19 @@ def calibration_windows(
     context: int = 256,
     first: bool = True,
     seed: int = 0,
+    selection: Selection = TEXT_OF_TRAIN,
 ) -> Int[Tensor, "window pos"]:
     """Windows of `context` tokens, about `n_tokens` in all, spread over the sources.
 
     Each begins with the tokenizer's beginning-of-sequence token, unless it has none or `first` is off.
-    Of each source the head is read, as much as its equal share of the tokens and a half.
+    Of each source the head is read, as much as its equal share of the tokens and a half; of datasets what
+    `selection` names.
     """
     if not sources:
         raise InputError("no calibration text given; expected at least one text file or dataset")
+    require_use(selection, sources)
     limit = head_length(n_tokens, len(sources))
-    streams = (tokenize_source(source, tokenizer, limit=limit) for source in sources)
+    streams = (tokenize_source(source, tokenizer, limit=limit, selection=selection) for source in sources)
     first_token = tokenizer.bos_token_id if first else None
     return spread_windows(sources, streams, n_tokens=n_tokens, context=context, first=first_token, seed=seed)
 

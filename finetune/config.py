@@ -11,7 +11,7 @@ import tyro
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
 from bilinear_lm.presets import find_preset
-from finetune.settings import Precision, require_texts
+from finetune.settings import TEXT_OF_TRAIN, Precision, Selection, require_texts
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,10 @@ class PretrainConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the model: a plain Hugging Face checkpoint, its tokenizer, and train.json."""
     data: tuple[str, ...]
-    """Text files (documents separated by <|endoftext|>), dataset folders, or names of datasets on the hub."""
+    """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
+    folders of them, dataset folders, or names of datasets on the hub."""
+    selection: Selection = TEXT_OF_TRAIN
+    """The part of datasets that is read."""
     passes: tuple[float, ...] = (1.0,)
     """Passes over the data: one number for all sources, or one each."""
     preset: str = "stories"
@@ -33,7 +36,7 @@ class PretrainConfig:
     max_tokens: int | None = None
     """At most so many tokens are read from each source; needed for endless datasets."""
     validation: Path | None = None
-    """Held-out text file to evaluate the finished model on."""
+    """Held-out file of plain text to evaluate the finished model on."""
     batch_size: int = 32
     """Windows a step; a window fills the context."""
     learning_rate: float = 3e-3
@@ -58,7 +61,7 @@ class PretrainConfig:
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
         find_preset(self.preset)
-        require_texts(self.data, self.validation)
+        require_texts(self.data, self.validation, self.selection)
         if len(self.passes) not in (1, len(self.data)):
             raise InputError(
                 f"{len(self.passes)} numbers of passes for {len(self.data)} sources; give one, or one each"

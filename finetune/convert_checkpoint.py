@@ -38,6 +38,7 @@ def convert_checkpoint(config: ConvertConfig) -> Conversion:
             n_tokens=config.calibration_tokens,
             context=min(config.context, model.config.max_position_embeddings),
             seed=config.seed,
+            selection=config.selection,
         )
     fit = FitSettings(steps=config.steps, batch_size=config.batch_size, seed=config.seed)
     done = convert(model, config.method, windows, biases=config.biases, fit=fit, progress=True)

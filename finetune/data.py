@@ -1,11 +1,10 @@
-"""Text for training: where it comes from, a tokenizer trained on it, and windows of tokens."""
+"""Text for training: a tokenizer trained on it, its tokens, and windows of them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,66 +14,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from bilinear_lm.errors import InputError
-
-if TYPE_CHECKING:
-    import datasets
+from bilinear_lm.token_ids import PIECE, document_ids
+from finetune.settings import TEXT_OF_TRAIN, Selection
+from finetune.sources import END_OF_TEXT, documents
 
 BEGIN = "<|begin|>"
-END_OF_TEXT = "<|endoftext|>"
-"""Separates the documents of a text file, and is the end-of-text token of tokenizers trained here."""
-
-
-def documents(source: str) -> Iterator[str]:
-    """The documents of a text file, of a folder that `datasets` reads, or of a dataset on the hub.
-
-    A text file holds documents separated by `<|endoftext|>`. A dataset's documents are the column
-    `text` of its split `train`; one on the hub is streamed.
-    """
-    path = Path(source)
-    if path.is_file():
-        yield from _text_file_documents(path)
-    else:
-        for row in _dataset(source):
-            if text := row["text"].strip():
-                yield text
-
-
-def _text_file_documents(path: Path) -> Iterator[str]:
-    lines: list[str] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                *ends, rest = line.split(END_OF_TEXT)
-                for end in ends:
-                    if text := "".join([*lines, end]).strip():
-                        yield text
-                    lines = []
-                lines.append(rest)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); expected a text file") from error
-    if text := "".join(lines).strip():
-        yield text
-
-
-def _dataset(source: str) -> datasets.Dataset | datasets.IterableDataset:
-    import datasets
-
-    path = Path(source)
-    try:
-        if (path / "dataset_info.json").is_file():
-            data = datasets.load_from_disk(source)
-        else:
-            data = datasets.load_dataset(source, split="train", streaming=not path.exists())
-    except (OSError, ValueError, ConnectionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{source}: neither a text file, nor a folder or hub name that holds a dataset ({reason})"
-        ) from error
-    if isinstance(data, datasets.DatasetDict):
-        data = data["train"]
-    if data.column_names is not None and "text" not in data.column_names:
-        raise InputError(f"{source}: columns {', '.join(data.column_names)}; expected one named text")
-    return data
+_WORD_BEGINS = re.compile(r"(?<=\S) (?=\S)")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -90,13 +35,29 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_parts(texts), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BEGIN, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
     )
+
+
+def _parts(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, long ones in parts of the same words: a word begins at a blank after something else.
+
+    A word of more characters than a tokenizer is given at once is cut all the same.
+    """
+    for text in texts:
+        start = 0
+        while len(text) - start > PIECE:
+            stop = start + PIECE
+            blank = _WORD_BEGINS.search(text, stop, stop + PIECE)
+            stop = blank.start() if blank else stop
+            yield text[start:stop]
+            start = stop
+        yield text[start:]
 
 
 def tokenize(
@@ -121,25 +82,28 @@ def token_pieces(
     limit: int | None = None,
     desc: str = "tokenize",
 ) -> Iterator[np.ndarray]:
-    """What `tokenize` returns, in pieces of some hundred documents: for text that memory may not hold."""
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    """`tokenize` piece by piece, for text that memory may not hold."""
     count = 0
-    remaining = iter(texts)
     with tqdm(desc=desc, unit=" tokens", total=limit) as bar:
-        while (limit is None or count < limit) and (batch := list(islice(remaining, 256))):
-            rows = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
-            piece = np.array([token for row in rows for token in (*row, *end)], dtype=np.int32)
-            piece = piece if limit is None else piece[: limit - count]
+        for ids in document_ids(tokenizer, texts, tokenizer.eos_token_id):
+            piece = ids if limit is None else ids[: limit - count]
             count += len(piece)
             bar.update(len(piece))
             yield piece
+            if count == limit:
+                return
 
 
 def tokenize_source(
-    source: str, tokenizer: PreTrainedTokenizerBase, *, limit: int | None = None
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    limit: int | None = None,
+    selection: Selection = TEXT_OF_TRAIN,
 ) -> np.ndarray:
     """`tokenize` of the documents of a source."""
-    return tokenize(documents(source), tokenizer, limit=limit, desc=f"tokenize {Path(source).name}")
+    desc = f"tokenize {Path(source).name}"
+    return tokenize(documents(source, selection), tokenizer, limit=limit, desc=desc)
 
 
 def require_window(source: str, tokens: np.ndarray, context: int) -> None:

@@ -29,7 +29,8 @@ from bilinear_lm.dictionary import Point, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_plain_blocks
 from bilinear_lm.fidelity import Fidelity, measure_fidelity
-from bilinear_lm.files import new_folder, read_text, require_new, write_json
+from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.text_files import read_plain_text
 from bilinear_lm.weights import decoder_block
 from finetune.data import Windows, tokenize, tokenize_source, whole_windows
 from finetune.dictionary_config import DictionaryConfig
@@ -149,7 +150,10 @@ def _windows(config: DictionaryConfig, tokenizer: PreTrainedTokenizerBase, conte
     window = config.window or context
     if not 2 <= window <= context:
         raise InputError(f"window is {window}; expected 2 to {context}, the model's context")
-    streams = [tokenize_source(source, tokenizer, limit=config.max_tokens) for source in config.data]
+    streams = [
+        tokenize_source(source, tokenizer, limit=config.max_tokens, selection=config.selection)
+        for source in config.data
+    ]
     windows = Windows(
         streams,
         [config.passes] * len(streams),
@@ -173,7 +177,7 @@ def _held_out(
     length = windows[0]["input_ids"].numel()
     most = max(1, config.validation_tokens // length)
     if config.validation is not None:
-        ids = tokenize([read_text(config.validation)], tokenizer, desc="tokenize validation")
+        ids = tokenize([read_plain_text(config.validation)], tokenizer, desc="tokenize validation")
         held = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
         if not len(held):
             raise InputError(f"{config.validation}: {len(ids)} tokens; expected a window of {length}")

@@ -12,7 +12,7 @@ from bilinear_lm.device import DeviceName
 from bilinear_lm.dictionary import Point, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.fidelity import Ablation
-from finetune.settings import require_texts
+from finetune.settings import TEXT_OF_TRAIN, Selection, require_texts
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class DictionaryConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """New folder for the dictionaries, one folder `{layer}-{point}` each."""
     data: tuple[str, ...]
-    """Text files (documents separated by <|endoftext|>), dataset folders, or names of datasets on the hub."""
+    """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
+    folders of them, dataset folders, or names of datasets on the hub."""
+    selection: Selection = TEXT_OF_TRAIN
+    """The part of datasets that is read."""
     layers: tuple[int, ...] = ()
     """Layers to describe; all of them by default."""
     points: tuple[Point, ...] = ("mlp-in", "mlp-out")
@@ -38,7 +41,7 @@ class DictionaryConfig:
     passes: float = 1.0
     """Passes over the tokens."""
     validation: Path | None = None
-    """Held-out text to measure the dictionaries on."""
+    """Held-out file of plain text to measure the dictionaries on."""
     validation_tokens: int = 50_000
     """At most so many of its tokens."""
     ablation: Ablation = "zero"
@@ -62,7 +65,7 @@ class DictionaryConfig:
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
-        require_texts(self.data, self.validation)
+        require_texts(self.data, self.validation, self.selection)
         if not self.points:
             raise InputError("no points given; expected at least one, such as mlp-out")
         for name in ("k", "features", "passes", "batch_size", "learning_rate", "validation_tokens"):

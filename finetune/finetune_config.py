@@ -10,7 +10,7 @@ import tyro
 
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
-from finetune.settings import Method, Precision, Schedule, Store, require_texts
+from finetune.settings import TEXT_OF_TRAIN, Method, Precision, Schedule, Selection, Store, require_texts
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,10 @@ class ConvertConfig:
     """fit: each MLP fitted to its outputs on the calibration text; closed-form: the best quadratic under a
     Gaussian of the same mean and covariance; linear: the activation replaced by its slope at zero."""
     calibration: tuple[str, ...] = ()
-    """Text files, dataset folders or hub datasets to measure on; `linear` does without."""
+    """Files of text, JSON Lines, CSV or Parquet, dataset folders or hub datasets to measure on; `linear` does
+    without."""
+    selection: Selection = TEXT_OF_TRAIN
+    """The part of datasets that is read."""
     calibration_tokens: int = 262_144
     """Tokens of it to use."""
     context: int = 256
@@ -53,7 +56,10 @@ class FinetuneConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """New folder for the finetuned model: a plain Hugging Face checkpoint, its tokenizer, and a record."""
     data: tuple[str, ...]
-    """Text files (documents separated by <|endoftext|>), dataset folders, or names of datasets on the hub."""
+    """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
+    folders of them, dataset folders, or names of datasets on the hub."""
+    selection: Selection = TEXT_OF_TRAIN
+    """The part of datasets that is read."""
     tokens: int | None = None
     """Tokens to train on, passing over the data as often as that takes; by default one pass."""
     arm: Literal["bilinear", "baseline"] = "bilinear"
@@ -110,7 +116,7 @@ class FinetuneConfig:
     store: Store = "float32"
     """Precision of the weights on disk."""
     validation: Path | None = None
-    """Held-out text file to evaluate on."""
+    """Held-out file of plain text to evaluate on."""
     validation_steps: int | None = None
     """Steps between evaluations while training, on the first 100 windows of that text; by default none."""
     checkpoint_steps: int = 500
@@ -130,7 +136,7 @@ class FinetuneConfig:
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
-        require_texts(self.data, self.validation)
+        require_texts(self.data, self.validation, self.selection)
         if not 0 <= self.distillation <= 1 or self.temperature <= 0 or self.matching < 0:
             raise InputError(
                 f"distillation {self.distillation}, temperature {self.temperature}, matching "

@@ -13,11 +13,13 @@ from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import TextLoss, text_loss
-from bilinear_lm.files import new_folder, read_text, require_new, write_json
+from bilinear_lm.files import new_folder, require_new, write_json
 from bilinear_lm.presets import find_preset, new_model
+from bilinear_lm.text_files import read_plain_text
 from finetune.config import PretrainConfig
-from finetune.data import Windows, documents, require_window, tokenize_source, train_tokenizer
+from finetune.data import Windows, require_window, tokenize_source, train_tokenizer
 from finetune.run_folder import as_json, last_checkpoint, open_run
+from finetune.sources import documents
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
         if config.tokenizer is not None:
             tokenizer = load_tokenizer(config.tokenizer)
         else:
-            texts = (text for source in config.data for text in documents(source))
+            texts = (text for source in config.data for text in documents(source, config.selection))
             tokenizer = train_tokenizer(texts, find_preset(config.preset).d_vocab)
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise InputError(
@@ -106,7 +108,8 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
 def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> Windows:
     streams = []
     for source in config.data:
-        streams.append(tokenize_source(source, tokenizer, limit=config.max_tokens))
+        stream = tokenize_source(source, tokenizer, limit=config.max_tokens, selection=config.selection)
+        streams.append(stream)
         require_window(source, streams[-1], context)
     windows = Windows(
         streams, config.passes_by_source, context=context, first=tokenizer.bos_token_id, seed=config.seed
@@ -121,4 +124,5 @@ def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context
 
 def _evaluate(folder: Path, validation: Path) -> TextLoss:
     """The loss of the model as it lies on disk."""
-    return text_loss(load_pretrained(folder), load_tokenizer(folder), read_text(validation), progress=True)
+    text = read_plain_text(validation)
+    return text_loss(load_pretrained(folder), load_tokenizer(folder), text, progress=True)

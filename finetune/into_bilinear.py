@@ -28,8 +28,9 @@ from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import text_loss
-from bilinear_lm.files import new_folder, read_json, read_text, require_new, write_json
+from bilinear_lm.files import new_folder, read_json, require_new, write_json
 from bilinear_lm.glu import bilinear_glus, find_glus
+from bilinear_lm.text_files import read_plain_text
 from finetune.annealing import anneal_gates, annealed_gates, fold_gates
 from finetune.conversion import convert
 from finetune.data import Windows
@@ -114,7 +115,7 @@ def _checked(
                 f"{config.model}: its tokenizer has no beginning-of-sequence token, with which a validation "
                 "text is evaluated; leave the validation out"
             )
-        if not read_text(config.validation).strip():
+        if not read_plain_text(config.validation).strip():
             raise InputError(f"{config.validation}: no text in it; expected held-out text")
     return config
 
@@ -231,7 +232,7 @@ def _finish(
             save_folder(model, tokenizer, folder, record={"made_by": "finetune"}, store=config.store)
         record["reload_difference"] = require_reloads(model, folder, config.store)
         if config.validation is not None:
-            text = read_text(config.validation)
+            text = read_plain_text(config.validation)
             saved = load_pretrained(folder, device=find_device(config.device))
             record["validation"] = dataclasses.asdict(text_loss(saved, tokenizer, text, progress=True))
         write_json(folder / RECORD, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,31 @@ Store = Literal["float32", "bfloat16", "float16"]
 """Of the weights on disk."""
 
 
-def require_texts(data: Sequence[str], validation: Path | None) -> None:
-    """Raises InputError where there are no sources to train on, or no file with the held-out text."""
+@dataclass(frozen=True)
+class Selection:
+    """The part of a dataset that is read; files of plain text are read whole."""
+
+    subset: str | None = None
+    """Subset (configuration) of a dataset folder or hub dataset; by default the only or the default one."""
+    split: str | None = None
+    """Split of a dataset folder or hub dataset; by default train."""
+    column: str = "text"
+    """Column with the text, in JSON Lines, CSV, TSV, Parquet and datasets."""
+
+
+TEXT_OF_TRAIN = Selection()
+"""The column text of the split train, where nothing is chosen."""
+
+
+def require_texts(data: Sequence[str], validation: Path | None, selection: Selection = TEXT_OF_TRAIN) -> None:
+    """Raises InputError where there are no sources to train on, or no file with the held-out text.
+
+    So does a selection that none of the sources has a use for.
+    """
+    from finetune.sources import require_use
+
     if not data:
         raise InputError("no data given; expected at least one text file, dataset folder or dataset name")
     if validation is not None and not validation.is_file():
         raise InputError(f"{validation}: no such file; expected the held-out text there")
+    require_use(selection, data)

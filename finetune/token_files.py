@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,15 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, read_text
+from bilinear_lm.files import new_folder
+from bilinear_lm.text_files import read_plain_text
+from bilinear_lm.token_ids import token_ids
 from finetune.calibration import head_length, spread_windows
-from finetune.data import Windows, documents, token_pieces, whole_windows
+from finetune.data import Windows, token_pieces, whole_windows
 from finetune.finetune_config import FinetuneConfig
+from finetune.settings import Selection
+from finetune.sources import documents
 
 
 def token_streams(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
@@ -29,7 +32,7 @@ def token_streams(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokeni
                 limit = max(limit, head_length(config.calibration_tokens, len(config.data)))
             with new_folder(tokens) as folder:
                 for number, source in enumerate(config.data):
-                    _write(folder / f"{number}.bin", source, tokenizer, limit)
+                    _write(folder / f"{number}.bin", source, tokenizer, limit, config.selection)
     return [np.memmap(tokens / f"{n}.bin", dtype=np.int32, mode="r") for n in range(len(config.data))]
 
 
@@ -72,7 +75,7 @@ def validation_windows(
     """The first windows of the validation text, cut like those of training; None where none are asked for."""
     if config.validation is None or config.validation_steps is None:
         return None
-    ids = tokenizer.encode(read_text(config.validation), add_special_tokens=False, verbose=False)
+    ids = token_ids(tokenizer, read_plain_text(config.validation))
     windows = whole_windows(ids, config.window, _first_token(config, tokenizer))[:most]
     if not len(windows):
         raise InputError(
@@ -85,19 +88,13 @@ def _first_token(config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase) -> 
     return tokenizer.bos_token_id if config.first_token else None
 
 
-def _write(path: Path, source: str, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> None:
+def _write(
+    path: Path, source: str, tokenizer: PreTrainedTokenizerBase, limit: int | None, selection: Selection
+) -> None:
     """Tokenizes a source into a file of int32."""
     with path.open("wb") as file:
-        name = Path(source).name
-        for piece in token_pieces(_readable(source), tokenizer, limit=limit, desc=f"tokenize {name}"):
+        texts, name = documents(source, selection), Path(source).name
+        for piece in token_pieces(texts, tokenizer, limit=limit, desc=f"tokenize {name}"):
             file.write(piece.tobytes())
         if not file.tell():
             raise InputError(f"{source}: no text in it; expected documents to train on")
-
-
-def _readable(source: str) -> Iterator[str]:
-    """Its documents; a disk or network that fails is told from one that cannot be written to."""
-    try:
-        yield from documents(source)
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({one_line(error)}); run again") from error

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, read_text, require_new, write_json
+from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.text_files import read_plain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -187,7 +188,7 @@ def _drawings(submatrices: list[Submatrix], reading: _Reading) -> dict[str, Figu
 
 
 def _read_words(path: Path) -> str:
-    words = read_text(path)
+    words = read_plain_text(path)
     if not words.strip():
         raise InputError(f"{path}: the text is empty; expected a few pages to name features by")
     return words

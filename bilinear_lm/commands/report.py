@@ -9,7 +9,8 @@ from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_text, require_writable, write_text
+from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.text_files import read_plain_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,12 +73,12 @@ def report(
         layers=layers,
         n_directions=directions,
         n_eigenvectors=eigenvectors,
-        evaluation_text=None if validation is None else read_text(validation),
+        evaluation_text=None if validation is None else read_plain_text(validation),
         seed=seed,
         text=STORY if text is None else text,
     )
     files = _feature_files(checkpoint, dictionaries, contexts, features)
-    words = None if files is None else read_text(files[1])
+    words = None if files is None else read_plain_text(files[1])
     model = load_pretrained(checkpoint, device=find_device(device))
     source = None
     if files is not None and words is not None:

@@ -9,7 +9,8 @@ from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_text, require_writable, write_text
+from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.text_files import read_plain_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +83,7 @@ def trace(
         raise InputError(f"trace: --dictionaries {dictionaries} with --eigenvectors; expected one of the two")
     folder, text = shipped_scope(checkpoint)
     folder, text = dictionaries or folder, contexts or (None if dictionaries else text)
-    words = None if text is None else read_text(text)
+    words = None if text is None else read_plain_text(text)
     place = find_device(device)
     with process_group(place) as part:
         model, tokenizer = load_pretrained(checkpoint, device=place), load_tokenizer(checkpoint)

@@ -1,46 +1,12 @@
-"""Documents, tokenizers and windows."""
+"""Tokenizers and windows."""
 
-import datasets
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bilinear_lm import InputError
-from finetune.data import END_OF_TEXT, Windows, documents, tokenize, train_tokenizer, whole_windows
-
-
-def test_documents_of_a_text_file(tmp_path):
-    file = tmp_path / "text.txt"
-    file.write_text(
-        f"One.\nTwo.\n{END_OF_TEXT}\nThree.{END_OF_TEXT}Four.\n{END_OF_TEXT}\n\n{END_OF_TEXT}Five."
-    )
-    assert list(documents(str(file))) == ["One.\nTwo.", "Three.", "Four.", "Five."]
-
-
-@pytest.mark.parametrize("kind", ["saved", "dict", "files"])
-def test_documents_of_a_dataset_folder(tmp_path, kind):
-    data = datasets.Dataset.from_dict({"text": ["One.", " ", "Two."], "id": [1, 2, 3]})
-    if kind == "saved":
-        data.save_to_disk(tmp_path / "data")
-    elif kind == "dict":
-        datasets.DatasetDict({"train": data}).save_to_disk(tmp_path / "data")
-    else:
-        data.to_json(tmp_path / "data" / "part.jsonl")
-    assert list(documents(str(tmp_path / "data"))) == ["One.", "Two."]
-
-
-def test_sources_that_cannot_be_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="neither a text file, nor a folder or hub name"):
-        list(documents("nobody/nothing-of-this-name"))
-    binary = tmp_path / "binary.txt"
-    binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"binary\.txt: not UTF-8 text"):
-        list(documents(str(binary)))
-    datasets.Dataset.from_dict({"body": ["One."]}).save_to_disk(tmp_path / "data")
-    with pytest.raises(InputError, match="columns body; expected one named text"):
-        list(documents(str(tmp_path / "data")))
+from finetune.data import Windows, tokenize, train_tokenizer, whole_windows
+from finetune.sources import END_OF_TEXT
 
 
 @settings(deadline=None, max_examples=50)

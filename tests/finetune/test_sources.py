@@ -1,0 +1,372 @@
+"""Documents of sources: kinds of files, folders of them, datasets; what cannot be read, in one line."""
+
+import bz2
+import gzip
+import json
+import lzma
+import shutil
+import tarfile
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bilinear_lm import InputError
+from finetune.settings import Selection
+from finetune.sources import END_OF_TEXT, documents, require_use
+
+ROWS = '{"text": "One.", "id": 1}\n{"text": "  Two.\\nMore.", "id": 2}\n'
+READ = ["One.", "  Two.\nMore."]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file below the test's folder and gives its path."""
+
+    def at(name, data):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return str(path)
+
+    return at
+
+
+def read(source, **selection):
+    return list(documents(str(source), Selection(**selection)))
+
+
+def refusal(source, **selection):
+    with pytest.raises(InputError) as caught:
+        read(source, **selection)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+def parquet(columns, **options):
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, **options)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            f"One.\nTwo.\n{END_OF_TEXT}\nThree.{END_OF_TEXT}Four.\n{END_OF_TEXT}\n\n{END_OF_TEXT}Five.",
+            ["One.\nTwo.", "Three.", "Four.", "Five."],
+        ),
+        ("    indented\n  less\n", ["    indented\n  less"]),
+        (f"\n \t\n\tindented  \n\n \n{END_OF_TEXT}\n  \n", ["\tindented  "]),
+        (f"One. {END_OF_TEXT} Two.", ["One. ", " Two."]),
+        (f"One.\r\n\r\n{END_OF_TEXT}\r\n\r\n  Two.\r\nMore.\r\n", ["One.", "  Two.\nMore."]),
+        ("\ufeff  One.", ["  One."]),
+        (f"\ufeff{END_OF_TEXT}\ufeffOne.", ["\ufeffOne."]),
+        (f"{END_OF_TEXT}\n{END_OF_TEXT}{END_OF_TEXT}", []),
+        (" \n\t\n", []),
+        ("", []),
+    ],
+)
+def test_documents_of_a_text_file(write, text, expected):
+    assert read(write("text.txt", text)) == expected
+    assert read(write("text", text)) == expected
+    assert read(write("text.txt.gz", gzip.compress(text.encode()))) == expected
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, lambda data: data])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", ROWS),
+        ("a.ndjson", "\ufeff" + ROWS.replace("\n", "\r\n\r\n")),
+        ("a.json", json.dumps([json.loads(line) for line in ROWS.splitlines()], indent=2)),
+        ("a.json", ROWS),
+        ("a.json", '["One.", "  Two.\\nMore."]'),
+        ("a", ROWS),
+        ("a.txt", ROWS),
+        ("a.csv", 'id,text\n1,One.\n2,"  Two.\nMore."\n'),
+        ("a.CSV", '\ufefftext,id\r\nOne.,1\r\n"  Two.\nMore.",2\r\n'),
+        ("a.tsv", 'id\ttext\n1\tOne.\n2\t"  Two.\nMore."\n'),
+        ("a.parquet", parquet({"text": READ, "id": [1, 2]})),
+        ("a", parquet({"text": READ})),
+        ("a.jsonl", parquet({"text": ["One.", "", "  Two.\nMore.\n"]})),
+    ],
+)
+def test_files_with_columns(write, pack, name, data):
+    assert read(write(name, pack(data if isinstance(data, bytes) else data.encode()))) == READ
+    assert read(write(name + ".gz", pack(data if isinstance(data, bytes) else data.encode()))) == READ
+
+
+@pytest.mark.parametrize("file", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_arrow_files(tmp_path, file):
+    table = pa.table({"text": READ})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, file(sink, table.schema) as writer:
+        writer.write_table(table)
+    assert read(tmp_path / "a.arrow") == READ
+
+
+def test_texts_that_look_like_other_things_are_texts(write):
+    texts = ["2020-01-01", "NA", "null", "007", "1e5", "true"]
+    assert read(write("a.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in texts))) == texts
+    assert read(write("a.csv", "\n".join(["text", *texts]))) == texts
+    assert read(write("js/a.jsonl", '{"text": "2020-01-01"}\n').rpartition("/")[0]) == ["2020-01-01"]
+    assert read(write("csv/a.csv", "text\nNA\n007\n").rpartition("/")[0]) == ["NA", "007"]
+
+
+def test_separators_within_rows(write):
+    rows = ["One.", END_OF_TEXT, f"Two.\n{END_OF_TEXT}\n  Three.", f"\n{END_OF_TEXT}\n", " "]
+    file = write("a.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in rows))
+    assert read(file) == ["One.", "Two.", "  Three."]
+
+
+def test_a_long_field_and_a_long_line(write):
+    long = "word " * 300_000 + "end"
+    assert read(write("a.csv", f"text\n{long}\n")) == [long]
+    assert read(write("a.jsonl", json.dumps({"text": long}))) == [long]
+    half = long[: 1 << 19]
+    assert read(write("a.txt", json.dumps({"text": half}) + '\n{"text": "b"}')) == [half, "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.jsonl", ROWS + '{"text": null}', "line 3 has no text in 'text'; expected one in every row"),
+        ("a.jsonl", ROWS + '{"text": 5}', "line 3 has 5 (int) in 'text'; expected text"),
+        ("a.jsonl", ROWS + '{"text": ["a"]}', "line 3 has ['a'] (list) in 'text'"),
+        ("a.jsonl", ROWS + '{"body": "a"}', "line 3: columns body; expected one named text"),
+        ("a.jsonl", '{"body": "a", "id": 1}', "columns body, id; expected one named text"),
+        ("a.jsonl", ROWS + "5", "line 3 is 5 (int); expected a JSON object"),
+        ("a.jsonl", ROWS + '{"text": "a', "line 3 is not JSON that can be read"),
+        ("a.jsonl", ROWS + "[" * 100_000, "line 3 is not JSON that can be read (nested too deeply)"),
+        ("a.jsonl", ROWS + f'{{"text": "a", "n": {"1" * 5000}}}', "line 3 is not JSON that can be read"),
+        ("a.jsonl", '{"text": "\\ud800"}', "line 1 has half a character"),
+        ("a.jsonl", "plain text", "line 1 is not JSON that can be read"),
+        ("a.json", '{\n "text": "a"\n}', "line 1 is not JSON that can be read"),
+        ("a.json", '[{"text": "a"}, {"text": 5}]', "row 2 has 5 (int) in 'text'"),
+        ("a.csv", "id;text\n1;a", "columns id;text; expected one named text"),
+        ("a.csv", "id,text\n1,a,b", "the row that ends on line 2 has 3 fields; expected 2"),
+        ("a.csv", 'id,text\n1,"a\nb', "not CSV on line 3 (unexpected end of data)"),
+        ("a.csv", "text,text\na,b", "2 columns named text; expected one"),
+        ("a.parquet", parquet({"text": ["a", None]}), "row 2 has no text in 'text'"),
+        ("a.parquet", parquet({"text": [1.5]}), "row 1 has 1.5 (float) in 'text'"),
+        ("a.parquet", parquet({"text": [b"a"]}), "row 1 has b'a' (bytes) in 'text'"),
+        ("a.parquet", parquet({"body": ["a"], "id": [1]}), "columns body, id; expected one named text"),
+        ("a.parquet", parquet({"text": ["a"] * 99})[:-40], "no Parquet that can be read"),
+        ("a.parquet", "plain text", "no Parquet that can be read"),
+        ("a.arrow", b"\xff\xff\xff\xff\x10", "no Arrow that can be read"),
+        ("a.txt.gz", gzip.compress(b"One. " * 99)[:-12], "compressed, and damaged or cut short"),
+        ("a.gz", gzip.compress(b"One.")[:-8] + bytes(8), "compressed, and damaged or cut short (CRC check"),
+        ("a.bz2", bz2.compress(b"One. " * 99)[:-12], "compressed, and damaged or cut short"),
+        ("a.xz", lzma.compress(b"One. " * 99)[:-12], "compressed, and damaged or cut short"),
+        ("a.txt", "One.".encode("utf-16"), "not UTF-8 text (it begins as UTF-16 does); expected UTF-8"),
+        ("a.jsonl", ROWS.encode("utf-16-be"), "not UTF-8 text (it holds NUL bytes)"),
+        ("a.csv", "text\nOne.".encode("utf-16"), "not UTF-8 text (it begins as UTF-16 does)"),
+        ("a.txt", "caf\xe9".encode("latin-1"), "not UTF-8 text ('utf-8' codec can't decode"),
+        ("a.csv", "text\ncaf\xe9".encode("latin-1"), "not UTF-8 text ('utf-8' codec can't decode"),
+        ("a.pt", b"\x80\x02\x00\x01", "not UTF-8 text (it holds NUL bytes)"),
+        ("a.zip", b"PK\x03\x04more", "a ZIP archive; unpack it"),
+        ("a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+    ],
+)
+def test_files_that_cannot_be_read(write, name, data, said):
+    path = write(name, data)
+    told = refusal(path)
+    assert told.startswith(path)
+    assert said in told
+
+
+def test_archives_are_no_text(tmp_path, write):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
+        archive.add(write("a.txt", "One."), arcname="a.txt")
+    assert "a tar archive; unpack it" in refusal(tmp_path / "a.tgz")
+
+
+def test_places_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "loop: cannot be read (OSError: [Errno 40]" in refusal(tmp_path / "loop")
+    assert "neither a file nor a folder" in refusal("/dev/null")
+    assert "a source without a name" in refusal("")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    for name in ("nobody/nothing-of-this-name", "a b/c d/e", "a\0b", str(tmp_path / "none.txt")):
+        assert "neither a text file, nor a folder or hub name" in refusal(name)
+
+
+def test_permission_is_missing(write, monkeypatch):
+    path = write("a.txt", "One.")
+
+    def denied(*args, **options):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    assert refusal(path) == f"{path}: cannot be read (no permission); allow it, or give another"
+
+
+def test_a_folder_of_texts_is_read_as_its_files_are(write, tmp_path):
+    write("texts/a.txt", f"\ufeff  One.\nMore.\n{END_OF_TEXT}\nTwo.\n")
+    write("texts/deep/b.txt", "Three.\n\nFour.\n")
+    assert read(tmp_path / "texts") == ["  One.\nMore.", "Two.", "Three.\n\nFour."]
+    write("packed/a.txt.gz", gzip.compress(f"One.\nMore.\n{END_OF_TEXT}\nTwo.".encode()))
+    assert read(tmp_path / "packed") == ["One.\nMore.", "Two."]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_folder_of_files_with_columns(tmp_path, kind):
+    data = datasets.Dataset.from_dict(
+        {"text": ["One.", " ", "  Two."], "body": ["a", "b", "c"], "id": [1, 2, 3]}
+    )
+    (tmp_path / "data").mkdir()
+    write = {"jsonl": data.to_json, "csv": data.to_csv, "parquet": data.to_parquet}[kind]
+    write(tmp_path / "data" / f"train.{kind}")
+    shutil.copy(tmp_path / "data" / f"train.{kind}", tmp_path / "data" / f"test.{kind}")
+    assert read(tmp_path / "data") == ["One.", "  Two."]
+    assert read(tmp_path / "data", split="test", column="body") == ["a", "b", "c"]
+    assert "body" in refusal(tmp_path / "data", column="title")
+    said = refusal(tmp_path / "data", split="valid")
+    assert "train" in said
+    assert "test" in said
+
+
+def test_folders_of_which_a_part_would_be_left_out(write, tmp_path):
+    write("kinds/a.txt", "One.")
+    write("kinds/b.jsonl", ROWS)
+    assert "kinds: a.txt would be left out beside train: 1 file" in refusal(tmp_path / "kinds")
+    write("named/train-ride.txt", "One.")
+    write("named/story.txt", "Two.")
+    assert "named: story.txt would be left out" in refusal(tmp_path / "named")
+    write("only/test.txt", "One.")
+    assert "only: no split train; the splits are test, choose with --split" in refusal(tmp_path / "only")
+    write("odd[1]/a.txt", "One.")
+    assert "a folder with *, ? or [ in its name" in refusal(tmp_path / "odd[1]")
+    (tmp_path / "void").mkdir()
+    assert "void: neither a text file, nor a folder or hub name" in refusal(tmp_path / "void")
+
+
+CARD = """---
+configs:
+- config_name: en
+  data_files: en/*.jsonl
+- config_name: fr
+  data_files:
+  - {split: test, path: fr/*.jsonl}
+---
+"""
+
+
+def test_subsets_of_a_folder(write, tmp_path):
+    write("data/README.md", CARD)
+    write("data/en/a.jsonl", ROWS)
+    write("data/fr/a.jsonl", '{"text": "Un."}\n')
+    assert read(tmp_path / "data", subset="en") == READ
+    assert read(tmp_path / "data", subset="fr", split="test") == ["Un."]
+    assert "available configs: ['en', 'fr']" in refusal(tmp_path / "data")
+    assert "Available: ['en', 'fr']" in refusal(tmp_path / "data", subset="de")
+    assert "no split train; the splits are test" in refusal(tmp_path / "data", subset="fr")
+
+
+@pytest.mark.parametrize("kind", ["saved", "dict"])
+def test_documents_of_a_saved_dataset(tmp_path, kind):
+    data = datasets.Dataset.from_dict({"text": ["One.", " ", "  Two."], "id": [1, 2, 3]})
+    if kind == "dict":
+        data = datasets.DatasetDict({"train": data, "test": data.select([2])})
+    data.save_to_disk(tmp_path / "data")
+    assert read(tmp_path / "data") == ["One.", "  Two."]
+    assert "columns text, id; expected one named body" in refusal(tmp_path / "data", column="body")
+    assert "row 1 has 1 (int) in 'id'" in refusal(tmp_path / "data", column="id")
+    assert "without subsets" in refusal(tmp_path / "data", subset="en")
+    if kind == "dict":
+        assert read(tmp_path / "data", split="test") == ["  Two."]
+        assert "no split valid; the splits are train, test" in refusal(tmp_path / "data", split="valid")
+        shutil.rmtree(tmp_path / "data" / "train")
+        (tmp_path / "data" / "dataset_dict.json").write_text('{"splits": ["test"]}')
+        assert "no split train; the splits are test" in refusal(tmp_path / "data")
+    else:
+        assert "without splits" in refusal(tmp_path / "data", split="train")
+
+
+def test_saved_datasets_that_are_damaged_or_lead_elsewhere(tmp_path):
+    datasets.Dataset.from_dict({"text": ["One."]}).save_to_disk(tmp_path / "good")
+    state = json.loads((tmp_path / "good" / "state.json").read_text())
+    [part] = state["_data_files"]
+
+    def broken(name, text):
+        shutil.copytree(tmp_path / "good", tmp_path / name)
+        (tmp_path / name / "state.json").write_text(text)
+        return refusal(tmp_path / name)
+
+    elsewhere = {"_data_files": [{"filename": "../good/" + part["filename"]}]}
+    assert "which lies outside of it" in broken("outside", json.dumps(state | elsewhere))
+    assert "cannot be read" in broken("gone", json.dumps(state | {"_data_files": [{"filename": "none"}]}))
+    assert "not valid JSON" in broken("cut", "{")
+    (tmp_path / "dict").mkdir()
+    (tmp_path / "dict" / "dataset_dict.json").write_text('{"splits": ["../good"]}')
+    assert "which lies outside of it" in refusal(tmp_path / "dict", split="../good")
+    shutil.copytree(tmp_path / "good", tmp_path / "short")
+    arrow = tmp_path / "short" / part["filename"]
+    arrow.write_bytes(arrow.read_bytes()[:200])
+    assert "cannot be read as a dataset" in refusal(tmp_path / "short")
+
+
+def test_folders_that_lead_elsewhere(write, tmp_path):
+    outside = write("text.txt", "One.")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "a.txt").symlink_to(outside)
+    assert "a.txt, which lies outside of it; give that file itself" in refusal(tmp_path / "linked")
+    write("named/README.md", "---\nconfigs:\n- config_name: en\n  data_files: ../text.txt\n---\n")
+    write("named/b.txt", "Two.")
+    assert "text.txt, which lies outside of it" in refusal(tmp_path / "named")
+    snapshot = tmp_path / "cache" / "snapshots" / "0123"  # as the hub's cache keeps a dataset
+    snapshot.mkdir(parents=True)
+    write("cache/blobs/ab", "Three.")
+    (snapshot / "a.txt").symlink_to("../../blobs/ab")
+    assert read(snapshot) == ["Three."]
+
+
+def hub_stand_in(monkeypatch, folder):
+    """Lets a name on the hub mean a folder, whose files of text are read from addresses."""
+    load = datasets.load_dataset_builder
+
+    def load_builder(path, **options):
+        assert path == "nobody/stories"
+        builder = load(str(folder), **options)
+        files = builder.config.data_files
+        for split in files if builder.name == "text" else ():
+            files[split] = [f"file://{path}" for path in files[split]]
+        return builder
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_builder)
+
+
+def test_a_dataset_on_the_hub_is_streamed(write, tmp_path, monkeypatch):
+    write("hub/README.md", CARD)
+    write("hub/en/a.jsonl", ROWS)
+    write("hub/fr/a.jsonl", '{"text": "Un.", "body": "Deux."}\n{"text": null, "body": "Trois."}\n')
+    hub_stand_in(monkeypatch, tmp_path / "hub")
+    assert read("nobody/stories", subset="en") == READ
+    assert read("nobody/stories", subset="fr", split="test", column="body") == ["Deux.", "Trois."]
+    assert "row 2 has no text in 'text'" in refusal("nobody/stories", subset="fr", split="test")
+    assert "Available splits: ['test']" in refusal("nobody/stories", subset="fr")
+    assert "available configs: ['en', 'fr']" in refusal("nobody/stories")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: data])
+def test_texts_on_the_hub_are_read_as_files_are(write, tmp_path, monkeypatch, pack):
+    name = "hub/a.txt.gz" if pack is gzip.compress else "hub/a.txt"
+    write(name, pack(f"\ufeff  One.\nMore.\n{END_OF_TEXT}\nTwo.\n".encode()))
+    hub_stand_in(monkeypatch, tmp_path / "hub")
+    assert read("nobody/stories") == ["  One.\nMore.", "Two."]
+    assert "no split test; the splits are train" in refusal("nobody/stories", split="test")
+
+
+def test_selections_without_use(write, tmp_path):
+    text, rows = write("a.txt", "One."), write("a.jsonl", ROWS)
+    write("data/a.txt", "One.")
+    for selection in (Selection(column="body"), Selection(split="test"), Selection(subset="en")):
+        with pytest.raises(InputError, match="plain text, of which no column, split or subset can be chosen"):
+            require_use(selection, [text])
+        require_use(selection, [text, str(tmp_path / "data")])
+    with pytest.raises(InputError, match="files, of which no split or subset can be chosen"):
+        require_use(Selection(split="test"), [text, rows])
+    require_use(Selection(column="body"), [text, rows])
+    require_use(Selection(), [text])
