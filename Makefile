@@ -2,23 +2,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The library, and besides it what tests, checks and benchmarks need.
+LIBRARY := $(VENV)/.library
+TOOLS := $(VENV)/.tools
 
 .PHONY: demo test lint bench clean
 
-demo: $(READY)
+demo: $(LIBRARY)
 	$(BIN)/bilinear-lm report -o report.html --tokens "sad" "swim - run, climb, eat, fly, walk"
 	@echo "Open report.html in a browser."
 
-test: $(READY)
+test: $(TOOLS)
 	$(BIN)/python -m pytest -n auto
 
-lint: $(READY)
+lint: $(TOOLS)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(READY)
+bench: $(TOOLS)
 	$(BIN)/python benchmarks/tensor.py
 	$(BIN)/python benchmarks/eigen.py
 	$(BIN)/python benchmarks/hosvd.py
@@ -30,7 +33,13 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) report.html
 
-$(READY): pyproject.toml constraints.txt
+$(LIBRARY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python " + \
+	  sys.version.split()[0] + "; expected 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(INSTALL) -e .
+	touch $@
+
+$(TOOLS): $(LIBRARY)
+	$(INSTALL) -e ".[dev]"
 	touch $@

@@ -6,13 +6,13 @@ the accessors need torch alone; what needs transformers or transformer_lens load
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bilinear_lm.bilinear_glu import BilinearApproximation, bilinear_approximation
 from bilinear_lm.closed_form import approximate_glu, approximate_mlp
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
+from bilinear_lm.first_use import names_on_first_use
 from bilinear_lm.gaussian_moments import swish
 from bilinear_lm.polynomial import Polynomial
 from bilinear_lm.tensor import BilinearTensor
@@ -81,10 +81,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _ON_FIRST_USE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ON_FIRST_USE[name]), name)
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"bilinear_lm.dictionaries"})
 
 
 def __dir__() -> list[str]:

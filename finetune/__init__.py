@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bilinear_lm.first_use import names_on_first_use
 from finetune.config import PretrainConfig
 from finetune.dictionary_config import DictionaryConfig
 from finetune.finetune_config import ConvertConfig, FinetuneConfig
@@ -46,10 +46,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _ON_FIRST_USE:  # these load transformers' Trainer
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ON_FIRST_USE[name]), name)
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"finetune.glu_fit"})
 
 
 def __dir__() -> list[str]:

@@ -35,6 +35,7 @@ from bilinear_lm.weights import decoder_block
 from finetune.data import Windows, tokenize, tokenize_source, whole_windows
 from finetune.dictionary_config import DictionaryConfig
 from finetune.run_folder import as_json
+from finetune.sparsify_kernels import decoder_by_device
 
 RECORD = "train.json"
 HOOKPOINTS: dict[Point, str] = {
@@ -115,7 +116,8 @@ def _fit(
             model,
         )
         try:
-            trainer.fit()
+            with decoder_by_device():
+                trainer.fit()
         finally:
             torch.set_float32_matmul_precision(precision)  # it sets another, for good
 
