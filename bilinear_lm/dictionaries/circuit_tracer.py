@@ -17,7 +17,7 @@ from torch import Tensor
 from bilinear_lm.dictionaries.saelens import HOOKS
 from bilinear_lm.dictionaries.strict import require_tensors
 from bilinear_lm.dictionary import Dictionary, Site
-from bilinear_lm.files import read_text
+from bilinear_lm.files import own_file, read_text
 
 _LAYER = re.compile(r"layer_(\d+)\.safetensors")
 _THRESHOLD = "activation_function.threshold"
@@ -45,7 +45,7 @@ def read_circuit_tracer(tensors: dict[str, Tensor], where: Path) -> Dictionary:
 
 
 def _site(file: Path, key: str) -> Site | None:
-    config, layer = file.with_name("config.yaml"), _LAYER.fullmatch(file.name)
+    config, layer = own_file(file.parent, "config.yaml"), _LAYER.fullmatch(file.name)
     if layer is None or not config.is_file():
         return None
     hook = re.search(rf"^{key}:\s*[\"']?([\w.]+)", read_text(config), flags=re.MULTILINE)

@@ -15,7 +15,7 @@ from bilinear_lm.dictionaries.npz import read_arrays
 from bilinear_lm.dictionaries.published import read_published
 from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json, read_tensors, require_finite, require_floating
+from bilinear_lm.files import own_file, read_json, read_tensors, reading, require_finite, require_floating
 
 _WEIGHTS = (
     "model.safetensors",
@@ -53,7 +53,8 @@ def load_dictionary(
     """
     path = locate_dictionary(path_or_repo, revision)
     try:
-        dictionary = _read(path, norm_scaling_factor)
+        with reading(path):
+            dictionary = _read(path, norm_scaling_factor)
         dictionary = dictionary.to(device=device, dtype=torch.float32 if dtype is None else dtype)
         require_finite(dictionary.weights, path)
     except InputError as error:
@@ -72,6 +73,8 @@ def load_dictionary(
 
 def _read(path: Path, norm_scaling_factor: float | None) -> Dictionary:
     file = path if path.is_file() else _weight_file(path)
+    for name in ("cfg.json", "config.json", *([] if path.is_file() else [file.name])):
+        own_file(file.parent, name)
     if file.suffix not in (".safetensors", ".npz"):
         raise InputError(_refusal(file))
     tensors = read_arrays(file) if file.suffix == ".npz" else read_tensors(file)

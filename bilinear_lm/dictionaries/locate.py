@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import reading
 from bilinear_lm.hub import download
 
 SHIPPED = Path(__file__).parent.parent / "models"
@@ -37,9 +38,11 @@ def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None
     """
     name = os.fspath(path_or_repo)
     path = Path(name).expanduser()
-    if not path.exists() and name in shipped_dictionaries():
-        path = SHIPPED / name
-    if name and path.exists():
+    with reading(path):
+        if not path.exists() and name in shipped_dictionaries():
+            path = SHIPPED / name
+        there = bool(name) and path.exists()
+    if there:
         if revision is not None:
             raise InputError(f"{name}: a local path has no revision {revision}; leave the revision out")
         return path
