@@ -107,7 +107,8 @@ class BilinearBridge(Unsaveable, TransformerBridge):
         if mask is not None:
             # What TransformerLens pads with may lie beyond the embedding.
             ids = ids.masked_fill(mask == 0, 0)
-        n_vocab = self.original_model.config.vocab_size
+        model: Any = self.original_model
+        n_vocab = model.config.vocab_size
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < n_vocab:
             raise InputError(f"token ids {int(ids.min())} to {int(ids.max())}; expected 0 to {n_vocab - 1}")
         given["input"], given["attention_mask"] = ids, mask
