@@ -73,7 +73,7 @@ class BilinearAdapter(ArchitectureAdapter):
 
     attention_before: str
     """The model's attention implementation before it was hooked."""
-    class_before: type[nn.Module]
+    class_before: type[PreTrainedModel]
     """The model's class before it was hooked."""
     children_before: list[tuple[nn.Module, dict[str, nn.Module | None]]]
     """Every module of the model with its children before it was hooked."""
@@ -208,7 +208,7 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         tokenizer=None if tokenizer is None else _prepending_bos(tokenizer),
     )
     bridge.__class__ = BilinearBridge
-    cast(BilinearAdapter, bridge.adapter).class_before = type(model)
+    cast(BilinearAdapter, bridge.adapter).class_before = cast(type[PreTrainedModel], type(model))
     model.__class__ = changed_in_place(type(model))
     return bridge
 
