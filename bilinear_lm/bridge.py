@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -32,6 +33,8 @@ class BilinearBridge(Unsaveable, TransformerBridge):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerBridge, at text; see the class."""
+        if self.__dict__["original_model"] is None:
+            raise InputError("the bridge is unhooked; hook the model again for a new one")
         given = _arguments(TransformerBridge.forward, self, args, kwargs)
         if given.get("attention_mask") is None:
             given["attention_mask"] = given.pop("one_zero_attention_mask", None)
@@ -75,19 +78,31 @@ class BilinearBridge(Unsaveable, TransformerBridge):
     ) -> dict[str, Any]:
         """The arguments of a generating method, with the mask of its prompts."""
         given = _arguments(method, self, args, kwargs)
-        prompts, side = given.get("input"), given.pop("padding_side", None)
+        prompts, side = given.get("input", ""), given.pop("padding_side", None)
+        texts = isinstance(prompts, str | list)
         if given.get("attention_mask") is None:
-            given["attention_mask"] = None
-            if isinstance(prompts, list) and len(prompts) > 1:
-                if given.get("return_type", "input") == "input":
-                    given["return_type"] = "str"
-                self._mark_text(given, "left", with_end=True, truncate=False)
-            elif isinstance(prompts, Tensor):
-                self._mark_text(given, side, with_end=True)
+            given |= {"input": prompts, "attention_mask": None}
+            self._mark_text(given, "left" if texts else side, with_end=True, truncate=not texts)
+            if texts and given.get("return_type", "input") == "input":
+                given["return_type"] = "str"
+            ids = given["input"]
+            if given["attention_mask"] is not None and self.tokenizer.pad_token_id >= self._n_vocab:
+                raise InputError(
+                    "prompts of different lengths, and a tokenizer without a padding token of the model's; "
+                    "give them one by one"
+                )
+            if given["attention_mask"] is None and self.tokenizer is not None and not ids.is_floating_point():
+                # Said here for all steps, which have ids only.
+                given["attention_mask"] = torch.ones_like(ids)
         mask = given["attention_mask"]
         if mask is not None and not bool(mask[:, -1].all()):
             raise InputError("prompts with padding at the end, from where generation goes on; pad in front")
         return given
+
+    @property
+    def _n_vocab(self) -> int:
+        model: Any = self.original_model
+        return model.config.vocab_size
 
     def _mark_text(
         self, given: dict[str, Any], side: Side | None, *, with_end: bool, truncate: bool = True
@@ -104,10 +119,10 @@ class BilinearBridge(Unsaveable, TransformerBridge):
             mask = self._text_mask(ids, given, side, with_end)
         else:
             return
+        n_vocab = self._n_vocab
         if mask is not None:
             # What TransformerLens pads with may lie beyond the embedding.
-            ids = ids.masked_fill(mask == 0, 0)
-        n_vocab = self.original_model.config.vocab_size
+            ids = ids.masked_fill((mask == 0) & (ids >= n_vocab), 0)
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < n_vocab:
             raise InputError(f"token ids {int(ids.min())} to {int(ids.max())}; expected 0 to {n_vocab - 1}")
         given["input"], given["attention_mask"] = ids, mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any, ClassVar, NoReturn
 
 from torch import nn
@@ -30,7 +29,6 @@ class Unsaveable:
         return new
 
 
-@cache
 def changed_in_place(model_class: type[nn.Module]) -> type[nn.Module]:
     """The class of a hooked model: its own, by the same name, but unsaveable until `unhook`."""
     message = (

@@ -52,7 +52,7 @@ class DelegatingJointMLPBridge(JointGateUpMLPBridge):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The wrapped module between hook_in and hook_out."""
-        mlp = self.original_component
+        mlp: Any = self.original_component
         mlp.forward = self._product
         try:  # called as a module, so that what is registered on it has its effect
             return self.hook_out(mlp(self.hook_in(args[0])))
@@ -208,7 +208,7 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
         tokenizer=None if tokenizer is None else _prepending_bos(tokenizer),
     )
     bridge.__class__ = BilinearBridge
-    bridge.adapter.class_before = type(model)
+    cast(BilinearAdapter, bridge.adapter).class_before = cast(type[PreTrainedModel], type(model))
     model.__class__ = changed_in_place(type(model))
     return bridge
 

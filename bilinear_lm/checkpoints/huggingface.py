@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from bilinear_lm.checkpoints.config_numbers import require_meaningful
 from bilinear_lm.checkpoints.folder import read_all_shapes, read_config
 from bilinear_lm.checkpoints.sizes import require_counts, require_room
 from bilinear_lm.errors import InputError
@@ -76,6 +77,7 @@ def read_huggingface_config(folder: Path, n_tensors: int | None = None) -> Pretr
     """
     values = read_config(folder)
     require_counts(values, folder, n_tensors)
+    require_meaningful(values, folder)
     if "model_type" not in values:
         raise InputError(f"{folder / 'config.json'}: no model_type; expected that of a transformers model")
     if "quantization_config" in values:

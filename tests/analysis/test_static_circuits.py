@@ -11,6 +11,7 @@ from analysis.attribution_targets import DirectionTarget, FeatureTarget, LogitTa
 from analysis.graph_files import load_graph, save_graph
 from analysis.static_circuit_weights import static_model
 from analysis.static_circuits import static_circuit
+from analysis.token_interactions import token_paths
 from bilinear_lm import Dictionary, InputError, Site, embedding, mlp_tensor, unembedding
 
 WHOLE = {"share": 1.0, "beam": 10**6, "depth": 9, "heads_in_a_row": 9, "max_nodes": 10**7}
@@ -330,6 +331,24 @@ def test_models_it_cannot_follow(small_model, family_model):
         static_circuit(small_model(hidden_act="silu"), LogitTarget(0))
     with pytest.raises(InputError, match="static circuits of a gemma2 model"):
         static_circuit(family_model("Gemma2", hidden_activation="linear"), LogitTarget(0))
+
+
+def test_angles_that_change_with_a_prompt_do_not_matter(family_model):
+    """Circuits from weights go through values and outputs, which no position turns."""
+    longrope = {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "original_max_position_embeddings": 8,
+        "short_factor": [1.0, 1.3],
+        "long_factor": [2.0, 5.0],
+    }
+    phi = {"family": "Phi3", "pad_token_id": 0, "head_dim": 4}
+    models = [family_model(**phi, rope_parameters=longrope), family_model(**phi)]
+    graphs = [static_circuit(model, LogitTarget(3), max_nodes=40) for model in models]
+    assert [node.id for node in graphs[0].nodes] == [node.id for node in graphs[1].nodes]
+    assert [edge.weight for edge in graphs[0].edges] == [edge.weight for edge in graphs[1].edges]
+    paths = [token_paths(model).features.inputs for model in models]
+    assert torch.equal(*paths)
 
 
 def test_the_shipped_model_and_its_dictionaries():

@@ -399,6 +399,9 @@ def test_unhook_twice_is_refused():
     unhook(bridge)
     with pytest.raises(InputError, match="unhooked already"):
         unhook(bridge)
+    for call in (bridge, bridge.run_with_cache):
+        with pytest.raises(InputError, match="the bridge is unhooked; hook the model again"):
+            call(TOKENS)
 
 
 def test_unhook_refuses_a_bridge_that_is_not_ours():

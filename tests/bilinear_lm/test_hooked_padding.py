@@ -13,6 +13,7 @@ TEXTS = ["c a", "d e f a b c d a b", "g h c"]
 PADS = ["<pad>", "<s>", "</s>", "<unk>"]
 CERTAIN = ("<pad>", "</s>", "<unk>")
 """Padding tokens that are not the first of each text."""
+OPTIONS = {"max_new_tokens": 6, "do_sample": False, "stop_at_eos": False, "verbose": False}
 MODES = pytest.mark.parametrize("compatibility", [False, True], ids=["raw", "compatibility"])
 
 
@@ -158,6 +159,8 @@ def test_a_tokenizer_without_beginning_or_end():
     with pytest.raises(InputError, match="token ids 4 to 12; expected 0 to 11"):
         bridge(ids)
     assert_alone(bridge(TEXTS, prepend_bos=False, padding_side="right"), expected, "right")
+    with pytest.raises(InputError, match="a tokenizer without a padding token of the model's"):
+        bridge.generate(TEXTS, prepend_bos=False, **OPTIONS)
 
 
 def loss_of(log_probs, ids):
@@ -203,9 +206,6 @@ def continued(text, n=6, ids=ids_of):
     return row[-n:]
 
 
-OPTIONS = {"max_new_tokens": 6, "do_sample": False, "stop_at_eos": False, "verbose": False}
-
-
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("pad", PADS)
 def test_each_text_is_continued_as_it_is_alone(pad, cached):
@@ -227,6 +227,27 @@ def test_each_text_is_continued_as_it_is_alone(pad, cached):
     for method in (bridge.generate, bridge.hf_generate):
         with pytest.raises(InputError, match=r"begins with the padding token"):
             method(ids, max_new_tokens=6)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("pad", PADS)
+def test_one_prompt_that_begins_with_the_padding_token(pad, cached):
+    bridge, ids = hooked(pad=pad), [hooked(pad=pad).tokenizer.pad_token_id, 6, 4]
+    options = OPTIONS | {"use_past_kv_cache": cached, "prepend_bos": False, "return_type": "tokens"}
+    expected = continued("", ids=lambda _: list(ids))
+    for prompt in (f"{pad} c a", [f"{pad} c a"]):
+        assert bridge.generate(prompt, **options)[0].tolist() == [*ids, *expected]
+    options["padding_side"] = "right"
+    assert bridge.generate(torch.tensor([ids]), **options)[0].tolist() == [*ids, *expected]
+
+
+def test_prompts_as_text_give_text():
+    bridge = hooked()
+    one = bridge.generate("c a", **OPTIONS)
+    assert isinstance(one, str)
+    assert one == bridge.generate(["c a"], **OPTIONS) == bridge.generate(TEXTS, **OPTIONS)[0]
+    words = bridge.tokenizer.decode(continued("c a"), skip_special_tokens=True)
+    assert one == f"c a {words}"
 
 
 def test_transformers_own_generation():

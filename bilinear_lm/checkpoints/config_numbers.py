@@ -1,0 +1,72 @@
+"""Numbers of a config.json that a model cannot have: NaN, negative scales, frequencies that are infinite.
+
+transformers takes them as they are, and the model then writes NaN, or numbers that mean nothing, without a
+word.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bilinear_lm.errors import InputError
+
+_FLOAT = torch.finfo(torch.float32)
+"""Models compute in float32 at most: more is infinite there, and less is 0."""
+_NOT_NEGATIVE = (0.0, _FLOAT.max, "a finite number, at least 0")
+_POSITIVE = (_FLOAT.tiny, _FLOAT.max, "a positive number, finite in float32")
+_SHARE = (_FLOAT.tiny, 1.0, "a positive number, at most 1")
+_PROBABILITY = (0.0, 1.0, "a number from 0 to 1")
+_SIZE = (1.0, math.inf, "1 or more")
+_RULES = {
+    r"\w*_eps|\w*_epsilon|eps|epsilon": _NOT_NEGATIVE,
+    r"\w*rope_theta|\w*rotary_emb_base|rope_\w*base_freq": _POSITIVE,
+    r"(low_freq_|high_freq_|short_|long_|attention_|attn_|extrapolation_)?factor": _POSITIVE,
+    r"beta_fast|beta_slow|original_max_position_embeddings": _POSITIVE,
+    r"\w*_multipliers?|logits_scaling|logits?_scale|scale_emb": _POSITIVE,
+    r"query_pre_attn_scalar|\w*soft_?cap(ping)?": _POSITIVE,
+    r"partial_rotary_factor|rotary_pct": _SHARE,
+    r"\w*dropout\w*|\w*_pdrop": _PROBABILITY,
+    r"(hidden|intermediate|vocab|embedding)_size|head_dim|n_embd": _SIZE,
+    r"num_attention_heads|num_key_value_heads|n_head": _SIZE,
+    r"max_position_embeddings|n_positions|n_ctx": _SIZE,
+}
+"""By a pattern of names: the least and the largest value, and how to say so."""
+
+
+def require_meaningful(config: dict[str, Any], where: Path) -> None:
+    """Raises InputError for a number of a config.json that no model can have.
+
+    A name says what it must be: ε of a norm is finite and not negative; bases and factors of rotary
+    positions, multipliers, scales and soft caps are positive and finite; sizes are at least 1. NaN is nothing
+    anywhere.
+    """
+    for name, value in _numbers(config):
+        broken = [kind for least, most, kind in _rules(name) if not least <= value <= most]
+        if broken or value != value:
+            shown = name if name.isidentifier() else repr(name)
+            expected = broken[0] if broken else "a number"
+            raise InputError(f"{where}: config.json says {shown} {value}; expected {expected}")
+
+
+@cache
+def _rules(name: str) -> list[tuple[float, float, str]]:
+    return [rule for names, rule in _RULES.items() if re.fullmatch(names, name)]
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of a configuration with their names; those of a list have the list's."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, name)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
