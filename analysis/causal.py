@@ -30,7 +30,7 @@ from analysis.graph_effects import effects, predict_target
 from analysis.held import holding
 from bilinear_lm.activations import replaced
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count, require_seed
 
 AT_ONCE = 32
 """Trials that run as one batch."""
@@ -115,12 +115,13 @@ def causal_check(
     >>> check.predicted.shape, check.control_free.shape  # doctest: +SKIP
     (torch.Size([20]), torch.Size([3, 20]))
     """
+    require_count(n, f"n={n} interventions")
+    require_count(controls, f"controls={controls}", "0 or more", least=0)
+    require_seed(seed)
     graph, prompt = attribution.graph, attribution.prompt
     chosen = _strongest(attribution, n) if trials is None else [tuple(trial) for trial in trials]
     if not chosen or not all(chosen):
         raise InputError("no interventions; expected one or more in each trial")
-    if controls < 0:
-        raise InputError(f"controls={controls}; expected 0 or more")
     writes = [[_write(attribution, one.node) for one in trial] for trial in chosen]
     generator = torch.Generator().manual_seed(seed)
     random = [

@@ -56,7 +56,7 @@ class HeadPairs:
         return (HeadPair(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
 
-def require_products(left: Float[Tensor, "*axes d"], right: Float[Tensor, "*axes d"], what: str) -> None:
+def require_products(left: Float[Tensor, "*left d"], right: Float[Tensor, "*right d"], what: str) -> None:
     """Raises InputError where all products of rows are too small for their precision."""
     if not left.any() or not right.any():
         return

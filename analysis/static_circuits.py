@@ -15,6 +15,7 @@ edges from heads and from MLPs without a dictionary tell their strength, these n
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -44,7 +45,7 @@ from analysis.static_circuit_split import (
 from analysis.static_circuit_weights import StaticModel, static_model
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count, require_number
 
 StaticTarget = LogitTarget | FeatureTarget | DirectionTarget
 
@@ -142,9 +143,7 @@ def _read_direction(model: StaticModel, target: DirectionTarget) -> tuple[Node, 
 
 
 def _require_settings(share: float, beam: int, depth: int, heads_in_a_row: int, max_nodes: int) -> None:
-    if not 0 < share <= 1:
-        raise InputError(f"share={share}; expected more than 0, up to 1")
+    require_number(share, f"share={share}", "more than 0, up to 1", least=sys.float_info.min, most=1)
     least = {"beam": (beam, 1), "depth": (depth, 0), "max_nodes": (max_nodes, 1)}
     for name, (value, smallest) in (least | {"heads_in_a_row": (heads_in_a_row, 0)}).items():
-        if value < smallest:
-            raise InputError(f"{name}={value}; expected at least {smallest}")
+        require_count(value, f"{name}={value}", f"at least {smallest}", least=smallest)

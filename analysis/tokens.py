@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import require_count, require_index
 
 
 def token_direction(
@@ -64,7 +64,6 @@ def read_tokens(scores: Float[Tensor, "*axes d_vocab"], k: int = 8) -> TokenRead
 
     The sign of an eigenvector is a convention: its two ends are one pair of opposite meanings.
     """
-    if not 1 <= k <= scores.shape[-1]:
-        raise InputError(f"k={k} tokens; expected 1 to {scores.shape[-1]}")
+    require_count(k, f"k={k} tokens", f"1 to {scores.shape[-1]}", most=scores.shape[-1])
     top, bottom = scores.topk(k), scores.topk(k, largest=False)
     return TokenReading(top.indices, top.values, bottom.indices, bottom.values)

@@ -48,7 +48,7 @@ def require_count(
 
 
 def require_number(
-    value: Any, got: str, expected: str, *, least: float = -math.inf, most: float = math.inf
+    value: Any, got: str, expected: str, *, least: int | float = -math.inf, most: int | float = math.inf
 ) -> None:
     """Raises InputError, "{got}; expected {expected}", unless `value` is a finite number in the range."""
     real = isinstance(value, Real) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ import tyro
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import InputError, require_count, require_index, require_number
 from bilinear_lm.files import require_new
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def eigen(
     from bilinear_lm.checkpoints import load_pretrained
 
     _require_one_choice(tokens, all_tokens, dictionary, features)
+    require_count(k, f"k={k} eigenvectors")
+    if tolerance is not None:
+        require_number(tolerance, f"tolerance {tolerance:g}", "more than 0, below 1", least=5e-324, most=1)
     if not resume:
         require_new(output)
     place = find_device(device)

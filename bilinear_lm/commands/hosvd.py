@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import require_count
 from bilinear_lm.files import new_folder, require_new, write_json
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def hosvd(
         tokens: How many tokens to list at each end of a direction.
         device: Where to compute.
     """
+    import torch
     from safetensors.torch import save_file
 
     from analysis import hosvd as decompose
@@ -51,9 +53,13 @@ def hosvd(
     from bilinear_lm import embedding, mlp_tensor, unembedding
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
+    for name, count in (("k", k), ("eigenvectors", eigenvectors), ("tokens", tokens)):
+        require_count(count, f"--{name} {count}")
     require_new(output)
     model = load_pretrained(checkpoint, device=find_device(device))
-    tensor, W_E, W_U = mlp_tensor(model, layer), embedding(model), unembedding(model)
+    precision = torch.promote_types(model.dtype, torch.float32)
+    tensor = mlp_tensor(model, layer).to(precision)
+    W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
     vocabulary = Vocabulary.of(load_tokenizer(checkpoint), len(W_E))
     found = decompose(tensor, k, leg)
     tensors = {"spectrum": found.spectrum, f"{leg}_directions": found.directions}
@@ -78,10 +84,11 @@ def hosvd(
 
 def _summary(found: HOSVD) -> dict[str, Any]:
     from analysis import effective_rank
+    from bilinear_lm.rescaling import norms
 
     packages = ("bilinear-lm", "torch", "transformers")
     return {
-        "norm": float(found.spectrum.norm()),
+        "norm": float(norms(found.spectrum, 0)),
         "rank": found.rank,
         "effective_rank": float(effective_rank(found.spectrum)),
         "singular_values": found.singular_values.tolist(),
