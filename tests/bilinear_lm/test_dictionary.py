@@ -137,3 +137,86 @@ def test_sites_are_written_and_read():
             Site.parse(text)
     with pytest.raises(InputError, match="site -1-mlp-in; expected a layer from 0"):
         Site(-1, "mlp-in")
+
+
+def test_names_that_saelens_users_expect():
+    dictionary = make(["encoder", "decoder"])
+    assert dictionary.W_enc is dictionary.encoder
+    assert dictionary.W_dec is dictionary.decoder
+
+
+@pytest.mark.parametrize("k", [0, -1, 11, True, 2.0, "3"])
+def test_k_is_a_number_of_features(k):
+    parts = make(["encoder", "decoder"], activation="topk", k=3)
+    object.__setattr__(parts, "k", k)
+    with pytest.raises(InputError, match=f"k is {k} with activation topk and 10 features; expected 1 to all"):
+        parts.__post_init__()
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+@pytest.mark.parametrize("name", ["encoder", "decoder", "b_enc", "threshold", "skip"])
+def test_weights_are_real_numbers(name, dtype):
+    names = ("encoder", "decoder", "b_enc", "threshold", "skip")
+    parts = make(names, activation="jumprelu")
+    object.__setattr__(parts, name, getattr(parts, name).to(dtype))
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(InputError, match=f"a dictionary: {kind} numbers in {name}; expected floating-point"):
+        parts.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "largest"),
+    [
+        (1e300, torch.float32, "3.4e\\+38"),
+        (-1e39, torch.float32, "3.4e\\+38"),
+        (7e4, torch.float16, "6.55e\\+04"),
+        (1e39, torch.bfloat16, "3.39e\\+38"),
+    ],
+)
+@pytest.mark.parametrize("name", ["encoder", "decoder", "b_dec", "threshold"])
+def test_numbers_that_a_precision_does_not_have(name, value, dtype, largest):
+    parts = make(("encoder", "decoder", "b_dec", "threshold"), activation="jumprelu")
+    getattr(parts, name).view(-1)[-1] = value
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(InputError, match=f"a dictionary: {name} beyond {largest}, the largest {kind}"):
+        parts.to(dtype)
+    assert parts.to(torch.float64).dtype == torch.float64
+
+
+def test_numbers_that_round_to_the_largest_are_kept():
+    parts = make(("encoder", "decoder"))
+    most = torch.finfo(torch.float32).max
+    parts.encoder[0, 0] = np.nextafter(most, np.inf)
+    assert parts.to(torch.float32).encoder[0, 0] == most
+    # A threshold that nothing passes is infinite before and after.
+    dead = make(("encoder", "decoder", "threshold"), activation="jumprelu")
+    dead.threshold[2] = torch.inf
+    assert dead.to(torch.float16).threshold[2] == torch.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool])
+def test_precisions_that_are_none(dtype):
+    with pytest.raises(InputError, match="numbers in encoder, decoder; expected floating-point weights"):
+        make(["encoder", "decoder"]).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"normalization": "rms"}, "normalization 'rms' of a dictionary; expected one of none, constant"),
+        ({"normalization": "layer_norm", "d_out": 4}, "writes 4 numbers for 6; only one that"),
+    ],
+)
+def test_normalisations_that_are_none(settings, message):
+    parts = make(["encoder", "decoder"], d_out=settings.get("d_out", D_OUT))
+    object.__setattr__(parts, "normalization", settings["normalization"])
+    with pytest.raises(InputError, match=message):
+        parts.__post_init__()
+
+
+def test_what_is_passed_through_are_coordinates():
+    parts = make(["encoder", "decoder"])
+    for wrong in (("0",), (True,), (1.0,), (-1,)):
+        object.__setattr__(parts, "passthrough", wrong)
+        with pytest.raises(InputError, match="expected coordinates below 6"):
+            parts.__post_init__()

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import bilinear_lm.dictionaries.locate
 from bilinear_lm import InputError, Site, load_dictionary
@@ -204,3 +205,57 @@ def test_the_hub_is_downloaded_and_then_read_as_a_folder(
     assert asked in seen["files"]
     with pytest.raises(InputError, match="the hub repository owner/one has no dictionary at other"):
         load_dictionary("owner/one/other")
+
+
+@pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc", "b_dec", "threshold"])
+@pytest.mark.parametrize(("value", "dtype"), [(1e300, None), (1e5, torch.float16), (1e300, torch.bfloat16)])
+def test_numbers_too_large_for_what_is_asked(write_saelens, weights, name, value, dtype):
+    add = {"threshold": weights["threshold"]}
+    ours = {"W_enc": "encoder", "W_dec": "decoder"}.get(name, name)
+    add[name] = weights[ours].astype(np.float64)
+    add[name].flat[3] = value
+    folder = write_saelens({"architecture": "jumprelu"}, add=add)
+    with pytest.raises(InputError, match=f"/dictionary: a dictionary: {ours} beyond .* the largest"):
+        load_dictionary(folder, dtype=dtype)
+    assert float(getattr(load_dictionary(folder, dtype=torch.float64), ours).view(-1)[3]) == value
+
+
+@pytest.mark.parametrize("form", ["saelens", "sparsify", "published", "circuit_tracer"])
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        (np.complex64, "complex numbers in b_dec; expected real weights"),
+        (np.int8, "int8 numbers in b_dec; expected floating-point weights"),
+        (np.int64, "int64 numbers in b_dec; expected floating-point weights"),
+        (bool, "bool numbers in b_dec; expected floating-point weights"),
+    ],
+)
+def test_weights_that_are_no_real_numbers(request, weights, form, dtype, said):
+    path = request.getfixturevalue(f"write_{form}")(add={"b_dec": weights["b_dec"].astype(dtype)})
+    with pytest.raises(InputError, match=said):
+        load_dictionary(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float16])
+def test_narrow_numbers_are_read_as_they_are(write_saelens, weights, dtype):
+    folder = write_saelens()
+    file = folder / "sae_weights.safetensors"
+    narrow = {name: value.to(dtype) for name, value in load_file(file).items()}
+    save_file(narrow, file)
+    dictionary = load_dictionary(folder)
+    assert torch.equal(dictionary.encoder, narrow["W_enc"].float())
+    assert torch.equal(dictionary.b_dec, narrow["b_dec"].float())
+    narrow["b_enc"] = torch.full((24,), torch.nan).to(dtype)
+    save_file(narrow, file)
+    with pytest.raises(InputError, match="NaN or infinity in b_enc"):
+        load_dictionary(folder)
+
+
+@pytest.mark.parametrize("k", [0, -3, 25, True, 3.0, "3"])
+@pytest.mark.parametrize("form", ["saelens", "sparsify", "published"])
+def test_k_of_a_file(request, form, k):
+    config = {"k": k} | ({"architecture": "topk"} if form == "saelens" else {})
+    with pytest.raises(
+        InputError, match=f"k is '?{k}'?( with activation topk|; expected a value of type int)"
+    ):
+        load_dictionary(request.getfixturevalue(f"write_{form}")(config))

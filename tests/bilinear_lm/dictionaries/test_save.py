@@ -83,6 +83,14 @@ def test_what_a_format_cannot_express(form, settings, message, tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
+def test_numbers_that_could_not_be_read_again(tmp_path):
+    dictionary = make()
+    dictionary.decoder[0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinity in W_dec"):
+        save_dictionary(dictionary, tmp_path / "saved", format="saelens")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "precious").touch()
     with pytest.raises(InputError, match="exists already"):
