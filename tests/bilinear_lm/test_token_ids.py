@@ -177,3 +177,11 @@ def test_whole_texts_are_cut_wherever_they_are_read(make_model, tiny_tokenizer, 
     assert text_loss(model, tiny_tokenizer, text) == loss
     assert token_windows(tiny_tokenizer, text, 32) == windows
     assert all(type(token) is int for token in windows[0])
+
+
+@pytest.mark.parametrize("folder", ["tokenizers/gpt2", "stories260K"])
+def test_a_play_in_pieces_of_the_usual_size(shared, folder):
+    tokenizer = AutoTokenizer.from_pretrained(shared / folder)
+    text = (shared / "text/tinyshakespeare/input.txt").read_text(encoding="utf-8")
+    assert len(text) > 8 * bilinear_lm.token_ids.PIECE
+    assert token_ids(tokenizer, text).tolist() == whole(tokenizer, text)
