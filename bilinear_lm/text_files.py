@@ -84,9 +84,7 @@ def read_plain_text(path: Path) -> str:
     """
     with clear_reading(path), opened_text(path) as (kind, file):
         if kind != "plain text":
-            raise InputError(
-                f"{path}: a file of {kind}; expected plain text, put its texts into a file of that"
-            )
+            raise InputError(f"{path}: holds {kind}; expected a file of plain text")
         return plain_text(file).read()
 
 

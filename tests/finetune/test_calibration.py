@@ -1,7 +1,9 @@
 """Text that conversions measure on: its windows, and what MLPs read in them."""
 
 import copy
+import gzip
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from bilinear_lm import InputError
 from bilinear_lm.glu import find_glus
 from finetune import calibration_windows
 from finetune.calibration import Moments, glu_inputs
+from finetune.settings import Selection
 
 from ..bilinear_lm.tiny_families import gated
 
@@ -57,6 +60,29 @@ def test_a_tokenizer_without_a_first_token(text, tiny_tokenizer):
     tokenizer.bos_token = None
     windows = calibration_windows(tokenizer, [text(100)], n_tokens=320, context=16)
     assert windows.shape[1] == 16
+
+
+def test_the_same_documents_in_other_files(text, tiny_tokenizer, tmp_path):
+    documents = [TEXT * count for count in range(3, 12)]
+    (tmp_path / "a.txt").write_text("<|endoftext|>\n".join(documents))
+    rows = datasets.Dataset.from_dict({"story": documents})
+    rows.to_json(tmp_path / "b.jsonl")
+    rows.to_csv(tmp_path / "c.csv")
+    rows.to_parquet(tmp_path / "d.parquet")
+    (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress((tmp_path / "b.jsonl").read_bytes()))
+    rows.save_to_disk(tmp_path / "f")
+    expected, *others = (
+        calibration_windows(
+            tiny_tokenizer,
+            [str(path)],
+            n_tokens=640,
+            context=16,
+            selection=Selection(column="text" if path.name == "a.txt" else "story"),
+        )
+        for path in sorted(tmp_path.iterdir())
+    )
+    assert len(others) == 5
+    assert all(torch.equal(windows, expected) for windows in others)
 
 
 @pytest.mark.parametrize(

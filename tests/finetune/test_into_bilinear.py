@@ -117,9 +117,9 @@ def test_the_source_and_the_text_are_read_once(settings, monkeypatch):
         loaded.append(path)
         return load_pretrained(path, **options)
 
-    def read_documents(source):
+    def read_documents(source, selection):
         read.append(source)
-        return documents(source)
+        return documents(source, selection)
 
     def make(config, run, model, teacher, *args, **options):
         taught.append({name: value.clone() for name, value in teacher.state_dict().items()})

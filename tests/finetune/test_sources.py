@@ -1,6 +1,7 @@
 """Documents of sources: kinds of files, folders of them, datasets; what cannot be read, in one line."""
 
 import bz2
+import dataclasses
 import gzip
 import json
 import lzma
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bilinear_lm import InputError
+from bilinear_lm.cli import main
+from finetune import finetune
 from finetune.settings import Selection
 from finetune.sources import END_OF_TEXT, documents, require_use
 
@@ -370,3 +373,34 @@ def test_selections_without_use(write, tmp_path):
         require_use(Selection(split="test"), [text, rows])
     require_use(Selection(column="body"), [text, rows])
     require_use(Selection(), [text])
+
+
+@pytest.mark.parametrize("command", ["train", "convert", "finetune", "dictionaries"])
+def test_commands_select(command, write, swiglu, tmp_path, capsys):
+    """Each reads the column that it is told, and refuses a selection without use."""
+    rows, text = write("a.jsonl", ROWS), write("a.txt", "One.")
+    option = "--calibration" if command == "convert" else "--data"
+    given = [command, *([] if command == "train" else [str(swiglu)]), "-o", str(tmp_path / "out")]
+    for source, selection, said in (
+        (rows, ["--column", "title"], f"{rows}: line 1: columns text, id; expected one named title"),
+        (rows, ["--split", "test"], f"{rows}: files, of which no split or subset can be chosen"),
+        (
+            text,
+            ["--column", "title"],
+            f"{text}: plain text, of which no column, split or subset can be chosen",
+        ),
+    ):
+        assert main([*given, option, source, *selection, "--device", "cpu"]) == 2
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"bilinear-lm: {said}")
+        shutil.rmtree(tmp_path / "out.run", ignore_errors=True)
+
+
+def test_a_run_records_its_selection(write, tmp_path, settings, stories):
+    """Rows train as the same documents in a text do."""
+    told = (stories / "train.txt").read_text().split(END_OF_TEXT)
+    write("rows/rows.jsonl", "".join(json.dumps({"story": text}) + "\n" for text in told))
+    changes = {"data": (str(tmp_path / "rows"),), "selection": Selection(column="story"), "tokens": 400}
+    record = finetune(dataclasses.replace(settings, **changes))
+    assert record["settings"]["selection"] == {"subset": None, "split": None, "column": "story"}
+    same = finetune(dataclasses.replace(settings, tokens=400, output=tmp_path / "same"))
+    assert [entry["loss"] for entry in record["log"]] == [entry["loss"] for entry in same["log"]]
