@@ -59,14 +59,21 @@ def text_loss(
     return TextLoss(total / len(ids), total / math.log(2) / n_bytes, len(ids), n_bytes)
 
 
-def window_loss(model: nn.Module, windows: Int[Tensor, "window pos"], batch_size: int = 16) -> float:
+def window_loss(
+    model: nn.Module,
+    windows: Int[Tensor, "window pos"],
+    batch_size: int = 16,
+    *,
+    progress: str | None = None,
+) -> float:
     """Cross-entropy in nats per token of windows of token ids as they are.
 
-    The first token of each window is not predicted.
+    The first token of each window is not predicted. `progress` names a bar.
     """
     if windows.numel() == 0 or windows.shape[1] < 2:
         raise InputError(f"windows of shape {list(windows.shape)}; expected some of at least two tokens")
-    total = sum(_summed(model, batch) for batch in windows.split(batch_size))
+    batches = tqdm(windows.split(batch_size), desc=progress, disable=progress is None)
+    total = sum(_summed(model, batch) for batch in batches)
     return total / windows[:, 1:].numel()
 
 

@@ -45,8 +45,13 @@ class Fidelity:
         return 1 - self.fvu
 
     @property
-    def loss_recovered(self) -> float:
-        """(loss_ablated - loss_spliced) / (loss_ablated - loss_clean): 1 where nothing is lost."""
+    def loss_recovered(self) -> float | None:
+        """(loss_ablated - loss_spliced) / (loss_ablated - loss_clean): 1 where nothing is lost.
+
+        None where ablation changes nothing.
+        """
+        if self.loss_ablated == self.loss_clean:
+            return None
         return (self.loss_ablated - self.loss_spliced) / (self.loss_ablated - self.loss_clean)
 
 
@@ -56,10 +61,13 @@ def measure_fidelity(
     batches: Sequence[Int[Tensor, "_batch pos"]],
     *,
     ablation: Ablation = "zero",
+    loss_clean: float | None = None,
 ) -> Fidelity:
     """Measures a dictionary at its site (a transcoder at its target) on batches of token windows.
 
-    Raises InputError where the dictionary does not tell its site.
+    `loss_clean` is the model's `clean_loss` on them, where it is known; else it is measured.
+
+    Raises InputError where the dictionary does not tell its site, or the activations do not vary.
     """
     site = dictionary.site
     if site is None:
@@ -73,7 +81,7 @@ def measure_fidelity(
         fvu=statistics.fvu,
         active_features=statistics.active / statistics.n_tokens,
         dead_features=int((~statistics.fired).sum()),
-        loss_clean=_loss(model, batches, nullcontext),
+        loss_clean=clean_loss(model, batches) if loss_clean is None else loss_clean,
         loss_spliced=_loss(model, batches, partial(spliced, model, dictionary)),
         loss_ablated=_loss(
             model, batches, partial(replaced, model, target, lambda y: constant.to(y.dtype).expand_as(y))
@@ -81,6 +89,11 @@ def measure_fidelity(
         ablation=ablation,
         n_tokens=statistics.n_tokens,
     )
+
+
+def clean_loss(model: Any, batches: Sequence[Int[Tensor, "_batch pos"]]) -> float:
+    """Mean cross-entropy of next tokens of the model as it is, in nats per token."""
+    return _loss(model, batches, nullcontext)
 
 
 class _Statistics:
@@ -110,6 +123,12 @@ class _Statistics:
     @property
     def fvu(self) -> float:
         variance = self.square - self.n_tokens * self.mean.pow(2).sum().item()
+        if variance <= 0:
+            where = self.dictionary.target or self.dictionary.site
+            raise InputError(
+                f"the activations at {where} are the same at all tokens; expected some that vary, to "
+                "measure a dictionary of them"
+            )
         return self.error / variance
 
 

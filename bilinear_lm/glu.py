@@ -48,6 +48,10 @@ class GLUFactors:
         biases = (None if bias is None else bias.to(dtype) for bias in (self.b_gate, self.b_in, self.b_out))
         return GLUFactors(self.W_gate.to(dtype), self.W_in.to(dtype), self.W_out.to(dtype), *biases)
 
+    def is_finite(self) -> bool:
+        """Whether no weight is NaN or infinite."""
+        return all(bool(torch.isfinite(value).all()) for value in vars(self).values() if value is not None)
+
     def hidden(
         self, x: Float[Tensor, "*axes d_in"], activation: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "*axes d_mlp"]:

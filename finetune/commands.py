@@ -23,12 +23,14 @@ def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
     """Train dictionaries (sparse autoencoders) of a model's activations."""
     from finetune.dictionaries import train_dictionaries
 
+    records = train_dictionaries(config)
     print(f"{'site':<14}{'variance explained':>20}{'loss recovered':>16}{'dead':>7}")
-    for site, record in train_dictionaries(config).items():
-        found = record["fidelity"]
+    for site, record in records.items():
+        measured = record["fidelity"]
+        recovered = "-" if measured["loss_recovered"] is None else f"{measured['loss_recovered']:.3f}"
         print(
-            f"{site!s:<14}{found['variance_explained']:>20.3f}{found['loss_recovered']:>16.3f}"
-            f"{found['dead_features']:>7}"
+            f"{site!s:<14}{measured['variance_explained']:>20.3f}{recovered:>16}"
+            f"{measured['dead_features']:>7}"
         )
     print(config.output)
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import tyro
 
 from bilinear_lm.device import DeviceName
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_seed
 from bilinear_lm.presets import find_preset
+from finetune.bounds import COUNT, PASSES, RATES, RATES_SAY, require_bounds, require_kinds
 from finetune.settings import TEXT_OF_TRAIN, Precision, Selection, require_texts
 
 
@@ -60,6 +61,7 @@ class PretrainConfig:
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
+        require_kinds(self)
         find_preset(self.preset)
         require_texts(self.data, self.validation, self.selection)
         if len(self.passes) not in (1, len(self.data)):
@@ -68,6 +70,11 @@ class PretrainConfig:
             )
         if any(count <= 0 for count in self.passes):
             raise InputError(f"passes {self.passes}; expected positive numbers")
+        require_bounds(self, {"passes": PASSES})
+        require_bounds(self, RATES, RATES_SAY)
+        for name in ("max_tokens", "batch_size", "checkpoint_steps"):
+            require_bounds(self, {name: COUNT})
+        require_seed(self.seed)
 
     @property
     def passes_by_source(self) -> tuple[float, ...]:

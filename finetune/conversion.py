@@ -9,7 +9,8 @@ activation's slope at zero (½ for SiLU, GELU and ReLU) in place of the activati
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -26,7 +27,7 @@ from bilinear_lm.files import require_finite
 from bilinear_lm.gaussian import one_gaussian
 from bilinear_lm.glu import GLU, GLUFactors, bilinear_glus, find_glus
 from bilinear_lm.glu_expansion import hidden_layer
-from finetune.calibration import Moments, glu_inputs
+from finetune.calibration import BATCH, Moments, glu_inputs
 from finetune.declaration import make_linear, may_have_biases, require_linear_config
 from finetune.glu_fit import LINEAR, FitSettings, explained, fit_bilinear
 from finetune.settings import Method
@@ -96,20 +97,28 @@ def convert(
     fitted, held_out = _split(calibration, method, model)
     settings = fit or FitSettings()
     settings.check()
-    before = None if held_out is None else window_loss(model, held_out)
+    bars = [f"loss {when}" if progress else None for when in ("before", "after")]
+    before = None if held_out is None else window_loss(model, held_out, progress=bars[0])
     layers = []
     for glu in tqdm(glus, desc=f"convert by {method}", disable=not progress):
-        new = _CONVERTERS[method](model, glu, fitted, biases, settings)
-        layers.append(LayerConversion(glu.name, *_explained(model, glu, new, held_out)))
+        new = _CONVERTERS[method](model, glu, fitted, biases, settings, progress)
+        _require_finite(new[0], glu, method)
+        layers.append(LayerConversion(glu.name, *_explained(model, glu, new, held_out, progress)))
         glu.write(new[0])
         glu.set_activation(LINEAR)
     make_linear(model, glus)
+    after = None if held_out is None else window_loss(model, held_out, progress=bars[1])
+    if after is not None and not math.isfinite(after):
+        raise InputError(
+            f"the model converted by {method} has a loss of {after}, of {before:.4f} before; give more "
+            "calibration text, or another method"
+        )
     return Conversion(
         method=method,
         layers=tuple(layers),
         biases=glus[0].factors().b_out is not None,
         loss_before=before,
-        loss_after=None if held_out is None else window_loss(model, held_out),
+        loss_after=after,
         n_tokens=0 if fitted is None else fitted.numel(),
     )
 
@@ -151,13 +160,28 @@ def _split(
     return calibration[~held_out], calibration[held_out]
 
 
+def _require_finite(new: GLUFactors, glu: GLU, method: Method) -> None:
+    """Raises InputError unless the weights to take a GLU's place are finite in its precision."""
+    if not new.to(glu.factors().W_gate.dtype).is_finite():
+        raise InputError(
+            f"{glu.name}: converted by {method} it has NaN or infinity in its weights; give other "
+            "calibration text, or another method"
+        )
+
+
+def _inputs(model: PreTrainedModel, glu: GLU, windows: Tensor, progress: bool) -> Iterator[Tensor]:
+    """What a GLU reads in windows, with a bar."""
+    n_batches, desc = -(-len(windows) // BATCH), f"read {glu.name}"
+    yield from tqdm(glu_inputs(model, glu, windows), desc, n_batches, leave=False, disable=not progress)
+
+
 def _explained(
-    model: PreTrainedModel, glu: GLU, new: list[GLUFactors], held_out: Tensor | None
+    model: PreTrainedModel, glu: GLU, new: list[GLUFactors], held_out: Tensor | None, progress: bool
 ) -> list[float | None]:
     """R² of each layer in `new`, at what the MLP reads in held-out windows."""
     if held_out is None:
         return [None]
-    points = torch.cat([x.flatten(0, -2) for x in glu_inputs(model, glu, held_out)]).float()
+    points = torch.cat([x.flatten(0, -2) for x in _inputs(model, glu, held_out, progress)]).float()
     own = glu.factors().to(torch.float32)
     return [explained(layer, own, glu.activation, points) for layer in new]
 
@@ -169,7 +193,7 @@ def slope_at_zero(activation: Callable[[Tensor], Tensor], step: float = 1e-2) ->
 
 
 def _linear(
-    model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings
+    model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings, progress: bool
 ) -> list[GLUFactors]:
     factors, slope = glu.factors().to(torch.float32), slope_at_zero(glu.activation)
     b_gate = None if factors.b_gate is None else factors.b_gate * slope
@@ -177,10 +201,10 @@ def _linear(
 
 
 def _closed_form(
-    model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings
+    model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings, progress: bool
 ) -> list[GLUFactors]:
     assert windows is not None
-    moments = Moments.of(glu_inputs(model, glu, windows))
+    moments = Moments.of(_inputs(model, glu, windows, progress))
     own = vars(glu.factors().to(torch.float32))
     layer = hidden_layer(**own)
     at = one_gaussian(moments.mean, moments.cov, layer.W_gate)
@@ -190,14 +214,17 @@ def _closed_form(
 
 
 def _fit(
-    model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings
+    model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings, progress: bool
 ) -> list[GLUFactors]:
     assert windows is not None
-    points = torch.cat([x.flatten(0, -2) for x in glu_inputs(model, glu, windows)])
-    return [fit_bilinear(glu.factors(), glu.activation, points, biases=biases, settings=fit)]
+    points = torch.cat([x.flatten(0, -2) for x in _inputs(model, glu, windows, progress)])
+    fitted = fit_bilinear(
+        glu.factors(), glu.activation, points, biases=biases, settings=fit, progress=progress
+    )
+    return [fitted]
 
 
-_Converter = Callable[[PreTrainedModel, GLU, Tensor | None, bool, FitSettings], list[GLUFactors]]
-"""Of model, GLU, windows to fit to, whether with biases, and settings of the fit: what takes the GLU's place,
-and for the closed form without biases the one with them, for comparison."""
+_Converter = Callable[[PreTrainedModel, GLU, Tensor | None, bool, FitSettings, bool], list[GLUFactors]]
+"""Of model, GLU, windows to fit to, whether with biases, settings of the fit, and whether with bars: what
+takes the GLU's place, and for the closed form without biases the one with them, for comparison."""
 _CONVERTERS: dict[Method, _Converter] = {"fit": _fit, "closed-form": _closed_form, "linear": _linear}

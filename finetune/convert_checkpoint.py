@@ -6,7 +6,6 @@ import dataclasses
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.device import find_device
-from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, require_new, require_writable, write_json
 from finetune.calibration import calibration_windows
 from finetune.conversion import Conversion, convert
@@ -23,10 +22,9 @@ def convert_checkpoint(config: ConvertConfig) -> Conversion:
 
     Bare transformers load the folder to the same logits; the source stays as it is.
     """
+    config.check()
     require_new(config.output)
     require_writable(config.output / RECORD)
-    if config.method != "linear" and not config.calibration:
-        raise InputError(f"the method {config.method} needs text; give it with --calibration")
     model = load_pretrained(config.model, device=find_device(config.device))
     tokenizer = load_tokenizer(config.model)
     require_tokenizer_fits(tokenizer, model)

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
@@ -28,16 +28,34 @@ from bilinear_lm.dictionaries import load_dictionary, save_dictionary
 from bilinear_lm.dictionary import Point, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_plain_blocks
-from bilinear_lm.fidelity import Fidelity, measure_fidelity
-from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.fidelity import Fidelity, clean_loss, measure_fidelity
+from bilinear_lm.files import new_folder, read_json, require_new, write_json
 from bilinear_lm.text_files import read_plain_text
 from bilinear_lm.weights import decoder_block
 from finetune.data import Windows, tokenize, tokenize_source, whole_windows
 from finetune.dictionary_config import DictionaryConfig
-from finetune.run_folder import as_json
+from finetune.manifest import require_undamaged, write_manifest
+from finetune.run_folder import (
+    FINISHED,
+    MAKE_ROOM,
+    Diverged,
+    as_json,
+    is_finished,
+    move_out,
+    open_run,
+    preparing,
+    training,
+    writing,
+)
 from finetune.sparsify_kernels import decoder_by_device
 
 RECORD = "train.json"
+TRAINED = "trained"
+"""The dictionaries in the run's folder, from when they are trained until they are all measured."""
+PASSES = 3
+"""Times that the batches are read to measure a dictionary."""
+DIVERGED = 1e6
+"""Fraction of variance unexplained above which a dictionary has diverged; the mean alone leaves 1."""
 HOOKPOINTS: dict[Point, str] = {
     "resid-pre": "input_layernorm.0",
     # The attention module is called with keywords alone, which sparsify's hook does not expect.
@@ -55,33 +73,98 @@ def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
 
     Returns by site what its train.json records: settings, steps, tokens, and how faithful it is, as it lies
     on disk, to held-out text (to the first windows of the training text where there is none).
+
+    While it runs, everything lies in `{config.output}.run`: dictionaries from when they are trained, before
+    they are measured. `resume=True` goes on from there after an interruption.
     """
     config.check()
-    require_new(config.output)
+    if not config.resume:
+        require_new(config.output)
     _require_sparsify()
     model = load_pretrained(config.model, device=find_device(config.device))
     require_plain_blocks(model, "training dictionaries")
-    tokenizer = load_tokenizer(config.model)
     sites = config.sites(model.config.num_hidden_layers)
-    windows = _windows(config, tokenizer, model.config.max_position_embeddings)
-    batches = _held_out(config, tokenizer, windows)
-    records: dict[Site, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as scratch, new_folder(config.output) as draft:
-        _fit(model, windows, sites, config, Path(scratch))
+    _n_features(config, model)
+    settings = _settings(config)
+    if is_finished(config.output, settings, config.resume, f"{sites[0]}/{RECORD}"):
+        return _records(config.output, sites)
+    tokenizer = load_tokenizer(config.model)
+    with preparing(config.output) as run:
+        open_run(config.output, settings, config.resume)
+        windows = _windows(config, tokenizer, model.config.max_position_embeddings)
+        batches = _held_out(config, tokenizer, windows)
+    trained = run / TRAINED
+    with training(run, looked_at=False):
+        if not trained.exists():
+            _train(model, windows, sites, config, run)
+        require_undamaged(trained)
+        _measure(model, windows, batches, sites, config, trained)
+    trained.rename(run / FINISHED)
+    move_out(run, config.output)
+    return _records(config.output, sites)
+
+
+def _settings(config: DictionaryConfig) -> dict[str, Any]:
+    """The settings that decide what the dictionaries become, without the folders' whereabouts."""
+    return as_json(config, leave_out=("output", "device", "resume"))
+
+
+def _records(folder: Path, sites: Sequence[Site]) -> dict[Site, dict[str, Any]]:
+    return {site: read_json(folder / str(site) / RECORD) for site in sites}
+
+
+def _train(
+    model: PreTrainedModel, windows: Subset, sites: Sequence[Site], config: DictionaryConfig, run: Path
+) -> None:
+    """Trains the dictionaries; they are in the run's folder `trained` then, all or none."""
+    last = _fit(model, windows, sites, config, run)
+    with new_folder(run / TRAINED) as folder, writing(run / TRAINED, MAKE_ROOM):
         for site in sites:
-            folder = draft / str(site)
-            trained = load_dictionary(Path(scratch) / "run" / _hookpoint(site))
-            stored = dataclasses.replace(trained, site=site).to(getattr(torch, config.store))
-            save_dictionary(stored, folder, format="sparsify")
+            dictionary = load_dictionary(last / _hookpoint(site))
+            stored = dataclasses.replace(dictionary, site=site).to(getattr(torch, config.store))
+            save_dictionary(stored, folder / str(site), format="sparsify")
+        write_manifest(folder)
+
+
+def _measure(
+    model: PreTrainedModel,
+    windows: Subset,
+    batches: Sequence[Tensor],
+    sites: Sequence[Site],
+    config: DictionaryConfig,
+    trained: Path,
+) -> None:
+    """Measures the dictionaries that have no record yet, and writes it beside each."""
+    left = [site for site in sites if not (trained / str(site) / RECORD).exists()]
+    with tqdm(total=PASSES * len(left) * len(batches) + len(batches), desc="measure", unit=" batches") as bar:
+        watched = _Watched([batch.to(model.device) for batch in batches], bar)
+        clean = clean_loss(model, watched) if left else 0.0
+        for site in left:
+            folder = trained / str(site)
+            dictionary = load_dictionary(folder, device=model.device)
             fidelity = measure_fidelity(
-                model,
-                load_dictionary(folder, device=model.device),
-                [batch.to(model.device) for batch in batches],
-                ablation=config.ablation,
+                model, dictionary, watched, ablation=config.ablation, loss_clean=clean
             )
-            records[site] = _record(config, len(windows), windows[0]["input_ids"].numel(), fidelity)
-            write_json(folder / RECORD, records[site])
-    return records
+            if not fidelity.fvu < DIVERGED:
+                raise Diverged(
+                    f"{site}: training diverged: the dictionary misses the activations by {fidelity.fvu:.3g} "
+                    f"times their variance; give a smaller learning_rate and start anew"
+                )
+            record = _record(config, len(windows), windows[0]["input_ids"].numel(), fidelity)
+            write_json(folder / RECORD, record)
+
+
+class _Watched(list[Tensor]):
+    """Batches that move a bar whenever they are read."""
+
+    def __init__(self, batches: Iterable[Tensor], bar: tqdm):
+        super().__init__(batches)
+        self.bar = bar
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in super().__iter__():
+            yield batch
+            self.bar.update()
 
 
 def _fit(
@@ -89,15 +172,17 @@ def _fit(
     windows: Subset,
     sites: Sequence[Site],
     config: DictionaryConfig,
-    scratch: Path,
-) -> None:
-    """Runs sparsify's trainer, which leaves a folder for each hookpoint in `scratch/run`."""
+    run: Path,
+) -> Path:
+    """Runs sparsify's trainer; returns its last checkpoint, which has a folder for each hookpoint."""
     import sparsify
+
+    from finetune.dictionary_trainer import DictionaryTrainer
 
     n_steps = len(windows) // config.batch_size
     precision = torch.get_float32_matmul_precision()
     with _tapped(model, sites), contextlib.redirect_stdout(io.StringIO()):  # it prints its settings
-        trainer = sparsify.Trainer(
+        trainer = DictionaryTrainer(
             sparsify.TrainConfig(
                 sparsify.SparseCoderConfig(num_latents=_n_features(config, model), k=config.k),
                 batch_size=config.batch_size,
@@ -107,10 +192,9 @@ def _fit(
                 dead_feature_threshold=config.dead_after,
                 hookpoints=[_hookpoint(site) for site in sites],
                 init_seeds=[config.seed],
-                save_every=n_steps + 2,  # at the end only
+                save_every=config.checkpoint_steps,
                 log_to_wandb=False,
-                save_dir=str(scratch),
-                run_name="run",
+                save_dir=str(run),
             ),
             windows,
             model,
@@ -120,6 +204,7 @@ def _fit(
                 trainer.fit()
         finally:
             torch.set_float32_matmul_precision(precision)  # it sets another, for good
+    return run / f"checkpoint-{n_steps}"
 
 
 @contextlib.contextmanager
@@ -147,9 +232,16 @@ def _n_features(config: DictionaryConfig, model: PreTrainedModel) -> int:
     return n_features
 
 
+class _Shuffled(Subset[Any]):
+    """Windows in an order, of which sparsify selects those that are left where it goes on."""
+
+    def select(self, rows: Iterable[int]) -> Subset[Any]:
+        return Subset(self.dataset, [self.indices[row] for row in rows])
+
+
 def _windows(config: DictionaryConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> Subset:
-    """The windows of all sources, shuffled."""
-    window = config.window or context
+    """The windows of all sources, shuffled, as many as fill whole steps."""
+    window = context if config.window is None else config.window
     if not 2 <= window <= context:
         raise InputError(f"window is {window}; expected 2 to {context}, the model's context")
     streams = [
@@ -169,7 +261,8 @@ def _windows(config: DictionaryConfig, tokenizer: PreTrainedTokenizerBase, conte
             f"batch of {config.batch_size}, give more text"
         )
     order = np.random.default_rng(config.seed).permutation(len(windows))
-    return Subset(windows, order.tolist())
+    whole = len(windows) // config.batch_size * config.batch_size
+    return _Shuffled(windows, order[:whole].tolist())
 
 
 def _held_out(
@@ -189,11 +282,11 @@ def _held_out(
 
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:
-    settings = as_json(config, leave_out=("output", "device"))
+    settings = _settings(config)
     packages = ("bilinear-lm", "torch", "transformers", "eai-sparsify")
     return {
         "settings": settings,
-        "steps": -(-n_windows // config.batch_size),
+        "steps": n_windows // config.batch_size,
         "tokens": n_windows * window,
         "measured_on": settings["validation"] or "training data",
         "fidelity": {

@@ -10,9 +10,18 @@ import tyro
 
 from bilinear_lm.device import DeviceName
 from bilinear_lm.dictionary import Point, Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_seed
 from bilinear_lm.fidelity import Ablation
+from finetune.bounds import COUNT, FROM_ZERO, PASSES, POSITIVE, require_bounds, require_kinds
 from finetune.settings import TEXT_OF_TRAIN, Selection, require_texts
+
+_COUNTS = ("features", "k", "max_tokens", "validation_tokens", "batch_size", "checkpoint_steps")
+_BOUNDS = {
+    **dict.fromkeys(_COUNTS, COUNT),
+    "passes": PASSES,
+    "dead_after": FROM_ZERO,
+    "dead_weight": FROM_ZERO,
+}
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,22 @@ class DictionaryConfig:
     """Precision of the weights on disk."""
     device: DeviceName = "auto"
     """Where to train."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints to resume from."""
+    resume: bool = False
+    """Go on with an interrupted run of the same settings."""
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
+        require_kinds(self)
         require_texts(self.data, self.validation, self.selection)
         if not self.points:
             raise InputError("no points given; expected at least one, such as mlp-out")
         for name in ("k", "features", "passes", "batch_size", "learning_rate", "validation_tokens"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"{name} is {value}; expected a positive number")
+            require_bounds(self, {name: POSITIVE}, "a positive number", is_="is ")
+        for name, bounds in _BOUNDS.items():
+            require_bounds(self, {name: bounds}, is_="is ")
+        require_seed(self.seed)
 
     def sites(self, n_layers: int) -> list[Site]:
         """The places to describe in a model of so many layers."""

@@ -9,8 +9,28 @@ from typing import Annotated, Literal
 import tyro
 
 from bilinear_lm.device import DeviceName
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_seed
+from finetune.bounds import (
+    COUNT,
+    FROM_ZERO,
+    LARGEST,
+    POSITIVE,
+    RATES,
+    RATES_SAY,
+    SHARE,
+    Bounds,
+    require_bounds,
+    require_kinds,
+)
 from finetune.settings import TEXT_OF_TRAIN, Method, Precision, Schedule, Selection, Store, require_texts
+
+_COUNTS = ("tokens", "lora_rank", "calibration_tokens", "batch_size", "accumulation")
+_BOUNDS = {
+    **dict.fromkeys((*_COUNTS, "validation_steps", "checkpoint_steps", "log_steps"), COUNT),
+    "exponential_k": Bounds(-100, 100),
+    "beta2": SHARE,
+    "max_grad_norm": POSITIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,16 @@ class ConvertConfig:
     """Where to compute."""
     seed: int = 0
     """Seeds the choice of windows and of points."""
+
+    def check(self) -> None:
+        """Raises InputError where the settings do not fit together."""
+        require_kinds(self)
+        if self.method != "linear" and not self.calibration:
+            raise InputError(f"the method {self.method} needs text; give it with --calibration")
+        for name in ("calibration_tokens", "steps", "batch_size"):
+            require_bounds(self, {name: COUNT})
+        require_bounds(self, {"context": Bounds(2, LARGEST)})
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -136,38 +166,34 @@ class FinetuneConfig:
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
+        require_kinds(self)
         require_texts(self.data, self.validation, self.selection)
-        if not 0 <= self.distillation <= 1 or self.temperature <= 0 or self.matching < 0:
-            raise InputError(
-                f"distillation {self.distillation}, temperature {self.temperature}, matching "
-                f"{self.matching}; expected 0 to 1, above 0 and at least 0"
-            )
-        if not 0 < self.anneal <= 1:
-            raise InputError(f"anneal {self.anneal}; expected the share of the steps, above 0 and at most 1")
+        require_bounds(
+            self,
+            {"distillation": Bounds(0, 1), "temperature": POSITIVE, "matching": FROM_ZERO},
+            "0 to 1, above 0 and at least 0",
+        )
+        share = "the share of the steps, above 0 and at most 1"
+        require_bounds(self, {"anneal": Bounds(0, 1, above=True)}, share)
         if self.learnable_gates and not self.anneals:
             raise InputError("learnable_gates are annealed; give them start=anneal and the bilinear arm")
         if self.learnable_gates and self.lora_rank is not None:
             raise InputError("learnable_gates are frozen by LoRA; leave one of them out")
-        if self.lora_rank is not None and self.lora_rank < 1:
-            raise InputError(f"lora_rank {self.lora_rank}; expected at least 1")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.warmup < 1:
-            raise InputError(
-                f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}, warmup "
-                f"{self.warmup}; expected above 0, at least 0, and a share of the steps below 1"
-            )
-        if self.tokens is not None and self.tokens < 1:
-            raise InputError(f"tokens {self.tokens}; expected at least 1")
+        require_bounds(self, RATES, RATES_SAY)
         if self.validation_steps is not None and (self.validation_steps < 1 or self.validation is None):
             raise InputError("validation_steps are at least 1, and need a validation text")
         if min(self.batch_size, self.accumulation, self.checkpoint_steps, self.log_steps) < 1:
             raise InputError("batch_size, accumulation, checkpoint_steps and log_steps are at least 1")
+        for name, bounds in _BOUNDS.items():
+            require_bounds(self, {name: bounds})
+        require_seed(self.seed)
 
     def with_context(self, longest: int) -> FinetuneConfig:
         """These settings with the context that they mean for a model of `longest` positions.
 
         Raises InputError for one that does not fit it.
         """
-        context = self.context or min(longest, 2048)
+        context = min(longest, 2048) if self.context is None else self.context
         if not 2 <= context <= longest:
             raise InputError(f"a context of {context} tokens; expected 2 to the model's {longest}")
         return replace(self, context=context)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
+from bilinear_lm.checkpoints.save import save_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.evaluate import TextLoss, text_loss
-from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.files import new_folder, read_json, write_json
 from bilinear_lm.presets import find_preset, new_model
 from bilinear_lm.text_files import read_plain_text
 from finetune.config import PretrainConfig
 from finetune.data import Windows, require_window, tokenize_source, train_tokenizer
-from finetune.run_folder import as_json, last_checkpoint, open_run
+from finetune.manifest import require_undamaged, write_manifest
+from finetune.run_folder import as_json, finishing, is_finished, open_run, preparing, training, writing
+from finetune.run_log import RunLog
+from finetune.run_trainer import RunTrainer, training_arguments, whole_steps
 from finetune.sources import documents
+
+RECORD = "train.json"
+LOG_STEPS = 50
+"""Steps between entries of the log."""
+_MAKE_ROOM = "nothing is lost: make room and go on with --resume"
 
 
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
@@ -27,59 +36,64 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
     While it runs, the tokenizer, the settings and the checkpoints lie in `<output>.run`; that folder
     vanishes when the model is written, and `resume=True` goes on from it after an interruption.
+
+    Raises InputError for bad settings or data, a resumed run of other settings, and training that diverges;
+    checkpoints are kept then.
     """
     config.check()
-    require_new(config.output)
-    run = open_run(config.output, _settings(config), config.resume)
-    tokenizer = _tokenizer(config, run)
+    if is_finished(config.output, _settings(config), config.resume, RECORD):
+        return read_json(config.output / RECORD)
+    with preparing(config.output) as run:
+        open_run(config.output, _settings(config), config.resume)
+        tokenizer = _tokenizer(config, run)
+        windows = _windows(config, tokenizer)
+    with training(run):
+        model, log, steps = _train(config, run, tokenizer, windows)
+    record = {
+        "settings": _settings(config),
+        "steps": steps,
+        "tokens": len(windows) * find_preset(config.preset).n_ctx,
+        "parameters": model.num_parameters(),
+        "training_loss": [{"step": entry["step"], "nats_per_token": entry["loss"]} for entry in log],
+    }
+    model.config.use_cache = True  # switched off by the Trainer
+    with finishing(run, config.output) as folder:
+        with writing(config.output, _MAKE_ROOM):
+            save_folder(model, tokenizer, folder, store=config.store)
+        if config.validation is not None:
+            record["validation"] = dataclasses.asdict(_evaluate(folder, config.validation))
+        write_json(folder / RECORD, record)
+    return record
+
+
+def _train(
+    config: PretrainConfig, run: Path, tokenizer: PreTrainedTokenizerBase, windows: Sized
+) -> tuple[PreTrainedModel, list[dict[str, Any]], int]:
+    """The trained model, the entries of the log, and the number of steps."""
     preset = find_preset(config.preset)
-    windows = _windows(config, tokenizer, preset.n_ctx)
     set_seed(config.seed)
     model = new_model(preset, gate=config.gate, d_vocab=len(tokenizer))
     for settings in (model.config, model.generation_config):
         settings.bos_token_id, settings.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
-    trainer = Trainer(
-        model=model,
-        train_dataset=windows,
-        args=TrainingArguments(
-            output_dir=str(run),
-            per_device_train_batch_size=config.batch_size,
-            num_train_epochs=1,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=config.warmup,
-            weight_decay=config.weight_decay,
-            adam_beta2=0.98,
-            bf16=config.precision == "bfloat16",
-            use_cpu=find_device(config.device).type == "cpu",
-            seed=config.seed,
-            logging_steps=50,
-            save_steps=config.checkpoint_steps,
-            save_total_limit=1,
-            report_to="none",
-        ),
+    arguments = training_arguments(
+        config,
+        run,
+        per_device_train_batch_size=_batch_size(config, windows),
+        lr_scheduler_type="cosine",
+        adam_beta2=0.98,
+        use_cpu=find_device(config.device).type == "cpu",
+        logging_steps=LOG_STEPS,
+        report_to="none",
     )
-    checkpoint = last_checkpoint(run)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    record = {
-        "settings": _settings(config),
-        "steps": trainer.state.global_step,
-        "tokens": len(windows) * (preset.n_ctx - 1),
-        "parameters": model.num_parameters(),
-        "training_loss": [
-            {"step": entry["step"], "nats_per_token": entry["loss"]}
-            for entry in trainer.state.log_history
-            if "loss" in entry
-        ],
-    }
-    model.config.use_cache = True  # switched off by the Trainer
-    with new_folder(config.output) as folder:
-        save_folder(model, tokenizer, folder, store=config.store)
-        if config.validation is not None:
-            record["validation"] = dataclasses.asdict(_evaluate(folder, config.validation))
-        write_json(folder / "train.json", record)
-    shutil.rmtree(run)
-    return record
+    log = RunLog(run, "train", preset.n_ctx)
+    trainer = RunTrainer(log, model=model, train_dataset=windows, args=arguments)
+    trainer.train_in_folder()
+    return model, log.entries, trainer.state.global_step
+
+
+def _batch_size(config: PretrainConfig, windows: Sized) -> int:
+    """Windows a step; those of a text that does not fill one are a step of their own."""
+    return min(config.batch_size, len(windows))
 
 
 def _settings(config: PretrainConfig) -> dict[str, Any]:
@@ -100,13 +114,16 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
             raise InputError(
                 f"{config.tokenizer}: a tokenizer for training needs a first and an end-of-text token"
             )
-        with new_folder(folder) as draft:
-            tokenizer.save_pretrained(draft)
+        with new_folder(folder) as draft, writing(folder, "make room and run again"):
+            save_tokenizer(tokenizer, draft)
+            write_manifest(draft)
+    require_undamaged(folder)
     return load_tokenizer(folder)
 
 
-def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> Windows:
-    streams = []
+def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The windows to train on, which fill whole steps."""
+    streams, context = [], find_preset(config.preset).n_ctx
     for source in config.data:
         stream = tokenize_source(source, tokenizer, limit=config.max_tokens, selection=config.selection)
         streams.append(stream)
@@ -119,7 +136,7 @@ def _windows(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, context
         raise InputError(
             f"no window of {context} tokens in {passes} passes; expected one or more, give more text"
         )
-    return windows
+    return whole_steps(windows, _batch_size(config, windows), config.seed)
 
 
 def _evaluate(folder: Path, validation: Path) -> TextLoss:

@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from tqdm.auto import trange
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_seed
 from bilinear_lm.glu import GLUFactors
+from finetune.bounds import COUNT, LARGEST, POSITIVE, Bounds, require_kinds
 
 LINEAR = nn.Identity()
 CHUNK = 16_384
@@ -40,7 +42,11 @@ class FitSettings:
 
     def check(self) -> None:
         """Raises InputError where a setting makes no sense."""
-        if self.steps < 0 or self.batch_size < 1 or self.learning_rate <= 0 or self.ridge <= 0:
+        require_kinds(self)
+        require_seed(self.seed)
+        bounds = {"steps": Bounds(0, LARGEST), "batch_size": COUNT}
+        bounds |= dict.fromkeys(("learning_rate", "ridge"), POSITIVE)
+        if not all(limit.admit(getattr(self, name)) for name, limit in bounds.items()):
             raise InputError(
                 f"{self}; expected steps of at least 0, batch_size of at least 1, learning_rate and ridge "
                 "above 0"
@@ -54,6 +60,7 @@ def fit_bilinear(
     *,
     biases: bool = True,
     settings: FitSettings | None = None,
+    progress: bool = False,
 ) -> GLUFactors:
     """The weights of a bilinear layer of the same width that is close to a GLU at `points`.
 
@@ -68,15 +75,18 @@ def fit_bilinear(
     with torch.no_grad():
         start = best_lines(glu, activation, points, biases)
         targets = torch.cat([glu(x, activation) for x in points.split(CHUNK)])
-        scale = (targets - targets.mean(dim=0)).square().sum(dim=1).mean()
-    fitted = _descend(start, points, targets, scale, settings)
-    if not all(torch.isfinite(value).all() for value in vars(fitted).values() if value is not None):
+        # Above 0 for an MLP that puts out the same everywhere.
+        scale = (targets - targets.mean(dim=0)).square().sum(dim=1).mean().clamp_min(1e-30)
+    fitted = _descend(start, points, targets, scale, settings, progress)
+    if fitted.is_finite():
+        with torch.no_grad():
+            fitted = _with_solved_output(fitted, points, targets, settings.ridge)
+    if not fitted.is_finite():
         raise InputError(
             f"the fit of a bilinear layer diverged at a relative learning rate of {settings.learning_rate}; "
             "give a smaller one"
         )
-    with torch.no_grad():
-        return _with_solved_output(fitted, points, targets, settings.ridge)
+    return fitted
 
 
 def best_lines(
@@ -125,11 +135,19 @@ def explained(
             total += target.sum(dim=0)
             square += float(target.square().sum())
             error += float((fitted(x, LINEAR).double() - target).square().sum())
-    return 1 - error / (square - float(total.square().sum()) / len(points))
+    variance = square - float(total.square().sum()) / len(points)
+    if variance <= 0:  # an MLP that puts out the same everywhere
+        return float(error == 0)
+    return 1 - error / variance
 
 
 def _descend(
-    start: GLUFactors, points: Tensor, targets: Tensor, scale: Tensor, settings: FitSettings
+    start: GLUFactors,
+    points: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    settings: FitSettings,
+    progress: bool,
 ) -> GLUFactors:
     names = [name for name, value in vars(start).items() if value is not None]
     weights = {name: getattr(start, name).detach().clone().requires_grad_() for name in names}
@@ -140,7 +158,7 @@ def _descend(
     )
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(1, settings.steps))
     generator = torch.Generator().manual_seed(settings.seed)
-    for _ in range(settings.steps):
+    for _ in trange(settings.steps, desc="fit", unit=" steps", leave=False, disable=not progress):
         rows = torch.randint(len(points), (settings.batch_size,), generator=generator).to(points.device)
         error = GLUFactors(**weights)(points[rows], LINEAR) - targets[rows]
         loss = error.square().sum(dim=1).mean() / scale
@@ -162,7 +180,8 @@ def _with_solved_output(fitted: GLUFactors, points: Tensor, targets: Tensor, rid
         gram += units.T @ units
         cross += units.T @ target.double()
     size = gram.diagonal()[: fitted.W_out.shape[0]].mean()
-    solved = torch.linalg.solve(gram + ridge * size * torch.eye(len(gram)).to(gram), cross).float()
+    # A matrix that cannot be inverted gives weights that are not finite, and no error of its own.
+    solved = torch.linalg.solve_ex(gram + ridge * size * torch.eye(len(gram)).to(gram), cross).result.float()
     if not constant:
         return replace(fitted, W_out=solved)
     return replace(fitted, W_out=solved[:-1], b_out=solved[-1])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
-import json
 import shutil
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import disable_fsdp_ram_efficient_loading, parse_flag_from_env
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
@@ -33,7 +33,6 @@ from bilinear_lm.glu import bilinear_glus, find_glus
 from bilinear_lm.text_files import read_plain_text
 from finetune.annealing import anneal_gates, annealed_gates, fold_gates
 from finetune.conversion import convert
-from finetune.data import Windows
 from finetune.declaration import require_linear_config
 from finetune.export import require_reloads, require_tokenizer_fits
 from finetune.figure import loss_figure
@@ -41,9 +40,12 @@ from finetune.finetune_config import FinetuneConfig
 from finetune.glu_fit import FitSettings
 from finetune.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 from finetune.lora import merged, with_lora
-from finetune.run_folder import as_json, last_checkpoint, open_run, run_folder_of, writing
+from finetune.manifest import require_undamaged, write_manifest
+from finetune.run_folder import as_json, finishing, is_finished, open_run, preparing, training, writing
+from finetune.run_log import LOG, Linearised, read_log
+from finetune.run_trainer import agreed, whole_steps
 from finetune.token_files import start_windows, token_streams, training_windows, validation_windows
-from finetune.trainer import LOG, Linearised, trainer
+from finetune.trainer import trainer
 
 RECORD = "finetune.json"
 START = "start.json"
@@ -62,23 +64,21 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     a resumed run of other settings, and training that diverges; checkpoints are kept then.
     """
     config.check()
+    if not config.resume:
+        require_new(config.output)
     state = PartialState(cpu=find_device(config.device).type == "cpu", timeout=_PATIENCE)
     disable_fsdp_ram_efficient_loading()  # each process has a teacher, with weights
-    require_new(config.output)
     tokenizer = load_tokenizer(config.model)
     source = load_pretrained(config.model)
     config = _checked(config, source, tokenizer)
-    run = run_folder_of(config.output)
-    new = not run.exists()
-    try:
+    if agreed(is_finished, config.output, _settings(config), config.resume, RECORD):
+        return read_json(config.output / RECORD) if state.is_main_process else {}
+    with preparing(config.output, state.is_main_process) as run:
         windows, validation = _prepared(config, run, source, tokenizer)
-    except InputError:
-        if new and state.is_main_process:
-            shutil.rmtree(run, ignore_errors=True)
-        raise
     teacher = source if config.teaches else None
     del source  # a model that is not needed takes no memory while another is trained or written
-    trained = _train(config, run, windows, validation, teacher)
+    with training(run, state.is_main_process):
+        trained = _train(config, run, windows, validation, teacher)
     del teacher
     gc.collect()  # the optimizer, which the Trainer's cycles hold
     record: dict[str, Any] = {}
@@ -122,15 +122,18 @@ def _checked(
 
 def _prepared(
     config: FinetuneConfig, run: Path, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[Windows, Int[Tensor, "window pos"] | None]:
+) -> tuple[Dataset, Int[Tensor, "window pos"] | None]:
     """The windows to train on and those to validate on; the start is in the run's folder then.
 
-    Where the source does not teach, it becomes the start.
+    Those to train on fill whole steps. Where the source does not teach, it becomes the start.
     """
     state = PartialState()
     validation = validation_windows(config, tokenizer)
     if state.is_main_process:
         open_run(config.output, _settings(config), config.resume)
+    for part in ("tokens", "start"):  # of a run that is resumed
+        if state.is_main_process and (run / part).exists():
+            require_undamaged(run / part)
     streams = token_streams(config, run, tokenizer)
     windows = training_windows(config, streams, tokenizer)
     step = config.batch_size * config.accumulation * state.num_processes
@@ -144,7 +147,7 @@ def _prepared(
             stays = config.teaches and config.calibrates
             model = copy.deepcopy(source) if stays else source  # the start is made in place
             _write_start(config, run, model, start_windows(config, streams, tokenizer))
-    return windows, validation
+    return whole_steps(windows, step, config.seed), validation
 
 
 def _write_start(
@@ -164,6 +167,7 @@ def _write_start(
     with new_folder(run / "start") as folder, writing(run / "start", "make room and run again"), quiet():
         model.save_pretrained(folder)
         write_json(folder / START, record)
+        write_manifest(folder)
 
 
 def _model_in_training(config: FinetuneConfig, run: Path) -> nn.Module:
@@ -188,7 +192,7 @@ class _Trained:
 def _train(
     config: FinetuneConfig,
     run: Path,
-    windows: Windows,
+    windows: Dataset,
     validation: Int[Tensor, "window pos"] | None,
     teacher: PreTrainedModel | None,
 ) -> _Trained:
@@ -199,14 +203,12 @@ def _train(
     linearised: list[Linearised] = [*annealed_gates(model), *annealed_norms(model)]
     on_cpu = state.device.type == "cpu"
     made = trainer(config, run, model, teacher, windows, validation, linearised, use_cpu=on_cpu)
-    checkpoint = last_checkpoint(run)
-    made.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    made.train_in_folder()
     weights = made.accelerator.get_state_dict(made.model_wrapped)
-    batch = config.batch_size * state.num_processes
     return _Trained(
         weights={name: value.cpu() for name, value in weights.items()},
         steps=made.state.global_step,
-        tokens=len(windows) // batch * batch * config.window,
+        tokens=len(windows) * config.window,  # type: ignore[arg-type]
     )
 
 
@@ -224,10 +226,10 @@ def _finish(
         **read_json(run / "start" / START),
         "steps": trained.steps,
         "tokens": trained.tokens,
-        "log": _log(run),
+        "log": read_log(run),
     }
     model.config.use_cache = True
-    with new_folder(config.output) as folder:
+    with finishing(run, config.output) as folder:
         with writing(config.output, _MAKE_ROOM):
             save_folder(model, tokenizer, folder, record={"made_by": "finetune"}, store=config.store)
         record["reload_difference"] = require_reloads(model, folder, config.store)
@@ -238,7 +240,6 @@ def _finish(
         write_json(folder / RECORD, record)
         shutil.copyfile(run / LOG, folder / LOG)
         loss_figure(record["log"], folder / "loss.png")
-    shutil.rmtree(run)
     return record
 
 
@@ -252,7 +253,3 @@ def _folded(trained: Any, config: FinetuneConfig) -> PreTrainedModel:
     if annealed_gates(model):
         fold_gates(model)
     return model
-
-
-def _log(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / LOG).read_text(encoding="utf-8").splitlines()]

@@ -18,6 +18,7 @@ from bilinear_lm.token_ids import token_ids
 from finetune.calibration import head_length, spread_windows
 from finetune.data import Windows, token_pieces, whole_windows
 from finetune.finetune_config import FinetuneConfig
+from finetune.manifest import write_manifest
 from finetune.settings import Selection
 from finetune.sources import documents
 
@@ -33,6 +34,7 @@ def token_streams(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokeni
             with new_folder(tokens) as folder:
                 for number, source in enumerate(config.data):
                     _write(folder / f"{number}.bin", source, tokenizer, limit, config.selection)
+                write_manifest(folder)
     return [np.memmap(tokens / f"{n}.bin", dtype=np.int32, mode="r") for n in range(len(config.data))]
 
 

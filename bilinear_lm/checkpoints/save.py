@@ -17,7 +17,7 @@ from bilinear_lm.checkpoints.info import checkpoint_info
 from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.files import new_folder, require_finite, require_new, write_json
 
 RECORD = "bilinear_lm.json"
 
@@ -37,14 +37,27 @@ def save_folder(
 
     `store` is the precision in the file, by default the model's; it leaves the model as it is, and what is
     read from the file has the model's dtype again.
+
+    Raises InputError for weights that are not finite, which nothing would load.
     """
+    require_finite(dict(model.named_parameters()), "the model to save")
     with quiet():
         model.save_pretrained(folder, state_dict=_stored(model, getattr(torch, store)) if store else None)
         if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+            save_tokenizer(tokenizer, folder)
     packages = ("bilinear-lm", "torch", "transformers")
     versions = {package.replace("-", "_"): version(package) for package in packages}
     write_json(folder / RECORD, {**(record or {}), "versions": versions})
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a tokenizer into a folder; OSError where the disk refuses."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(str(error)) from error  # tokenizers has no kind of error for it
 
 
 def _stored(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:

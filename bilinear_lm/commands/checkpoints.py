@@ -11,6 +11,7 @@ import tyro
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import require_seed
 from bilinear_lm.files import require_writable, write_text
 
 
@@ -82,6 +83,7 @@ def generate(
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
     from bilinear_lm.generate import sample
 
+    require_seed(seed)
     if output is not None:
         require_writable(output)
     model = load_pretrained(checkpoint, device=find_device(device))

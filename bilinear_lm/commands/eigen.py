@@ -9,7 +9,7 @@ import tyro
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError, require_count, require_index, require_number
+from bilinear_lm.errors import InputError, require_count, require_index, require_number, require_seed
 from bilinear_lm.files import require_new
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def eigen(
     from bilinear_lm import mlp_tensor
     from bilinear_lm.checkpoints import load_pretrained
 
+    require_seed(seed)
     _require_one_choice(tokens, all_tokens, dictionary, features)
     require_count(k, f"k={k} eigenvectors")
     if tolerance is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.errors import InputError, require_count, require_seed
 from bilinear_lm.files import new_folder, require_new, write_json
 from bilinear_lm.text_files import read_plain_text
 
@@ -73,6 +73,7 @@ def interactions(
     from bilinear_lm.checkpoints import load_pretrained
 
     require_count(k, f"k={k} interactions")
+    require_seed(seed)
     require_new(output)
     words = None if text is None else _read_words(text)
     place = find_device(device)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_seed
 from bilinear_lm.files import require_writable, write_text
 from bilinear_lm.text_files import read_plain_text
 
@@ -67,6 +67,7 @@ def report(
     from analysis.report_options import STORY
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
+    require_seed(seed)
     require_writable(output)
     options = ReportOptions(
         tokens=tokens,

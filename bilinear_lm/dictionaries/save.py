@@ -22,8 +22,9 @@ def save_dictionary(
 ) -> None:
     """Writes a dictionary into a new folder, all or nothing, in its own precision.
 
-    Raises InputError where the format cannot express it: neither has bilinear encoders, coordinates passed
-    through or signed codes, and sparsify has topk dictionaries of one width and without normalisation only.
+    Raises InputError for weights that are not finite, and where the format cannot express it: neither has
+    bilinear encoders, coordinates passed through or signed codes, and sparsify has topk dictionaries of one
+    width and without normalisation only.
     """
     weights, tensors, config = _written(dictionary, format)
     require_finite(tensors, Path(folder))

@@ -82,14 +82,14 @@ def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypa
     whole = dataclasses.replace(config, output=tmp_path / "whole")
     pretrain(whole)
 
-    class Interrupted(finetune.from_scratch.Trainer):
+    class Interrupted(finetune.from_scratch.RunTrainer):
         def training_step(self, *args, **kwargs):
             if self.state.global_step == 25:
                 raise KeyboardInterrupt
             return super().training_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.from_scratch, "Trainer", Interrupted)
+        patch.setattr(finetune.from_scratch, "RunTrainer", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
     assert not config.output.exists()

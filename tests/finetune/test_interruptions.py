@@ -174,7 +174,7 @@ def test_a_run_that_diverges_stops_and_keeps_finite_weights(settings):
 
 def test_a_start_that_is_worse_than_chance_does_not_count_as_diverged(settings, monkeypatch):
     """Seen with large logits: what it is compared with is the first loss."""
-    monkeypatch.setattr(finetune.trainer, "_DIVERGED", 1.05)
+    monkeypatch.setattr(finetune.run_log, "_DIVERGED", 1.05)
     record = run(dataclasses.replace(settings, tokens=800))
     assert record["log"][0]["loss"] > 1.05 * torch.tensor(300.0).log()
 
