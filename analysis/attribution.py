@@ -32,7 +32,7 @@ from analysis.eigen_files import versions
 from analysis.graph import Graph
 from analysis.vocabulary import Vocabulary
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, require_count
 
 Heads = Literal["paths", "nodes"]
 _ROOM = 2
@@ -166,8 +166,7 @@ def attribute_prompt(
 def _require_settings(share: float, max_nodes: int, heads: Heads) -> None:
     if not 0 < share <= 1:
         raise InputError(f"share={share}; expected more than 0, up to 1")
-    if max_nodes < 1:
-        raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
+    require_count(max_nodes, f"max_nodes={max_nodes}", "at least 1, the target")
     if heads not in ("paths", "nodes"):
         raise InputError(f"heads={heads!r}; expected 'paths' or 'nodes'")
 

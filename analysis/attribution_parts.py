@@ -150,7 +150,7 @@ def strongest(contributions: Float[Tensor, "n columns"], limits: Limits) -> list
     # An entry is kept as long as those before it have less than the share, and never where it is zero.
     before = torch.nn.functional.pad(reached[:, :-1], (1, 0))
     n_kept = ((before < limits.share * mass.unsqueeze(1)) & (values != 0)).sum(dim=1)
-    kept = n_kept.clamp(max=limits.max_nodes).tolist()
+    kept = [min(n, limits.max_nodes) for n in n_kept.tolist()]
     whole = (values != 0).sum(dim=1).tolist()
     found = []
     for row, n in enumerate(kept):

@@ -59,6 +59,8 @@ def spectrum_plot(values: Float[Tensor, " k"], title: str = "eigenvalues") -> Fi
         axes.fill_between(ranks, heights, color=color, alpha=0.2, linewidth=0)
         axes.plot(ranks, heights, color=color, marker=".", markersize=4, linewidth=1, label=name)
     axes.axhline(0, color=INK, linewidth=0.8)
+    if not values.any():  # without a point a logarithmic axis has no range
+        axes.set_xlim(1, 10)
     axes.set(xscale="log", xlabel="rank among its sign", ylabel="eigenvalue λ", title=title)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     _plain_ticks(axes)

@@ -39,18 +39,23 @@ def own_file(folder: Path, name: str) -> Path:
     links to the blobs beside it, which count as its own.
     """
     path = folder / name
-    real = folder.resolve()
-    snapshot = next((p for p in (real, *real.parents) if p.parent.name == "snapshots"), None)
-    roots = [real] if snapshot is None else [real, snapshot.parent.parent / "blobs"]
-    leaves = Path(name).is_absolute() or ".." in Path(name).parts
-    target = path.resolve()
-    if leaves or not any(target.is_relative_to(root) for root in roots):
-        link = "" if leaves else f", a link to {target}"
+    leaves = Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name
+    if leaves or not lies_inside(folder, path):
+        link = "" if leaves else f", a link to {os.path.realpath(path)}"
         raise InputError(
             f"{folder}: {name!r} lies outside the folder{link}; expected a file of the folder itself, put it "
             "there"
         )
     return path
+
+
+def lies_inside(folder: Path, path: Path) -> bool:
+    """Whether a path lies in a folder once links are followed, or beside it among the blobs of the hub's cache."""
+    # A link to itself has no end, which `Path.resolve` makes an error of.
+    root = Path(os.path.realpath(folder))
+    snapshot = next((part for part in (root, *root.parents) if part.parent.name == "snapshots"), None)
+    roots = [root] if snapshot is None else [root, snapshot.parent.parent / "blobs"]
+    return any(Path(os.path.realpath(path)).is_relative_to(each) for each in roots)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -198,11 +203,18 @@ def require_new(path: Path) -> None:
 def require_writable(path: Path) -> None:
     """Raises InputError unless a file can be written at `path`; to be asked before long work."""
     with _clear_refusal(path):
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; expected the name of a file to write")
+        _require_replaceable(path)
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raises InputError for a folder, a device or a pipe, in whose place a file would be put."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no ordinary file; expected the name of a file to write")
 
 
 @contextmanager
@@ -228,6 +240,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     with _clear_refusal(path):
+        _require_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -75,6 +75,8 @@ def trace(
     for path in (output, page):
         if path is not None:
             require_writable(path)
+    if page is not None and page.resolve() == output.resolve():
+        raise InputError(f"trace: --page and --output are both {page}; expected two files")
     if format == "circuit-tracer":
         file_slug(output)
     if prompt is None and position is not None:

@@ -15,7 +15,16 @@ from bilinear_lm.checkpoints import checkpoint_info, load_pretrained, load_token
 from bilinear_lm.cli import main
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, own_file, read_json, read_shapes, read_tensors, read_text
+from bilinear_lm.files import (
+    new_folder,
+    own_file,
+    read_json,
+    read_shapes,
+    read_tensors,
+    read_text,
+    require_writable,
+    write_bytes,
+)
 
 NOBODY = 65534
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -85,6 +94,24 @@ def test_a_name_that_leaves_the_folder(tmp_path, name):
     (folder / "sub" / "link").symlink_to("../../outside")
     with pytest.raises(InputError, match="lies outside the folder"):
         own_file(folder, name.format(outside=outside))
+
+
+def test_names_that_no_file_has(tmp_path):
+    with pytest.raises(InputError, match="lies outside the folder"):
+        own_file(tmp_path, "a\0b")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    line_of(read_shapes, own_file(tmp_path, "loop"), "")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_is_not_replaced(tmp_path, make):
+    path = tmp_path / "out"
+    make(path)
+    for write in (require_writable, lambda path: write_bytes(path, b"x")):
+        with pytest.raises(InputError, match="expected the name of a file to write"):
+            write(path)
+    assert not path.is_file()
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_names_that_stay_inside(tmp_path):
