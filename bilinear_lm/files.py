@@ -50,7 +50,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 
 def lies_inside(folder: Path, path: Path) -> bool:
-    """Whether a path lies in a folder once links are followed, or beside it among the blobs of the hub's cache."""
+    """Whether a path lies in a folder once links are followed, or among the blobs of the hub's cache."""
     # A link to itself has no end, which `Path.resolve` makes an error of.
     root = Path(os.path.realpath(folder))
     snapshot = next((part for part in (root, *root.parents) if part.parent.name == "snapshots"), None)
