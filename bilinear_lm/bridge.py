@@ -33,8 +33,7 @@ class BilinearBridge(Unsaveable, TransformerBridge):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerBridge, at text; see the class."""
-        if self.__dict__["original_model"] is None:
-            raise InputError("the bridge is unhooked; hook the model again for a new one")
+        self._require_hooked()
         given = _arguments(TransformerBridge.forward, self, args, kwargs)
         if given.get("attention_mask") is None:
             given["attention_mask"] = given.pop("one_zero_attention_mask", None)
@@ -55,6 +54,7 @@ class BilinearBridge(Unsaveable, TransformerBridge):
 
     def run_with_cache(self, input: Any, *args: Any, **kwargs: Any) -> Any:
         """As in TransformerBridge."""
+        self._require_hooked()
         # The stock method turns a string into ids, which say less.
         return super().run_with_cache([input] if isinstance(input, str) else input, *args, **kwargs)
 
@@ -77,6 +77,7 @@ class BilinearBridge(Unsaveable, TransformerBridge):
         self, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[str, Any]:
         """The arguments of a generating method, with the mask of its prompts."""
+        self._require_hooked()
         given = _arguments(method, self, args, kwargs)
         prompts, side = given.get("input", ""), given.pop("padding_side", None)
         texts = isinstance(prompts, str | list)
@@ -98,6 +99,10 @@ class BilinearBridge(Unsaveable, TransformerBridge):
         if mask is not None and not bool(mask[:, -1].all()):
             raise InputError("prompts with padding at the end, from where generation goes on; pad in front")
         return given
+
+    def _require_hooked(self) -> None:
+        if self.__dict__["original_model"] is None:
+            raise InputError("the bridge is unhooked; hook the model again for a new one")
 
     @property
     def _n_vocab(self) -> int:

@@ -399,7 +399,7 @@ def test_unhook_twice_is_refused():
     unhook(bridge)
     with pytest.raises(InputError, match="unhooked already"):
         unhook(bridge)
-    for call in (bridge, bridge.run_with_cache):
+    for call in (bridge, bridge.run_with_cache, bridge.run_with_hooks, bridge.generate):
         with pytest.raises(InputError, match="the bridge is unhooked; hook the model again"):
             call(TOKENS)
 
