@@ -115,7 +115,7 @@ def prompt_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, promp
 def parse_feature(text: str) -> tuple[Site, int]:
     """Site and number of a feature that is written LAYER-POINT-NUMBER, such as 2-mlp-out-17."""
     site, _, number = text.rpartition("-")
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) > 9:
         raise InputError(f"feature {text!r}; expected LAYER-POINT-NUMBER, such as 2-mlp-out-17")
     return Site.parse(site), int(number)
 
@@ -123,7 +123,7 @@ def parse_feature(text: str) -> tuple[Site, int]:
 def parse_head(text: str) -> tuple[int, int]:
     """Layer and number of a head that is written LAYER.HEAD, such as 2.3."""
     layer, _, number = text.partition(".")
-    if not (layer.isdecimal() and number.isdecimal()):
+    if not (layer.isdecimal() and number.isdecimal() and len(text) < 20):
         raise InputError(f"head {text!r}; expected LAYER.HEAD, such as 2.3")
     return int(layer), int(number)
 

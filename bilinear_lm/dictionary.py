@@ -53,7 +53,7 @@ class Site:
     def parse(cls, text: str) -> Site:
         """The site written as `{layer}-{point}`, such as 4-mlp-out."""
         layer, _, point = text.partition("-")
-        if not layer.isdecimal() or point not in POINTS:
+        if not layer.isdecimal() or len(layer) > 9 or point not in POINTS:
             raise InputError(f"site {text!r}; expected {{layer}}-{{point}} with one of {', '.join(POINTS)}")
         return cls(int(layer), point)
 

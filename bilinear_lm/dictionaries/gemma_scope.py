@@ -27,10 +27,10 @@ from bilinear_lm.dictionary import Dictionary, Point, Site
 ARRAYS, WEIGHTS = "params.npz", "params.safetensors"
 
 _REPOSITORY = re.compile(
-    r"gemma-scope-\w+-(?:pt|it)-(?P<kind>res|mlp|transcoders)(?![\w-]).*/layer_(?P<layer>\d+)/"
+    r"gemma-scope-\w+-(?:pt|it)-(?P<kind>res|mlp|transcoders)(?![\w-]).*/layer_(?P<layer>\d{1,9})/"
 )
 _WRITES: dict[str, Point] = {"res": "resid-post", "mlp": "mlp-out", "transcoders": "mlp-out"}
-_MODULE = re.compile(r"(?:.*\.)?layers\.(?P<layer>\d+)\.(?P<module>[\w.]+)")
+_MODULE = re.compile(r"(?:.*\.)?layers\.(?P<layer>\d{1,9})\.(?P<module>[\w.]+)")
 _MODULES: dict[str, Point] = {
     "output": "resid-post",
     "pre_feedforward_layernorm.output": "mlp-in",

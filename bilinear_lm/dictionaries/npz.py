@@ -9,6 +9,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
             for entry in archive.namelist():
                 name = entry.removesuffix(".npy")
                 with archive.open(entry) as file:
-                    tensors[name] = _array(file, f"{path}: {name}")
+                    tensors[name] = _array(cast(zipfile.ZipExtFile, file), f"{path}: {name}")
     except InputError:
         raise
     # What zipfile and numpy raise for archives and headers that are not whole, or locked.

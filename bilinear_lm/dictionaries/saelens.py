@@ -28,7 +28,7 @@ from bilinear_lm.dictionaries.saelens_weights import FINETUNING, Weights, finetu
 from bilinear_lm.dictionaries.strict import require_tensors, require_value, setting
 from bilinear_lm.dictionary import POINTS, Activation, Dictionary, Normalization, Point, Site
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json
+from bilinear_lm.files import own_file, read_json
 
 WEIGHTS = "sae_weights.safetensors"
 SCALER = "activation_scaler.json"
@@ -55,7 +55,7 @@ HOOKS: dict[str, Point] = {
 }
 """Names of TransformerLens after `blocks.{layer}`. `ln2.hook_normalized` is none of the points: it comes
 before the norm's weight."""
-_HOOK = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<hook>[\w.]+)")
+_HOOK = re.compile(r"blocks\.(?P<layer>\d{1,9})\.(?P<hook>[\w.]+)")
 
 
 def read_saelens(
@@ -142,7 +142,8 @@ def _normalization(
 
 def _scaling(where: Path) -> float:
     """The factor that SAELens left beside a checkpoint."""
-    factor = read_json(where / SCALER).get("scaling_factor") if (where / SCALER).is_file() else None
+    file = own_file(where, SCALER)
+    factor = read_json(file).get("scaling_factor") if file.is_file() else None
     if factor is None:
         raise InputError(
             f"{where}: normalize_activations is 'expected_average_only_in', whose factor is not in the "

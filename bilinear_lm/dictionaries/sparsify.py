@@ -31,7 +31,7 @@ MODULE_OUTPUTS: dict[str, Point] = {
     ".mlp": "mlp-out",
 }
 """What the modules of a block put out, by their name after `layers.{layer}`."""
-_HOOKPOINT = re.compile(r"(?:layers|h)\.(?P<layer>\d+)(?P<module>[\w.]*)")
+_HOOKPOINT = re.compile(r"(?:layers|h)\.(?P<layer>\d{1,9})(?P<module>[\w.]*)")
 
 
 def read_sparsify(tensors: dict[str, Tensor], config: dict[str, Any], where: Path) -> Dictionary:

@@ -259,3 +259,34 @@ def test_k_of_a_file(request, form, k):
         InputError, match=f"k is '?{k}'?( with activation topk|; expected a value of type int)"
     ):
         load_dictionary(request.getfixturevalue(f"write_{form}")(config))
+
+
+@pytest.mark.parametrize("name", ["sae_weights.safetensors", "cfg.json", "activation_scaler.json"])
+def test_links_out_of_the_folder(write_saelens, tmp_path, name):
+    folder = write_saelens({"normalize_activations": "expected_average_only_in"})
+    (folder / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
+    assert load_dictionary(folder).n_feat == 24
+    (tmp_path / "elsewhere").mkdir()
+    (folder / name).rename(tmp_path / "elsewhere" / name)
+    (folder / name).symlink_to(tmp_path / "elsewhere" / name)
+    with pytest.raises(InputError, match=f"dictionary: '{name}' lies outside the folder, a link to"):
+        load_dictionary(folder)
+
+
+def test_a_disk_that_refuses(write_sparsify, monkeypatch):
+    folder = write_sparsify()
+
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.is_file", refused)
+    with pytest.raises(InputError, match=r"cannot be read .Permission denied.; expected a file or folder"):
+        load_dictionary(folder)
+
+
+@pytest.mark.parametrize("layer", ["9" * 5000, "9" * 10])
+def test_layers_of_thousands_of_digits(write_saelens, layer):
+    metadata = {"hook_name": f"blocks.{layer}.hook_mlp_out"}
+    assert load_dictionary(write_saelens({"metadata": metadata})).site is None
+    with pytest.raises(InputError, match=r"expected \{layer\}-\{point\} with one of"):
+        Site.parse(f"{layer}-mlp-out")
