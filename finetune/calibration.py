@@ -16,7 +16,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.glu import GLU
 from finetune.data import Windows, require_window, tokenize_source
 from finetune.settings import TEXT_OF_TRAIN, Selection
-from finetune.sources import require_use
+from finetune.sources import require_sources
 
 BATCH = 16
 """Windows of one forward pass."""
@@ -40,7 +40,7 @@ def calibration_windows(
     """
     if not sources:
         raise InputError("no calibration text given; expected at least one text file or dataset")
-    require_use(selection, sources)
+    require_sources(sources, selection)
     limit = head_length(n_tokens, len(sources))
     streams = (tokenize_source(source, tokenizer, limit=limit, selection=selection) for source in sources)
     first_token = tokenizer.bos_token_id if first else None

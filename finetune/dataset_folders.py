@@ -52,6 +52,8 @@ def find_split(source: str, folder: Path | None, selection: Selection) -> Split:
     Raises InputError, with the names there are, for a subset or split that is not there, and for a folder of
     which files would be left out.
     """
+    if folder is not None:
+        next(folder.iterdir(), None)  # raises where it may not be read, which datasets takes for empty
     if folder is not None and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
         return _saved(folder, selection)
     if folder is not None and glob.has_magic(str(folder.resolve())):  # datasets would look for a pattern

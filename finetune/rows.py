@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,7 @@ def require_column(source: Path | str, columns: Sequence[str], column: str) -> N
 
 def _shown(value: Any) -> str:
     """The head of a value, and its type."""
-    text = repr(value)
-    return f"{text if len(text) <= 40 else text[:37] + '...'} ({type(value).__name__})"
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
 
 
 def _json_column(source: Path | str, file: io.BufferedReader, column: str) -> Iterator[Cell]:

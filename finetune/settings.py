@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.text_files import clear_reading, read_plain_text
 
 Method = Literal["fit", "closed-form", "linear"]
 """Of conversion: `finetune.conversion`."""
@@ -38,12 +39,15 @@ TEXT_OF_TRAIN = Selection()
 def require_texts(data: Sequence[str], validation: Path | None, selection: Selection = TEXT_OF_TRAIN) -> None:
     """Raises InputError where there are no sources to train on, or no file with the held-out text.
 
-    So does a selection that none of the sources has a use for.
+    So do files that are no text, and a selection that none of the sources can follow.
     """
-    from finetune.sources import require_use
+    from finetune.sources import require_sources
 
     if not data:
         raise InputError("no data given; expected at least one text file, dataset folder or dataset name")
-    if validation is not None and not validation.is_file():
-        raise InputError(f"{validation}: no such file; expected the held-out text there")
-    require_use(selection, data)
+    if validation is not None:
+        with clear_reading(validation):
+            if not validation.is_file():
+                raise InputError(f"{validation}: no such file; expected the held-out text there")
+        read_plain_text(validation)  # which is evaluated after all work
+    require_sources(data, selection)

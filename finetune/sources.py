@@ -15,7 +15,7 @@ from typing import Any
 
 from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
-from bilinear_lm.text_files import clear_reading, opened_text, plain_text
+from bilinear_lm.text_files import Kind, clear_reading, opened_text, plain_text
 from finetune.dataset_folders import find_split
 from finetune.rows import Cell, column_of, texts_of
 from finetune.settings import TEXT_OF_TRAIN, Selection
@@ -58,42 +58,42 @@ def _refusals(source: str) -> Iterator[None]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
+    import httpx
     import pyarrow
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
     from yaml import YAMLError
 
     general = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
-    return (*general, pyarrow.ArrowException, DatasetsError, HfHubHTTPError, YAMLError)
+    return (*general, pyarrow.ArrowException, DatasetsError, HfHubHTTPError, httpx.HTTPError, YAMLError)
 
 
-def require_use(selection: Selection, sources: Sequence[str]) -> None:
-    """Raises InputError for a part of a selection that none of the sources can follow."""
-    if selection == TEXT_OF_TRAIN:
-        return
-    datasets = any(_is_dataset(source) for source in sources)
-    columns = datasets or any(_has_columns(source) for source in sources)
-    if not columns:
+def require_sources(sources: Sequence[str], selection: Selection) -> None:
+    """Raises InputError for a file that is no text, and for a selection that none of the sources can follow.
+
+    To be asked before long work: what a folder or a name on the hub holds is seen when it is read.
+    """
+    kinds = [_kind(source) for source in sources]
+    listed = ", ".join(sources)
+    if selection != TEXT_OF_TRAIN and set(kinds) == {"plain text"}:
         raise InputError(
-            f"{', '.join(sources)}: plain text, of which no column, split or subset can be chosen; leave "
-            "--column, --split and --subset out"
+            f"{listed}: plain text, of which no column, split or subset can be chosen; leave --column, "
+            "--split and --subset out"
         )
-    if not datasets and (selection.split or selection.subset):
+    if (selection.split or selection.subset) and None not in kinds:
         raise InputError(
-            f"{', '.join(sources)}: files, of which no split or subset can be chosen; leave --split and "
-            "--subset out"
+            f"{listed}: files, of which no split or subset can be chosen; leave --split and --subset out"
         )
 
 
-def _is_dataset(source: str) -> bool:
+def _kind(source: str) -> Kind | None:
+    """The kind of a file; None for a folder and a name on the hub."""
     with clear_reading(source):
         path = _existing(source)
-    return path is None or path.is_dir()
-
-
-def _has_columns(source: str) -> bool:
-    with clear_reading(source), opened_text(source) as (kind, _):
-        return kind != "plain text"
+        if path is None or path.is_dir():
+            return None
+        with opened_text(path) as (kind, _):
+            return kind
 
 
 def _existing(source: str) -> Path | None:

@@ -17,7 +17,7 @@ from bilinear_lm import InputError
 from bilinear_lm.cli import main
 from finetune import finetune
 from finetune.settings import Selection
-from finetune.sources import END_OF_TEXT, documents, require_use
+from finetune.sources import END_OF_TEXT, documents, require_sources
 
 ROWS = '{"text": "One.", "id": 1}\n{"text": "  Two.\\nMore.", "id": 2}\n'
 READ = ["One.", "  Two.\nMore."]
@@ -137,6 +137,7 @@ def test_a_long_field_and_a_long_line(write):
     [
         ("a.jsonl", ROWS + '{"text": null}', "line 3 has no text in 'text'; expected one in every row"),
         ("a.jsonl", ROWS + '{"text": 5}', "line 3 has 5 (int) in 'text'; expected text"),
+        ("a.jsonl", ROWS + '{"text": ' + "[" * 400 + "]" * 400 + "}", "line 3 has [[[[[[[...]]]]]]] (list)"),
         ("a.jsonl", ROWS + '{"text": ["a"]}', "line 3 has ['a'] (list) in 'text'"),
         ("a.jsonl", ROWS + '{"body": "a"}', "line 3: columns body; expected one named text"),
         ("a.jsonl", '{"body": "a", "id": 1}', "columns body, id; expected one named text"),
@@ -367,12 +368,12 @@ def test_selections_without_use(write, tmp_path):
     write("data/a.txt", "One.")
     for selection in (Selection(column="body"), Selection(split="test"), Selection(subset="en")):
         with pytest.raises(InputError, match="plain text, of which no column, split or subset can be chosen"):
-            require_use(selection, [text])
-        require_use(selection, [text, str(tmp_path / "data")])
+            require_sources([text], selection)
+        require_sources([text, str(tmp_path / "data")], selection)
     with pytest.raises(InputError, match="files, of which no split or subset can be chosen"):
-        require_use(Selection(split="test"), [text, rows])
-    require_use(Selection(column="body"), [text, rows])
-    require_use(Selection(), [text])
+        require_sources([text, rows], Selection(split="test"))
+    require_sources([text, rows], Selection(column="body"))
+    require_sources([text], Selection())
 
 
 @pytest.mark.parametrize("command", ["train", "convert", "finetune", "dictionaries"])
@@ -393,6 +394,20 @@ def test_commands_select(command, write, swiglu, tmp_path, capsys):
         assert main([*given, option, source, *selection, "--device", "cpu"]) == 2
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"bilinear-lm: {said}")
         shutil.rmtree(tmp_path / "out.run", ignore_errors=True)
+
+
+@pytest.mark.parametrize("command", ["train", "finetune", "dictionaries"])
+def test_commands_refuse_other_files_before_they_work(command, write, tmp_path, capsys):
+    rows, text, image = write("a.jsonl", ROWS), write("a.txt", "One."), write("a.png", b"\x89PNG\x00\xff")
+    given = [command, *([] if command == "train" else ["no-model"]), "-o", str(tmp_path / "out")]
+    for sources, said in (
+        (["--data", text, "--validation", rows], f"{rows}: holds JSON Lines; expected a file of plain text"),
+        (["--data", text, "--validation", image], f"{image}: not UTF-8 text"),
+        (["--data", text, image], f"{image}: not UTF-8 text"),
+    ):
+        assert main([*given, *sources]) == 2
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"bilinear-lm: {said}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "a.png", "a.txt"]
 
 
 def test_a_run_records_its_selection(write, tmp_path, settings, stories):
