@@ -88,7 +88,7 @@ def is_index(index: Any, n: int) -> bool:
     """Whether it is a whole number, Python's, numpy's or one of a tensor, from 0 to n − 1."""
     if isinstance(index, Tensor):
         index = None if index.numel() != 1 or index.dtype == torch.bool else index.item()
-    return _is_whole(index) and 0 <= index < n
+    return _is_whole(index) and 0 <= int(index) < n
 
 
 def _is_whole(number: Any) -> bool:

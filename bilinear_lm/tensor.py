@@ -185,8 +185,9 @@ class BilinearTensor:
         Factors of ordinary size stay as they are, and e is 0 (see `bilinear_lm.rescaling.balanced`). Raises
         InputError for weights that are not finite.
         """
-        factors, power = balanced(self.W_gate, self.W_in, self.W_out)
-        same = factors[0] is self.W_gate
+        own = self.W_gate, self.W_in, self.W_out
+        factors, power = balanced(*own)
+        same = all(one is other for one, other in zip(factors, own, strict=True))
         return (self if same else BilinearTensor(*factors, constant=self.constant)), power
 
     def matvec(
