@@ -5,7 +5,18 @@ from mutate_bytes import forbid
 from sandbox import Case
 
 
+def disk_cases():
+    """A disk that is full when so many bytes of a file are written."""
+    for command, call in CALLS.items():
+        if command != "info":
+            for size in (100, 3_000, 60_000, 1_000_000):
+                yield Case(
+                    f"disk/{command}/{size}", call.arguments, call.uses, outputs=call.outputs, file_bytes=size
+                )
+
+
 def cases(seed):
+    yield from disk_cases()
     unprivileged = {"unprivileged": True, "right": "refusal"}
     for command, call in CALLS.items():
         if command == "train":

@@ -247,6 +247,7 @@ def resume_cases(random):
                 uses,
                 _resumed(command, spoil),
                 outputs=call.outputs,
+                consumes="out/result.run",
                 right="success" if name in _GOES_ON else "any",
             )
         yield Case(

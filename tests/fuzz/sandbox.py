@@ -35,11 +35,15 @@ class Case:
     function: str = "main"
     outputs: dict[str, str] = field(default_factory=dict)
     """Path → kind (of `loaders.CHECKS`) of what the command writes."""
+    consumes: str = ""
+    """What was there before and is gone where the command succeeds."""
     right: Literal["any", "refusal", "success"] = "any"
     says: str = ""
     """A pattern of the refusal."""
     unprivileged: bool = False
     """Whether modes of files count for root too."""
+    file_bytes: int = 2**30
+    """The most that a file may hold; writing more fails as on a full disk."""
     real: bool = False
     """Whether to start `python -m bilinear_lm` instead of forking."""
 
@@ -108,23 +112,19 @@ class Server:
         return json.loads(line)
 
     def call(self, folder: Path, function: str, arguments: tuple[str, ...], **options) -> Ended:
-        log = folder.with_name(folder.name + ".log")
-        log.mkdir(exist_ok=True)
         request = {
             "folder": str(folder),
             "function": function,
             "arguments": list(arguments),
-            "stdout": str(log / "stdout"),
-            "stderr": str(log / "stderr"),
             "environment": environment(folder),
             "megabytes": MEGABYTES,
             "seconds": SECONDS,
+            "file_bytes": 2**30,
             "unprivileged": False,
         } | options
         print(json.dumps(request), file=self.process.stdin, flush=True)
         answer = self._answer()
-        out, err = (read_lossy(log / name) for name in ("stdout", "stderr"))
-        return Ended(answer["status"], answer["late"], answer["seconds"], out, err)
+        return Ended(*(answer[name] for name in ("status", "late", "seconds", "stdout", "stderr")))
 
     def close(self) -> None:
         self.process.stdin.close()
@@ -165,6 +165,7 @@ def start(case: Case, folder: Path, cache: Path) -> Ended:
 
 def run(case: Case, seed: int, server: Server, inputs: Path, folder: Path, cache: Path) -> Verdict:
     """Lays out the folder, spoils what the case says, calls and judges."""
+    _require_inside(case)
     for name in ("in", "out", "tmp", "home"):
         (folder / name).mkdir(parents=True)
     for name in case.uses:
@@ -176,7 +177,8 @@ def run(case: Case, seed: int, server: Server, inputs: Path, folder: Path, cache
     if case.real:
         ended = start(case, folder, cache)
     else:
-        ended = server.call(folder, case.function, case.arguments, unprivileged=case.unprivileged)
+        options = {"unprivileged": case.unprivileged, "file_bytes": case.file_bytes}
+        ended = server.call(folder, case.function, case.arguments, **options)
     after = snapshot(folder)
     way, faults = judge(case, ended, before, after)
     if way == "done" and not faults:
@@ -188,6 +190,13 @@ def run(case: Case, seed: int, server: Server, inputs: Path, folder: Path, cache
             else:
                 faults.append(f"no {path}")
     return Verdict(way, tuple(faults), ended)
+
+
+def _require_inside(case: Case) -> None:
+    """Raises where a case would write elsewhere than in its folder, which root could."""
+    for option, path in zip(case.arguments, case.arguments[1:], strict=False):
+        if option in ("-o", "--output", "--page") and (path.startswith("/") or ".." in path):
+            raise ValueError(f"{case.name}: writes to {path}")
 
 
 def last_line(text: str) -> str:
@@ -232,7 +241,9 @@ def judge(case: Case, ended: Ended, before: dict[str, str], after: dict[str, str
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     if ended.status == 0:
         way = "done"
-        changed = {path for path in changed if not _inside(path, case.outputs)}
+        gone = {path for path in changed if path not in after and _inside(path, [case.consumes])}
+        parents = {str(parent) for output in case.outputs for parent in Path(output).parents}
+        changed = {path for path in changed - gone - parents if not _inside(path, case.outputs)}
         if case.right == "refusal":
             faults.append("accepted; a refusal is expected")
         if "--json" in case.arguments:

@@ -20,6 +20,7 @@ import time
 import traceback
 from pathlib import Path
 
+STREAMS = {"stdout": 1, "stderr": 2}
 _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -53,11 +54,18 @@ def serve():
 
 def _fork(request):
     start = time.monotonic()
+    pipes = {name: os.pipe() for name in STREAMS}  # to which limits of files do not apply
     child = os.fork()
     if not child:
-        _be_the_child(request)
+        _be_the_child(request, {name: write for name, (_, write) in pipes.items()})
+    printed = dict.fromkeys(STREAMS, b"")
+    for read, write in pipes.values():
+        os.close(write)
+        os.set_blocking(read, False)
     deadline, late = start + request["seconds"], False
     while True:
+        for name, (read, _) in pipes.items():
+            printed[name] += _available(read)
         ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
             break
@@ -66,12 +74,29 @@ def _fork(request):
             os.killpg(child, signal.SIGKILL)
         time.sleep(0.003)
     leave_no_process(child)
+    for name, (read, _) in pipes.items():
+        printed[name] += _available(read)
+        os.close(read)
     return {
+        **{name: text.decode("utf-8", "backslashreplace") for name, text in printed.items()},
         "status": os.waitstatus_to_exitcode(status),
         "late": late,
         "seconds": time.monotonic() - start,
         "megabytes": usage.ru_maxrss // 1024,
     }
+
+
+def _available(pipe):
+    parts = []
+    while True:
+        try:
+            part = os.read(pipe, 1 << 16)
+        except BlockingIOError:
+            break
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)
 
 
 def leave_no_process(group):
@@ -81,7 +106,7 @@ def leave_no_process(group):
         return
 
 
-def _be_the_child(request):
+def _be_the_child(request, streams):
     """Runs the call as the interpreter would run a script, and never returns."""
     status = 1
     try:
@@ -89,12 +114,11 @@ def _be_the_child(request):
         os.chdir(request["folder"])
         os.environ.update(request["environment"])
         tempfile.tempdir = None
-        for name, stream in (("stdout", 1), ("stderr", 2)):
-            handle = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, stream)
+        for name, write in streams.items():
+            os.dup2(write, STREAMS[name])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        set_limits(request["megabytes"], used=_own_data())
+        set_limits(request["megabytes"], request["file_bytes"], used=_own_data())
         if request["unprivileged"]:
             drop_privileges()
         status = _call(request["function"], request["arguments"])
@@ -130,11 +154,11 @@ def _call(function, arguments):
     return 0
 
 
-def set_limits(megabytes, used=0):
+def set_limits(megabytes, file_bytes=2**30, used=0):
     """Limits what is allocated beyond what is there already, the size of a file, and core dumps."""
     for limit, most in (
         (resource.RLIMIT_DATA, used + megabytes * 2**20),
-        (resource.RLIMIT_FSIZE, 2**30),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (most, most))
