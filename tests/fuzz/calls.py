@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandbox import Case
 
-from bilinear_lm.cli import COMMANDS
+from bilinear_lm.cli import commands
 
 CPU = ("--device", "cpu")
 
@@ -132,6 +132,7 @@ CALLS = {
     ),
 }
 
+COMMANDS = commands()
 READ_MODEL = [name for name in CALLS if name != "train"]
 READ_TEXT = {
     "train": ("--data", "--validation"),

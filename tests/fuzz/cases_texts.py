@@ -44,7 +44,7 @@ TEXTS = {
     "escapes.txt": b"\\ud800 \\udfff " * 500,
     "surrogates.txt": b"\xed\xa0\x80" * 500,
     "separators.txt": b"<|endoftext|>" * 100_000,
-    "long-line.txt": b"A cat ran to the park. " * 220_000,
+    "long-line.txt": b"A cat ran to the park. " * 100_000,
     "long-word.txt": b"a" * 1_000_000,
     "carriage-returns.txt": STORY.replace(". ", ".\r").encode(),
     "emoji.txt": ("\U0001f408\u200d\u2b1b\ufe0f" * 2000).encode(),
@@ -54,7 +54,7 @@ TEXTS = {
     "number.jsonl": _lines([*ROWS, {"text": 7}]),
     "other-column.jsonl": _lines([{"story": row["text"]} for row in ROWS]),
     "broken.jsonl": _lines(ROWS) + b'{"text": ',
-    "deep.jsonl": b'{"text":' * 100_000,
+    "deep.jsonl": b'{"text":' * 5_000,
     "digits.jsonl": b'{"text": ' + b"7" * 5000 + b"}\n",
     "object.json": json.dumps({"text": STORY}).encode(),
     "list.json": json.dumps(ROWS).encode(),
@@ -90,7 +90,36 @@ FOLDERS = {
 }
 
 
+STORIES = [row["text"] for row in ROWS]
+READ_AS = {
+    **dict.fromkeys(("lines.jsonl", "lines.jsonl.gz", "list.json", "table.csv", "table.parquet"), STORIES),
+    **dict.fromkeys(("object.json", "story.txt.gz", "byte-order-mark.txt"), [STORY]),
+    "folder-of-texts": [STORY, STORY],
+}
+"""The documents that a file holds, whatever it is."""
+
+
+def same_cases():
+    """A conversion on a file is that on a text of its documents, or the file is refused."""
+    call = CALLS["convert"]
+    for name, documents in READ_AS.items():
+
+        def spoil(folder, random, name=name, documents=documents):
+            _writer(name)(folder, random)
+            (folder / "in" / "plain.txt").write_text("<|endoftext|>".join(documents))
+
+        yield Case(
+            f"same/{name}",
+            call.where("--calibration", f"in/{name}"),
+            call.uses,
+            spoil,
+            outputs=call.outputs,
+            like=call.where("--calibration", "in/plain.txt", "--output", "out/like", drop=("--output",)),
+        )
+
+
 def cases(seed):
+    yield from same_cases()
     random = Random(f"{seed} texts")
     reading = [(command, option) for command, names in READ_TEXT.items() for option in names]
     data = [pair for pair in reading if pair[1] in ("--data", "--calibration")]
@@ -100,11 +129,14 @@ def cases(seed):
             call = CALLS[command]
             yield Case(
                 f"text/{name}/{command}{option}",
-                call.where(option, f"in/{name}"),
+                (*call.where(option, f"in/{name}"), *_LIMITED.get(command, ())),
                 call.uses,
                 _writer(name),
                 outputs=call.outputs,
             )
+
+
+_LIMITED = {"train": ("--max-tokens", "6000"), "dictionaries": ("--max-tokens", "1200")}
 
 
 def _writer(name):

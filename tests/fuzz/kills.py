@@ -303,8 +303,8 @@ def _after_signal(name: str, ended: Ended):
     if "Traceback" in ended.err:
         count = len(ended.err.splitlines())
         yield f"{count} lines with a traceback after {name}: {last_line(ended.err)[:200]}"
-    elif name == "SIGINT" and ended.status and len(lines) != 1:
-        yield f"{len(lines)} lines after SIGINT: {' / '.join(lines[:3])[:200]}"
+    elif name != "SIGKILL" and ended.status > 0 and len(lines) != 1:
+        yield f"{len(lines)} lines after {name}: {' / '.join(lines[:3])[:200]}"
 
 
 def _half_written(run: Run, folder: Path, server: Server):

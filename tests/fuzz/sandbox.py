@@ -38,6 +38,8 @@ class Case:
     consumes: str = ""
     """What was there before and is gone where the command succeeds."""
     right: Literal["any", "refusal", "success"] = "any"
+    like: tuple[str, ...] = ()
+    """Arguments that write `out/like`, the weights of which are to be those of the output."""
     says: str = ""
     """A pattern of the refusal."""
     unprivileged: bool = False
@@ -189,6 +191,11 @@ def run(case: Case, seed: int, server: Server, inputs: Path, folder: Path, cache
                     faults.append(f"{path} is there and wrong: {last_line(read.err)}")
             else:
                 faults.append(f"no {path}")
+        if case.like:
+            server.call(folder, case.function, case.like)
+            made, like = (folder / "out" / name / "model.safetensors" for name in ("result", "like"))
+            if made.read_bytes() != like.read_bytes():
+                faults.append(f"other weights than by {' '.join(case.like)}")
     return Verdict(way, tuple(faults), ended)
 
 

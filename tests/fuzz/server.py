@@ -38,6 +38,9 @@ def import_everything():
     import finetune.from_scratch
     import finetune.into_bilinear  # noqa: F401
 
+    from bilinear_lm.cli import commands
+
+    commands()
     torch.set_num_threads(1)  # threads do not survive a fork
     gc.freeze()
 
@@ -147,6 +150,11 @@ def _call(function, arguments):
         getattr(importlib.import_module(module), name)(*arguments)
     except InputError as error:
         print(f"bilinear-lm: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # as the command line says it
+        if error.filename is None:
+            raise
+        print(f"bilinear-lm: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except importlib.import_module("loaders").Wrong as error:
         print(f"accepted and wrong: {error}", file=sys.stderr)
