@@ -90,11 +90,11 @@ FOLDERS = {
 }
 
 
-STORIES = [row["text"] for row in ROWS]
+STORIES = tuple(row["text"] for row in ROWS)
 READ_AS = {
     **dict.fromkeys(("lines.jsonl", "lines.jsonl.gz", "list.json", "table.csv", "table.parquet"), STORIES),
-    **dict.fromkeys(("object.json", "story.txt.gz", "byte-order-mark.txt"), [STORY]),
-    "folder-of-texts": [STORY, STORY],
+    **dict.fromkeys(("object.json", "story.txt.gz", "byte-order-mark.txt"), (STORY,)),
+    "folder-of-texts": (STORY, STORY),
 }
 """The documents that a file holds, whatever it is."""
 

@@ -243,7 +243,7 @@ def kill(
     started = Started(run.arguments, folder, cache)
     if planned.writing:
         reached = started.wait_for(lambda seconds: any(_drafts(folder, run)))
-        time.sleep(random.uniform(0, 0.02))
+        time.sleep(random.uniform(0, 0.005))
     else:
         reached = started.wait_for(lambda seconds: seconds >= moment)
     at = time.monotonic() - started.begun

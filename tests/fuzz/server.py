@@ -37,7 +37,6 @@ def import_everything():
     import finetune.dictionaries
     import finetune.from_scratch
     import finetune.into_bilinear  # noqa: F401
-
     from bilinear_lm.cli import commands
 
     commands()
