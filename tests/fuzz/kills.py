@@ -151,11 +151,10 @@ class Started:
         self.log = folder.with_name(folder.name + ".log")
         self.log.mkdir(exist_ok=True)
         self.begun = time.monotonic()
-        more = {"HF_HOME": str(cache / "hf"), "MPLCONFIGDIR": str(cache)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bilinear_lm", *arguments],
             cwd=folder,
-            env={**os.environ, **environment(folder), **more, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **environment(folder, cache), "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=(self.log / "stdout").open("wb"),
             stderr=(self.log / "stderr").open("wb"),
@@ -259,13 +258,13 @@ def kill(
     if planned.signal != "SIGKILL" and beside:
         faults.append(f"{planned.signal} leaves {', '.join(beside[:4])}")
     goes_on = run.keeps is not None and (folder / run.keeps).exists()
-    finished = ended.status == 0
+    finished = ended.status == 0 or (run.keeps != run.output and (folder / run.output).exists())
     if not finished:
         last = Started((*run.arguments, *(["--resume"] if goes_on else [])), folder, cache).end()
         if last.status:
             faults.append(f"{'resuming' if goes_on else 'running again'}: {last_line(last.err)[:300]}")
     for path in sorted(snapshot(folder).keys() - before.keys()):
-        if not _inside(path, run.output):
+        if not (_inside(path, run.output) or (finished and _belongs(path, run))):
             faults.append(f"still there after the run that finished: {path}")
     if not any("resuming" in fault or "again" in fault for fault in faults):
         faults += _differences(contents(folder / run.output), whole.output)

@@ -72,7 +72,7 @@ class Verdict:
     ended: Ended
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, cache: Path) -> dict[str, str]:
     """What a command sees: temporary files in the folder, no network, no colour."""
     return {
         "TMPDIR": str(folder / "tmp"),
@@ -80,6 +80,9 @@ def environment(folder: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "OMP_NUM_THREADS": "1",
+        "HF_HOME": str(cache / "hf"),
+        "MPLCONFIGDIR": str(cache),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "NO_COLOR": "1",
         "COLUMNS": "200",
         "LANG": "C.UTF-8",
@@ -92,18 +95,14 @@ class Server:
     """The process of `server.py`; `call` runs a function in a child of it."""
 
     def __init__(self, cache: Path):
+        self.cache = cache
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "server.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(cache / "server.log").open("w"),
             text=True,
-            env={
-                **os.environ,
-                **environment(cache),
-                "HF_HOME": str(cache / "hf"),
-                "MPLCONFIGDIR": str(cache),
-            },
+            env={**os.environ, **environment(cache, cache)},
         )
         self._answer()
 
@@ -118,7 +117,7 @@ class Server:
             "folder": str(folder),
             "function": function,
             "arguments": list(arguments),
-            "environment": environment(folder),
+            "environment": environment(folder, self.cache),
             "megabytes": MEGABYTES,
             "seconds": SECONDS,
             "file_bytes": 2**30,
@@ -147,7 +146,7 @@ def start(case: Case, folder: Path, cache: Path) -> Ended:
     process = subprocess.Popen(
         [sys.executable, "-m", "bilinear_lm", *(os.fsencode(part) for part in case.arguments)],
         cwd=folder,
-        env={**os.environ, **environment(folder), "HF_HOME": str(cache / "hf"), "MPLCONFIGDIR": str(cache)},
+        env={**os.environ, **environment(folder, cache)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
