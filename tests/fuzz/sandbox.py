@@ -233,13 +233,15 @@ _SAID = "bilinear-lm: "
 
 def lines_of(err: str) -> list[str]:
     """The lines of stderr without progress bars."""
-    parts = [part for line in err.split("\n") for part in line.split("\r")]
+    parts = re.split(rf"[\r\n]|(?<=\])(?={_SAID})", err)
     return [part for part in parts if part.strip() and not _BAR.search(part)]
 
 
 def judge(case: Case, ended: Ended, before: dict[str, str], after: dict[str, str]) -> tuple[str, list[str]]:
     """The way a call ended, and the faults of it."""
     lines, faults = lines_of(ended.err), []
+    if re.search(rf"[^\r\n]{_SAID}", ended.err):
+        faults.append("the line is behind a progress bar")
     if ended.late:
         return "late", [f"no end after {ended.seconds:.0f} s; last said {last_line(ended.err)[:200]!r}"]
     if "Traceback" in ended.err:
