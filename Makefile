@@ -22,7 +22,7 @@ fuzz: $(TOOLS)
 	$(BIN)/python -m pytest -n auto -q -m fuzz $(if $(CASE),-k "$(CASE)") tests/fuzz
 
 kills: $(TOOLS)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -q -m kills $(if $(CASE),-k "$(CASE)") tests/fuzz
+	$(BIN)/python -m pytest -n auto -q -m kills $(if $(CASE),-k "$(CASE)") tests/fuzz
 
 lint: $(TOOLS)
 	$(BIN)/ruff check

@@ -55,6 +55,7 @@ def pytest_terminal_summary(terminalreporter):
     """Counts by kind and verdict of the cases, and a row for each kill."""
     tests = [report for name in ("passed", "failed") for report in terminalreporter.getreports(name)]
     properties = [dict(report.user_properties) for report in tests]
+    kills = sorted(row for report in tests for name, row in report.user_properties if name == "kill")
     counts = defaultdict(Counter)
     for entry in properties:
         if "kind" in entry:
@@ -65,10 +66,9 @@ def pytest_terminal_summary(terminalreporter):
         rows = [(kind, *(str(counts[kind][way] or "") for way in ways)) for kind in sorted(counts)]
         rows.append(("all", *(str(total[way]) for way in ways)))
         _table(terminalreporter, f"fuzz, seed {SEED}: {total.total()} cases", ("kind", *ways), rows)
-    rows = sorted(tuple(entry["kill"]) for entry in properties if "kill" in entry)
-    if rows:
+    if kills:
         head = ("run", "signal", "after", "status", "left beside", "then", "verdict")
-        _table(terminalreporter, f"kills, seed {SEED}: {len(rows)}", head, rows)
+        _table(terminalreporter, f"kills, seed {SEED}: {len(kills)}", head, kills)
 
 
 def _table(reporter, title, head, rows):

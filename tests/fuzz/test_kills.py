@@ -7,24 +7,21 @@ from kills import RUNS, kill, kills, run_whole
 
 from .conftest import SEED
 
-pytestmark = pytest.mark.kills
-WHOLE = {}
 
-
-@pytest.mark.parametrize(
-    "planned",
-    [
-        pytest.param(planned, marks=pytest.mark.xdist_group(planned.run), id=planned.name)
-        for planned in kills(SEED)
-    ],
-)
-def test_a_kill(planned, record_property, seed, server, inputs, folder, cache, tmp_path):
-    if planned.run not in WHOLE:
-        WHOLE[planned.run] = run_whole(RUNS[planned.run], inputs, tmp_path / "whole", cache)
-    outcome = kill(planned, seed, WHOLE[planned.run], inputs, folder, cache, server)
-    record_property("kill", [*outcome.row, "FAULT" if outcome.faults else "good"])
-    if outcome.faults:
-        alone = f"make kills FUZZ_SEED={seed} CASE={planned.name!r}"
-        listed = "\n".join(outcome.faults)
-        pytest.fail(f"{listed}\nin {folder}; alone: {alone}\n{outcome.err[-3000:]}", pytrace=False)
-    shutil.rmtree(folder)
+@pytest.mark.kills
+@pytest.mark.parametrize("run", RUNS)
+def test_kills(run, record_property, seed, server, inputs, cache, tmp_path):
+    whole = run_whole(RUNS[run], inputs, tmp_path / "whole", cache)
+    faults = []
+    for planned in (planned for planned in kills(SEED) if planned.run == run):
+        folder = tmp_path / planned.name
+        outcome = kill(planned, seed, whole, inputs, folder, cache, server)
+        record_property("kill", [*outcome.row, "FAULT" if outcome.faults else "good"])
+        faults += [f"{planned.name}: {fault}" for fault in outcome.faults]
+        if outcome.faults:
+            faults.append(f"    in {folder}, which said {outcome.err[-300:]!r}")
+        else:
+            shutil.rmtree(folder)
+    if faults:
+        listed = "\n".join(faults)
+        pytest.fail(f"{listed}\nagain: make kills FUZZ_SEED={seed} CASE={run}", pytrace=False)
