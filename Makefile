@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 LIBRARY := $(VENV)/.library
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test fuzz kills lint bench clean
 
 demo: $(LIBRARY)
 	$(BIN)/bilinear-lm report -o report.html --tokens "sad" "swim - run, climb, eat, fly, walk"
@@ -15,6 +15,14 @@ demo: $(LIBRARY)
 
 test: $(TOOLS)
 	$(BIN)/python -m pytest -n auto
+
+# Hostile input to every command and loader, and kills of long runs. FUZZ_SEED=1 for others, FUZZ_CASES=all for
+# every case of a seed, CASE=... for those whose name has it.
+fuzz: $(TOOLS)
+	$(BIN)/python -m pytest -n auto -q -m fuzz $(if $(CASE),-k "$(CASE)") tests/fuzz
+
+kills: $(TOOLS)
+	$(BIN)/python -m pytest -n auto -q -m kills $(if $(CASE),-k "$(CASE)") tests/fuzz
 
 lint: $(TOOLS)
 	$(BIN)/ruff check
