@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # The library, and besides it what tests, checks and benchmarks need.
 LIBRARY := $(VENV)/.library
 TOOLS := $(VENV)/.tools

@@ -1,23 +1,32 @@
-"""What a feature is made of: where it is active, and the pairs of input features that activate it.
+"""What a feature is made of: where it is active, what it predicts, and the pairs that activate it.
 
     python examples/features.py [LAYER] [FEATURE]
 
-An output feature of the model that ships, named by its passages in the text that ships; its strongest
-interactions, read from the weights; and how far two eigenvectors explain it (arXiv 2410.08417, section 5).
+An output feature of the model that ships, named by its passages in the text that ships; the tokens whose
+logits it raises and lowers most, and its strongest interactions, read from the weights; and how far two
+eigenvectors explain it (arXiv 2410.08417, section 5).
 """
 
 import sys
 from importlib.resources import files
 
 import bilinear_lm as bl
-from analysis import explained_on_text, feature_layer, strongest_interactions, token_windows, top_contexts
+from analysis import (
+    direct_scores,
+    explained_on_text,
+    feature_layer,
+    read_tokens,
+    strongest_interactions,
+    token_windows,
+    top_contexts,
+)
 from analysis.vocabulary import Vocabulary
 
 TEXT = files("bilinear_lm") / "models" / "stories.txt"
 
 
 def main(layer: str = "3", feature: str = "540") -> None:
-    """Prints passages, interactions and correlations of one output feature."""
+    """Prints passages, tokens, interactions and correlations of one output feature."""
     at, number = int(layer), int(feature)
     model, tokenizer = bl.load_pretrained("stories"), bl.load_tokenizer("stories")
     vocabulary = Vocabulary.of(tokenizer, len(bl.embedding(model)))
@@ -32,6 +41,10 @@ def main(layer: str = "3", feature: str = "540") -> None:
         labels = [vocabulary.label(token) for token in context.tokens]
         labels[context.peak] = f"[{labels[context.peak]}]"
         print(f"  {context.activations[context.peak]:6.2f}  {''.join(labels)}")
+
+    ends = read_tokens(direct_scores(outputs.decoder[number], bl.unembedding(model).T), k=6)
+    for verb, tokens in (("raises", ends.top), ("lowers", ends.bottom)):
+        print(f"{verb} {', '.join(vocabulary.label(token) for token in tokens.tolist())}")
 
     print("its strongest interactions")
     for pair in strongest_interactions(feature_layer(model, at, inputs, outputs), [number], k=8):

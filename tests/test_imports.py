@@ -18,6 +18,46 @@ def test_heavy_libraries_load_on_first_use_only(package):
     assert loaded.split() == []
 
 
+def test_light_names_load_no_transformers():
+    code = "import sys, bilinear_lm, finetune; bilinear_lm.load_dictionary, finetune.fit_bilinear; "
+    code += "print('transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+EIGHT_THREADS = """
+import sys, threading, time
+from importlib import import_module
+
+start, errors = threading.Barrier(8), []
+
+def use(number, package, name):
+    start.wait()
+    time.sleep(number * float(sys.argv[1]))
+    try:
+        getattr(import_module(package), name)
+    except ImportError as error:
+        errors.append(f"{package}.{name}: {error}")
+
+names = [("bilinear_lm", "load_pretrained"), ("finetune", "convert"), ("bilinear_lm", "hook"),
+         ("analysis", "trace"), ("finetune", "train_dictionaries"), ("bilinear_lm", "sample"),
+         ("bilinear_lm", "load_dictionary"), ("finetune", "finetune")]
+threads = [threading.Thread(target=use, args=(number, *name)) for number, name in enumerate(names)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(*errors, sep="\\n", end="")
+"""
+
+
+@pytest.mark.parametrize("seconds_apart", ["0", "0.1"])
+def test_eight_threads_at_once(seconds_apart):
+    run = [sys.executable, "-c", EIGHT_THREADS, seconds_apart]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == ""
+
+
 def test_every_public_name_is_there():
     import analysis
     import bilinear_lm
