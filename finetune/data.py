@@ -127,6 +127,10 @@ def whole_windows(
     return torch.cat([front.expand(len(rows), -1), rows], dim=1)
 
 
+MOST_WINDOWS = 1_000_000_000
+"""Their places in the text take 16 bytes each."""
+
+
 class Windows(torch.utils.data.Dataset):
     """Windows of token streams for next-token training, each with one first token in front if there is one.
 
@@ -145,19 +149,28 @@ class Windows(torch.utils.data.Dataset):
     ):
         self.streams, self.context = streams, context
         self.front = [] if first is None else [first]
+        step = context - len(self.front)
+        total = sum(len(stream) // step * count for stream, count in zip(streams, passes, strict=True))
+        longest = max(passes, default=0)
+        if total > MOST_WINDOWS or longest > MOST_WINDOWS:
+            raise InputError(
+                f"{longest:,.0f} passes over the data, {total:,.0f} windows of {context} tokens; expected at most "
+                f"{MOST_WINDOWS:,} of each, give fewer passes or tokens"
+            )
         generator = np.random.default_rng(seed)
         rows = [
-            (index, start)
+            np.stack([np.full_like(starts, index), starts], axis=1)
             for index, (stream, count) in enumerate(zip(streams, passes, strict=True))
-            for start in self._starts(len(stream), count, generator)
+            for starts in self._starts(len(stream), count, generator)
         ]
-        self.rows = np.array(rows, dtype=np.int64).reshape(-1, 2)
+        self.rows = np.concatenate([np.zeros((0, 2), dtype=np.int64), *rows])
 
-    def _starts(self, length: int, passes: float, generator: np.random.Generator) -> Iterator[int]:
+    def _starts(self, length: int, passes: float, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """Where the windows of each pass begin."""
         step = self.context - len(self.front)
         while passes > 0:
             starts = np.arange(generator.integers(step), length - step + 1, step)
-            yield from generator.permutation(starts)[: round(len(starts) * min(passes, 1.0))]
+            yield generator.permutation(starts)[: round(len(starts) * min(passes, 1.0))]
             passes -= 1
 
     def __len__(self) -> int:

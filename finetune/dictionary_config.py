@@ -89,8 +89,8 @@ class DictionaryConfig:
         require_seed(self.seed)
 
     def sites(self, n_layers: int) -> list[Site]:
-        """The places to describe in a model of so many layers."""
-        layers = self.layers or tuple(range(n_layers))
+        """The places to describe in a model of so many layers, each once."""
+        layers = tuple(dict.fromkeys(self.layers)) or tuple(range(n_layers))
         if unknown := [layer for layer in layers if not 0 <= layer < n_layers]:
             raise InputError(f"layer {unknown[0]} does not exist; the model has layers 0 to {n_layers - 1}")
-        return [Site(layer, point) for layer in layers for point in self.points]
+        return [Site(layer, point) for layer in layers for point in dict.fromkeys(self.points)]

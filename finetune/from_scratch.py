@@ -7,6 +7,7 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
@@ -109,7 +110,8 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
             tokenizer = load_tokenizer(config.tokenizer)
         else:
             texts = (text for source in config.data for text in documents(source, config.selection))
-            tokenizer = train_tokenizer(texts, find_preset(config.preset).d_vocab)
+            read = tqdm(texts, desc="train tokenizer", unit=" documents")
+            tokenizer = train_tokenizer(read, find_preset(config.preset).d_vocab)
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise InputError(
                 f"{config.tokenizer}: a tokenizer for training needs a first and an end-of-text token"

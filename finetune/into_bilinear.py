@@ -45,7 +45,7 @@ from finetune.run_folder import as_json, finishing, is_finished, open_run, prepa
 from finetune.run_log import LOG, Linearised, read_log
 from finetune.run_trainer import agreed, whole_steps
 from finetune.token_files import start_windows, token_streams, training_windows, validation_windows
-from finetune.trainer import trainer
+from finetune.trainer import require_trackers, trainer
 
 RECORD = "finetune.json"
 START = "start.json"
@@ -64,6 +64,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     a resumed run of other settings, and training that diverges; checkpoints are kept then.
     """
     config.check()
+    require_trackers(config.report_to)
     if not config.resume:
         require_new(config.output)
     state = PartialState(cpu=find_device(config.device).type == "cpu", timeout=_PATIENCE)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
+from bilinear_lm.errors import InputError
 from finetune.annealing import linearity
 from finetune.finetune_config import FinetuneConfig
 from finetune.losses import divergence, stream_error
@@ -24,6 +26,17 @@ RECOMPUTE = "activation_checkpointing"
 """transformers' name for recomputing activations in the backward pass."""
 if RECOMPUTE not in TrainingArguments.__dataclass_fields__:
     RECOMPUTE = "gradient_checkpointing"  # before transformers 5.23
+
+
+def require_trackers(names: Sequence[str]) -> None:
+    """Raises InputError unless transformers can report to each of them here."""
+    available = get_available_reporting_integrations()
+    for name in names:
+        if name not in available:
+            listed = ", ".join(available) or "none"
+            raise InputError(
+                f"report_to {name}; expected a tracker that is installed, of which there are: {listed}"
+            )
 
 
 class DistillationTrainer(RunTrainer):

@@ -238,6 +238,11 @@ def test_killed_while_measuring(small, tmp_path):
     resumed(small)
 
 
+def test_sites_are_described_once(small):
+    twice = dataclasses.replace(small, layers=(1, 0, 1), points=("mlp-out", "mlp-out"))
+    assert [str(site) for site in twice.sites(2)] == ["1-mlp-out", "0-mlp-out"]
+
+
 def test_tokens_are_those_that_were_read(small, monkeypatch):
     """Windows that do not fill a step are left out, which would weigh as much as a whole one."""
     given = []

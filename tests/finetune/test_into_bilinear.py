@@ -211,6 +211,8 @@ def test_settings_that_make_no_sense(settings, stories):
         ("lora_rank", 0): "lora_rank 0; expected at least 1",
         ("learning_rate", 0.0): "learning_rate 0.0, weight_decay 0.1, warmup 0.02; expected above 0",
         ("warmup", 1.0): "warmup 1.0; expected above 0, at least 0, and a share of the steps below 1",
+        ("report_to", ("nowhere",)): "report_to nowhere; expected a tracker that is installed",
+        ("tokens", 10**14): r"[0-9,]+ passes over the data, [0-9,]+ windows of 32 tokens; expected at most",
         ("context", 33): "a context of 33 tokens; expected 2 to the model's 32",
         ("context", 1): "a context of 1 tokens; expected 2 to the model's 32",
         ("model", str(stories / "nowhere")): "nowhere: no such file or folder",
