@@ -108,10 +108,10 @@ def read_part(folder: Path, index: int, n: int, shape: dict[str, Any]) -> Eigend
     k, d_in = (shapes["vectors"] + [0, 0])[1:3]
     expected = {"values": [n, k], "vectors": [n, k, d_in], "residuals": [n, k], "gap": [n]}
     one_dtype = len({column.dtype for column in tensors.values()}) == 1
-    part = Eigendecomposition(**tensors)
     if shapes != expected or not one_dtype or not k:
         kinds = ", ".join(f"{name} {shapes[name]} {tensors[name].dtype}" for name in _FIELDS)
         raise InputError(f"{path}: holds {kinds}; expected values of one decomposition, {expected}")
+    part = Eigendecomposition(**tensors)
     differing = {name: value for name, value in shape.items() if shape_of(part)[name] != value}
     if differing:
         got = ", ".join(f"{name} {shape_of(part)[name]}" for name in differing)

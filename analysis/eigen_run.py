@@ -20,7 +20,11 @@ from analysis.eigen import Method, default_tolerance, eigendecompose, require_de
 from analysis.eigen_files import SETTINGS, n_parts, part_path, read_part, versions, write_part
 from bilinear_lm.errors import InputError, require_count
 from bilinear_lm.files import read_json, require_new, write_json
+from bilinear_lm.rescaling import norms
 from bilinear_lm.tensor import BilinearTensor
+
+FOREIGN = 1e-2
+"""Residuals above this share of the largest eigenvalue are no rounding: the pair is of another matrix."""
 
 PART_SIZE = 256
 """Directions of a part, the most that a kill loses: half a minute of a CPU at d_in = 1024."""
@@ -89,7 +93,7 @@ def eigendecompose_to_folder(
         directions_sha256=_sha256(u),
     )
     _begin(folder, run, about or {}, resume)
-    _require_own_parts(folder, run)
+    _require_own_parts(folder, run, tensor, u)
     missing = [i for i in range(n_parts(len(u), part_size)) if not part_path(folder, i).exists()]
     with tqdm(total=len(u), desc="eigenvectors", unit="direction") as bar:
         bar.update(len(u) - sum(len(u[i * part_size :][:part_size]) for i in missing))
@@ -113,15 +117,26 @@ def _begin(folder: Path, run: EigenRun, about: dict[str, Any], resume: bool) -> 
         write_json(folder / SETTINGS, asdict(run) | {"about": about})
 
 
-def _require_own_parts(folder: Path, run: EigenRun) -> None:
-    """Raises InputError for a part that is there and is not what this run writes."""
+def _require_own_parts(folder: Path, run: EigenRun, tensor: BilinearTensor, u: Tensor) -> None:
+    """Raises InputError for a part that is there and is not what this run writes.
+
+    Of each the first direction is tried: the eigenpairs of another layer or direction do not fit.
+    """
     shape, n = {"k": run.k, "d_in": run.d_in, "dtype": run.dtype}, run.axes[0]
     known = [part_path(folder, index) for index in range(n_parts(n, run.part_size))]
     for path in sorted(folder.glob("part-*.safetensors")):
         if path not in known:
             raise InputError(f"{path}: not a part of this run, which has {len(known)}; delete it and resume")
         index = known.index(path)
-        read_part(folder, index, min(run.part_size, n - index * run.part_size), shape)
+        start = index * run.part_size
+        part = read_part(folder, index, min(run.part_size, n - start), shape)
+        values, vectors = part.values[0].to(u), part.vectors[0].to(u)  # [k], [k, d_in]
+        errors = vectors @ tensor.interaction_matrix(u[start]) - values.unsqueeze(-1) * vectors
+        if not norms(errors, -1).max() <= FOREIGN * values[0].abs():
+            raise InputError(
+                f"{path}: its vectors are no eigenvectors of this layer along direction {start}; it belongs "
+                "to another run, delete it and resume"
+            )
 
 
 def _remove_drafts(folder: Path) -> None:
