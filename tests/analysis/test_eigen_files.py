@@ -152,7 +152,10 @@ def test_a_part_too_many(run):
         (lambda t: t | {"values": t["values"].long()}, "values is in torch.int64"),
         (lambda t: t | {"gap": t["gap"][:, None]}, r"gap \[5, 1\]"),
         (lambda t: {name: column[:4] for name, column in t.items()}, "of 5 directions"),
-        (lambda t: t | {"more": t["gap"].clone()}, "expected values, vectors, residuals, gap of 5 directions"),
+        (
+            lambda t: t | {"more": t["gap"].clone()},
+            "expected values, vectors, residuals, gap of 5 directions",
+        ),
         (lambda t: {"values": t["values"]}, "expected values, vectors, residuals, gap of 5 directions"),
     ],
 )

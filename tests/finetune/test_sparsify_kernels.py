@@ -6,9 +6,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 sparsify = pytest.importorskip("sparsify", reason="needs the extra sae: pip install 'bilinear-lm[sae]'")
 
-from sparsify import sparse_coder
+from sparsify import sparse_coder  # noqa: E402
 
-from finetune.sparsify_kernels import decoder_by_device
+from finetune.sparsify_kernels import decoder_by_device  # noqa: E402
 
 
 @pytest.fixture
