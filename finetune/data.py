@@ -154,8 +154,8 @@ class Windows(torch.utils.data.Dataset):
         longest = max(passes, default=0)
         if total > MOST_WINDOWS or longest > MOST_WINDOWS:
             raise InputError(
-                f"{longest:,.0f} passes over the data, {total:,.0f} windows of {context} tokens; expected at "
-                f"most {MOST_WINDOWS:,} of each, give fewer passes or tokens"
+                f"{longest:,.0f} passes over the data, {total:,.0f} windows of {context} tokens; expected "
+                f"at most {MOST_WINDOWS:,} of each, give fewer passes or tokens"
             )
         generator = np.random.default_rng(seed)
         rows = [
