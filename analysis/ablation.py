@@ -114,13 +114,14 @@ def random_interactions(
     require_choice(equal, get_args(Size), "equal")
     require_seed(seed)
     _require_there(like, features.n_in, features.n_out)
-    pools = [range(features.n_in)] if pools is None else [pool for pool in pools if len(pool)]
+    if pools is None:
+        pools = [range(features.n_in)]
+    for feature in set().union(*pools):
+        require_index(feature, features.n_in, "input feature of a pool")
+    pools = [pool for pool in pools if len(pool)]
     generator = random.Random(seed)
     taken = {(item.output, item.left, item.right) for item in like}
     drawn = [_draw(generator, output, pools, taken) for output in like.outputs.tolist()]
-    for _, *pair in drawn:
-        for feature in pair:
-            require_index(feature, features.n_in, "input feature of a pool")
     columns = torch.tensor(drawn, dtype=torch.long, device=like.outputs.device).reshape(-1, 3)
     into, left, right = columns.unbind(1)
     values = features.coefficients(into, left, right)

@@ -38,8 +38,8 @@ class Strongest:
         largest = float(sizes.max()) if sizes.numel() else -math.inf
         if not largest < math.inf:
             raise InputError(
-                f"numbers to rank hold NaN or infinity; they overflow {sizes.dtype}: scale what they are "
-                "computed from down, or compute in float64"
+                f"numbers to rank overflow {sizes.dtype} or are NaN; expected finite ones: scale what they "
+                "are computed from down, or compute in float64"
             )
         if largest < least or not sizes.numel():
             return tuple(torch.empty(0, dtype=torch.long, device=sizes.device) for _ in sizes.shape)

@@ -1,10 +1,12 @@
 """The strongest of many numbers, in pieces and in any order, against sorting all of them."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.strongest import Strongest
+from bilinear_lm import InputError
 
 
 @given(
@@ -42,4 +44,14 @@ def test_what_is_below_the_threshold_is_no_candidate():
 
 
 def test_nothing_was_added():
-    assert len(Strongest(2, torch.empty(0)).values) == len(Strongest(2, torch.empty(0)).places) == 0
+    for dtype in (torch.float16, torch.float64):
+        found = Strongest(2, torch.empty(3, dtype=dtype))
+        assert len(found.values) == len(found.places) == 0
+        assert (found.values.dtype, found.places.dtype) == (dtype, torch.long)
+        assert found.values.device == found.places.device == torch.device("cpu")
+
+
+def test_numbers_that_left_the_range_are_refused():
+    for number in (torch.nan, torch.inf):
+        with pytest.raises(InputError, match=r"numbers to rank overflow torch.float32 or are NaN"):
+            Strongest(1, torch.empty(0)).candidates(torch.tensor([1.0, number, 2.0]))

@@ -1,0 +1,432 @@
+"""Arguments that mean nothing, as users give them: one line of InputError at the call, before any work.
+
+Users have no shape checks, so that here they are off.
+"""
+
+import itertools
+import math
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+import bilinear_lm as bl
+from analysis import (
+    FeatureLayer,
+    PairMoments,
+    ablation_control,
+    attention_layer,
+    best_assignment,
+    composition_through,
+    cp_decompose,
+    cross_gram,
+    direction_similarity,
+    effective_rank,
+    eigendecompose,
+    eigendecompose_to_folder,
+    explained_by_eigenvectors,
+    explained_on_text,
+    feature_outputs,
+    feature_scores,
+    gaussian_similarity,
+    hosvd,
+    interaction_index,
+    interaction_statistics,
+    match_vectors,
+    merged_interactions,
+    opposing_features,
+    pairwise_cosine,
+    random_interactions,
+    read_tokens,
+    split_strongest_interactions,
+    strength,
+    strongest_interactions,
+    strongest_outputs,
+    strongest_patterns,
+    strongest_scores,
+    strongest_submatrix,
+    token_windows,
+    top_contexts,
+    truncate,
+    truncate_eigenvectors,
+    truncation_costs,
+    unfolding_gram,
+    window_losses,
+)
+from bilinear_lm import BilinearTensor, Dictionary, InputError, Site
+from bilinear_lm.gaussian_moments import hermite_moments
+
+D, H, OUT = 6, 9, 5
+NAN, INF = math.nan, math.inf
+
+
+@pytest.fixture(autouse=True)
+def without_shape_checks():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+W_GATE, W_IN, W_OUT = draw(D, H), draw(D, H, seed=1), draw(H, OUT, seed=2)
+T = BilinearTensor(W_GATE, W_IN, W_OUT)
+U, X = draw(3, OUT, seed=3), draw(4, D, seed=4)
+F = FeatureLayer(T, draw(8, D, seed=5), draw(7, OUT, seed=6))
+SOME = strongest_interactions(F, None, 5)
+LAYER = W_GATE, W_IN, W_OUT
+
+# What each argument must refuse.
+COUNTS = (0, -1, 1.0, 2.5, True, "2", torch.tensor(2), NAN)
+WHOLE = (-1, 0.0, 2.5, True, "2", torch.tensor(2))
+NAMES = ("evil", "", None, 3, ["dense"])
+SEEDS = (-1, 2**64, 1.5, "0", True, None)
+TENSORS = {
+    "ints": lambda x: (x * 10).long(),
+    "bools": lambda x: x > 0,
+    "complex": lambda x: x + 1j,
+    "an array": lambda x: x.numpy(),
+    "NaN": lambda x: x * NAN,
+    "infinite": lambda x: x / 0,
+}
+
+SETTINGS = {
+    "eigendecompose k": (lambda v: eigendecompose(T, U, v), (*COUNTS, D + 1)),
+    "eigendecompose method": (lambda v: eigendecompose(T, U, 2, method=v), NAMES),
+    "eigendecompose tolerance": (
+        lambda v: eigendecompose(T, U, 2, tolerance=v),
+        (NAN, INF, 0.0, -1e-3, 1.0, 2, "fine", True),
+    ),
+    "eigendecompose seed": (lambda v: eigendecompose(T, U, 2, seed=v), SEEDS),
+    "eigendecompose_to_folder k": (lambda v: folder(k=v), (*COUNTS, D + 1)),
+    "eigendecompose_to_folder method": (lambda v: folder(method=v), NAMES),
+    "eigendecompose_to_folder tolerance": (lambda v: folder(tolerance=v), (NAN, -1.0, 0.0, "a")),
+    "eigendecompose_to_folder seed": (lambda v: folder(seed=v), SEEDS),
+    "eigendecompose_to_folder part_size": (lambda v: folder(part_size=v), COUNTS),
+    "hosvd k": (lambda v: hosvd(T, v), (*COUNTS, OUT + 1)),
+    "hosvd leg": (lambda v: hosvd(T, 2, v), NAMES),
+    "truncation_error k": (lambda v: hosvd(T).truncation_error(v), (*WHOLE, OUT + 1)),
+    "truncate k": (lambda v: truncate(T, hosvd(T), v), (*WHOLE, OUT + 1)),
+    "truncate_eigenvectors k": (lambda v: truncate_eigenvectors(T, v), (*COUNTS, D + 1)),
+    "cross_gram leg": (lambda v: cross_gram(T, T, v), NAMES),
+    "unfolding_gram leg": (lambda v: unfolding_gram(T, v), NAMES),
+    "cp_decompose d_mlp": (lambda v: cp_decompose(T, v), (*COUNTS, H + 1)),
+    "cp_decompose rounds": (lambda v: cp_decompose(T, 3, rounds=v), WHOLE),
+    "cp_decompose restarts": (lambda v: cp_decompose(T, 3, restarts=v), WHOLE),
+    "cp_decompose tolerance": (lambda v: cp_decompose(T, 3, tolerance=v), (NAN, INF, -1.0, "a", True)),
+    "cp_decompose seed": (lambda v: cp_decompose(T, 3, seed=v), SEEDS),
+    "strongest_interactions k": (lambda v: strongest_interactions(F, None, v), (*COUNTS, 7 * 36 + 1)),
+    "strongest_interactions outputs": (
+        lambda v: strongest_interactions(F, [v], 2),
+        (-1, 7, 1.0, True, "1", None, torch.tensor(1.0)),
+    ),
+    "split_strongest_interactions k": (lambda v: split_strongest_interactions(F, None, v), COUNTS),
+    "merged_interactions k": (lambda v: merged_interactions([SOME], v), (*COUNTS, 6)),
+    "merged_interactions parts": (lambda v: merged_interactions(v, 3), ([], ())),
+    "interaction_index k_out": (lambda v: interaction_index(F, v, 2), COUNTS),
+    "interaction_index k_in": (lambda v: interaction_index(F, 2, v), COUNTS),
+    "interaction_statistics top": (lambda v: interaction_statistics(F, None, v), (*COUNTS, D + 1)),
+    "interaction_statistics n_deviations": (
+        lambda v: interaction_statistics(F, None, 2, v),
+        (NAN, INF, 0, -1, "5", True),
+    ),
+    "interaction_statistics outputs": (lambda v: interaction_statistics(F, v, 2), ([], [7], [1.0])),
+    "strongest_submatrix k": (lambda v: strongest_submatrix(F, 1, v), (*COUNTS, 9)),
+    "strongest_submatrix order": (lambda v: strongest_submatrix(F, 1, 3, v), NAMES),
+    "strongest_submatrix output": (lambda v: strongest_submatrix(F, v, 3), (-1, 7, 1.0, True, "1")),
+    "strongest_patterns pattern": (lambda v: strongest_patterns(F, v), NAMES),
+    "strongest_patterns k": (lambda v: strongest_patterns(F, "and", k=v), COUNTS),
+    "strongest_patterns ratio": (lambda v: strongest_patterns(F, "and", ratio=v), (NAN, INF, 0.5, -1, "2")),
+    "opposing_features k": (lambda v: opposing_features(F, F.outputs, v), COUNTS),
+    "opposing_features below": (
+        lambda v: opposing_features(F, F.outputs, 3, v),
+        (NAN, 0.0, -1.1, 0.5, -INF, "low"),
+    ),
+    "random_interactions seed": (lambda v: random_interactions(F, SOME, seed=v), SEEDS),
+    "random_interactions equal": (lambda v: random_interactions(F, SOME, equal=v), NAMES),
+    "random_interactions pools": (lambda v: random_interactions(F, SOME, [v]), ([-1, 2], [8], [1.5, 2.5])),
+    "read_tokens k": (lambda v: read_tokens(draw(9), v), (*COUNTS, 10)),
+    "hermite_moments order": (lambda v: hermite_moments("relu", draw(2), draw(2).abs(), v), (*WHOLE, 4)),
+    "swish beta": (bl.swish, (NAN, INF, "1", None, True)),
+    "approximate_mlp degree": (lambda v: bl.approximate_mlp(W_GATE, W_OUT, "relu", degree=v), (*WHOLE, 3)),
+    "approximate_glu degree": (lambda v: bl.approximate_glu(*LAYER, "relu", degree=v), (*WHOLE, 3)),
+    "approximate_glu activation": (lambda v: bl.approximate_glu(*LAYER, v), NAMES),
+    "bilinear_approximation activation": (lambda v: bl.bilinear_approximation(*LAYER, v), NAMES),
+}
+
+
+def folder(**changes):
+    path = folder.path / "run"
+    arguments = {"tensor": T, "u": U, "folder": path, "k": 2} | changes
+    try:
+        return eigendecompose_to_folder(**arguments)
+    finally:
+        assert not path.exists()
+
+
+def said(call, *arguments):
+    """The one line with which a call refuses its arguments."""
+    with pytest.raises(InputError) as refusal:
+        call(*arguments)
+    text = str(refusal.value)
+    assert "\n" not in text
+    assert (
+        text.startswith(("no ", "means and spreads", "pairwise_cosine"))
+        or "expected" in text
+        or "one layer" in text
+    )
+    return text
+
+
+CASES = [(name, value) for name, (_, values) in SETTINGS.items() for value in values]
+
+
+@pytest.mark.parametrize(("name", "value"), CASES, ids=[f"{name}={value!r}" for name, value in CASES])
+def test_settings(name, value, tmp_path):
+    folder.path = tmp_path
+    said(SETTINGS[name][0], value)
+
+
+TAKES = {
+    "eigendecompose u": (lambda v: eigendecompose(T, v, 2), U),
+    "interaction_matrix u": (T.interaction_matrix, U),
+    "pairwise left": (lambda v: T.pairwise(U, v), X),
+    "pairwise u": (lambda v: T.pairwise(v, X), U),
+    "change_basis inputs": (lambda v: T.change_basis(inputs=v), X),
+    "change_basis outputs": (lambda v: T.change_basis(outputs=v), U),
+    "strength u": (lambda v: strength(T, v), U),
+    "direction_similarity u": (lambda v: direction_similarity(T, T, v), U),
+    "effective_rank": (effective_rank, U),
+    "feature layer inputs": (lambda v: FeatureLayer(T, v, U), X),
+    "feature layer outputs": (lambda v: FeatureLayer(T, X, v), U),
+    "feature layer origin": (lambda v: FeatureLayer(T, X, U, v), X[0]),
+    "match_vectors": (lambda v: match_vectors(v, X), X),
+    "opposing_features decoder": (lambda v: opposing_features(F, v), F.outputs),
+    "correlation": (lambda v: PairMoments.of(v, X), X),
+    "gaussian_similarity mean": (lambda v: gaussian_similarity(T, T, mean=v), X[0]),
+    "gaussian_similarity cov": (lambda v: gaussian_similarity(T, T, cov=v), X.T @ X),
+    "approximate_glu W_gate": (lambda v: bl.approximate_glu(v, W_IN, W_OUT, "relu"), W_GATE),
+    "approximate_glu W_out": (lambda v: bl.approximate_glu(W_GATE, W_IN, v, "relu"), W_OUT),
+    "approximate_glu mean": (lambda v: bl.approximate_glu(*LAYER, "relu", mean=v), X[0]),
+    "approximate_glu cov": (lambda v: bl.approximate_glu(*LAYER, "relu", cov=v), X.T @ X),
+    "approximate_mlp W_in": (lambda v: bl.approximate_mlp(v, W_OUT, "relu"), W_GATE),
+    "approximate_mlp b_in": (lambda v: bl.approximate_mlp(W_GATE, W_OUT, "relu", v), W_GATE[0]),
+    "bilinear_approximation W_in": (lambda v: bl.bilinear_approximation(W_GATE, v, W_OUT, "silu"), W_IN),
+    "hermite_moments mean": (lambda v: hermite_moments("relu", v, X.abs()), X),
+    "hermite_moments spread": (lambda v: hermite_moments("relu", X, v), X.abs()),
+}
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+@pytest.mark.parametrize("name", TAKES)
+def test_tensors(name, kind):
+    call, good = TAKES[name]
+    call(good)
+    said(call, TENSORS[kind](good))
+
+
+@pytest.mark.parametrize("kind", ["ints", "bools", "complex", "an array"])
+@pytest.mark.parametrize("place", range(3))
+def test_weights_that_are_not_floating_point(kind, place):
+    factors = [TENSORS[kind](factor) if i == place else factor for i, factor in enumerate(LAYER)]
+    text = said(BilinearTensor, *factors)
+    assert text.startswith(("W_gate", "W_in", "W_out")[place])
+    if kind in ("ints", "bools"):
+        assert ".to(torch.float32)" in text
+
+
+def test_weights_of_integers_are_right_once_converted():
+    factors = [(factor * 10).long() for factor in LAYER]
+    tensor = BilinearTensor(*(factor.to(torch.float32) for factor in factors))
+    gate, into, out = (factor.numpy() for factor in factors)
+    B = np.einsum("ih,jh,ho->oij", gate, into, out)
+    B = (B + B.transpose(0, 2, 1)) / 2
+    assert np.allclose(tensor.dense().numpy(), B)
+    assert np.allclose(hosvd(tensor).spectrum, np.linalg.svd(B.reshape(OUT, -1), compute_uv=False), rtol=1e-4)
+    with pytest.raises(InputError, match=r"W_gate is in torch.int64"):
+        T.to(torch.int64)
+
+
+NEED_FINITE = {
+    "norm": lambda t: t.norm(),
+    "inner": lambda t: t.inner(T),
+    "cosine": lambda t: t.cosine(T),
+    "interaction_matrix": lambda t: t.interaction_matrix(U),
+    "dense": lambda t: t.dense(),
+    "pairwise": lambda t: t.pairwise(U, X),
+    "change_basis": lambda t: t.change_basis(X, U),
+    "hosvd": hosvd,
+    "hosvd input": lambda t: hosvd(t, leg="input"),
+    "unfolding_gram": unfolding_gram,
+    "cross_gram": lambda t: cross_gram(T, t),
+    "strength": lambda t: strength(t, U),
+    "eigendecompose": lambda t: eigendecompose(t, U, 2),
+    "cp_decompose": lambda t: cp_decompose(t, 3),
+    "pairwise_cosine": lambda t: pairwise_cosine([t, T]),
+    "direction_similarity": lambda t: direction_similarity(T, t, U),
+    "gaussian_similarity": lambda t: gaussian_similarity(t, T),
+    "truncate_eigenvectors": lambda t: truncate_eigenvectors(t, 2),
+    "FeatureLayer": lambda t: FeatureLayer(t, X, U),
+}
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("name", NEED_FINITE)
+def test_weights_that_are_not_finite(name, place, value):
+    factors = [factor.clone() for factor in LAYER]
+    factors[place][0, 0] = value
+    assert "NaN or infinity" in said(NEED_FINITE[name], BilinearTensor(*factors))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: BilinearTensor(W_GATE, W_IN.double(), W_OUT),
+        lambda: T.interaction_matrix(U.double()),
+        lambda: T(X.double()),
+        lambda: T.matvec(U[0], X.double()),
+        lambda: T.change_basis(X.double()),
+        lambda: T.inner(T.to(torch.float64)),
+        lambda: cross_gram(T, T.to(torch.float64)),
+        lambda: eigendecompose(T, U.double(), 2),
+        lambda: FeatureLayer(T, X.double(), U),
+        lambda: match_vectors(X, X.double()),
+        lambda: bl.approximate_mlp(W_GATE, W_OUT, "relu")(X.double()),
+    ],
+)
+def test_two_precisions(call):
+    assert "convert" in said(call)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: T.interaction_matrix(U[:, 1:]),
+        lambda: T.interaction_matrix(torch.tensor(1.0)),
+        lambda: T(X[:, 1:]),
+        lambda: eigendecompose(T, U[:, 1:], 2),
+        lambda: eigendecompose(T, torch.tensor(1.0), 2),
+        lambda: strength(T, U[:, 1:]),
+        lambda: effective_rank(torch.tensor(1.0)),
+        lambda: match_vectors(X[0], X),
+        lambda: match_vectors(X, X[:, 1:]),
+        lambda: best_assignment(X[0]),
+        lambda: best_assignment(X + 1j),
+        lambda: best_assignment(X * NAN),
+        lambda: pairwise_cosine([]),
+        lambda: pairwise_cosine([BilinearTensor(*(factor[None] for factor in LAYER))]),
+        lambda: FeatureLayer(T, X[:0], U),
+        lambda: FeatureLayer(T, X, U[:0]),
+        lambda: bl.approximate_mlp(W_GATE, W_OUT, "relu")(X[:, 1:]),
+    ],
+)
+def test_shapes(call):
+    said(call)
+
+
+def test_nothing_to_do_is_nothing():
+    assert eigendecompose(T, U[:0], 2).values.shape == (0, 2)
+    assert T.interaction_matrix(U[:0]).shape == (0, D, D)
+    assert T.pairwise(U[:0], X).shape == (0, 4, 4)
+    assert T.pairwise(U, X[:0]).shape == (3, 0, 0)
+    assert effective_rank(torch.zeros(0, 3)).shape == (0,)
+    assert strength(T, U[:0]).shape == (0,)
+    assert len(match_vectors(X[:0], X).first) == 0
+    assert [len(part) for part in best_assignment(torch.zeros(0, 3))] == [0, 0]
+    assert len(strongest_patterns(F, "and", [])) == 0
+
+
+def test_whole_numbers_of_numpy_and_tensors_of_indices_are_taken():
+    assert eigendecompose(T, U, np.int64(2)).values.shape == (3, 2)
+    asked = torch.tensor([1, 2, 1])
+    result, expected = strongest_interactions(F, asked, 4), strongest_interactions(F, [1, 2], 4)
+    assert torch.equal(result.values, expected.values)
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model()
+
+
+def dictionary(site, d=16):
+    return Dictionary(draw(d, 20, seed=7), draw(20, d, seed=8), activation="topk", k=4, site=Site(1, site))
+
+
+def out_of_range(column):
+    columns = {name: torch.tensor([1]) for name in ("outputs", "left", "right")}
+    return type(SOME)(**columns | {column: torch.tensor([20])}, values=torch.ones(1))
+
+
+WINDOWS = [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
+
+
+@pytest.mark.parametrize(
+    ("call", "values"),
+    [
+        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, k=v), COUNTS),
+        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, width=v), WHOLE),
+        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, skip=v), WHOLE),
+        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, batch_size=v), COUNTS),
+        (lambda m, v: window_losses(m, WINDOWS, v), COUNTS),
+        (lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, k=v), (*COUNTS, 17)),
+        (lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, skip=v), WHOLE),
+        (lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, batch_size=v), COUNTS),
+        (
+            lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, v),
+            ([], [20], [-1], [1.0], ["1"], [True]),
+        ),
+        (lambda m, v: truncation_costs(m, 1, v, WINDOWS), ([], [0], [17], [1.0], [2, NAN], ["1"])),
+        (lambda m, v: ablate(m, equal=v), NAMES),
+        (lambda m, v: ablate(m, among=v), NAMES),
+        (lambda m, v: ablate(m, seeds=[v]), SEEDS),
+        (lambda m, v: ablate(m, interactions=v), (out_of_range("outputs"), out_of_range("left"))),
+    ],
+)
+def test_settings_on_a_text(call, values, model):
+    for value in values:
+        said(call, model, value)
+
+
+def ablate(model, **changes):
+    interactions = changes.pop("interactions", None) or type(SOME)(*3 * [torch.tensor([1])], torch.ones(1))
+    ends = dictionary("mlp-in"), dictionary("mlp-out")
+    return ablation_control(model, 1, *ends, interactions, WINDOWS, **changes)
+
+
+def test_points_that_cannot_be_explained():
+    outputs = Dictionary(draw(OUT, 4), draw(4, OUT), activation="relu")
+    for points in (X[:, 1:], X.long(), X * NAN, X[0], X.numpy()):
+        said(lambda points=points: explained_by_eigenvectors(T, outputs, [points], k=2))
+
+
+def test_directions_at_attention(model):
+    layer = attention_layer(model, 0)
+    good = draw(3, 16)
+    for kind in TENSORS.values():
+        said(feature_scores, layer, kind(good))
+        said(feature_outputs, layer, kind(good), good)
+        said(feature_outputs, layer, good, kind(good))
+        said(composition_through, layer, layer, kind(good))
+    scores, outputs = feature_scores(layer, good), feature_outputs(layer, good, good)
+    for k in (*COUNTS, 4 * 9 + 1):
+        said(strongest_scores, scores, k)
+        said(strongest_outputs, outputs, k)
+    for place, index in itertools.product(range(3), (-1, 4)):
+        columns = [torch.tensor([index if i == place else 0]) for i in range(3)]
+        said(lambda columns=columns: scores.curves(*columns))
+    large, small = good * 1e25, good * 1e-25
+    assert "overflow" in said(lambda: feature_scores(layer, large).at([0]))
+    assert "overflow" in said(lambda: feature_scores(layer, large).extremes())
+    assert "overflow" in said(lambda: strongest_scores(feature_scores(layer, large), 3))
+    assert "underflow" in said(lambda: feature_scores(layer, small))
+    assert "overflow" in said(lambda: feature_outputs(layer, large, large).matrix())
+    assert "underflow" in said(lambda: feature_outputs(layer, small, small))
+
+
+def test_windows_of_no_length(tiny_tokenizer):
+    for length in (0, -1, 2.5, True, "8"):
+        said(token_windows, tiny_tokenizer, "a cat", length)
