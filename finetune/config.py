@@ -12,11 +12,11 @@ from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError, require_seed
 from bilinear_lm.presets import find_preset
 from finetune.bounds import COUNT, PASSES, RATES, RATES_SAY, require_bounds, require_kinds
-from finetune.settings import TEXT_OF_TRAIN, Precision, Selection, require_texts
+from finetune.settings import Precision, Selection, require_texts
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Selection):
     """Settings of a training run; a run is repeated exactly by the same settings on the same machine."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -24,8 +24,6 @@ class PretrainConfig:
     data: tuple[str, ...]
     """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
     folders of them, dataset folders, or names of datasets on the hub."""
-    selection: Selection = TEXT_OF_TRAIN
-    """The part of datasets that is read."""
     passes: tuple[float, ...] = (1.0,)
     """Passes over the data: one number for all sources, or one each."""
     preset: str = "stories"

@@ -13,7 +13,7 @@ from bilinear_lm.dictionary import Point, Site
 from bilinear_lm.errors import InputError, require_seed
 from bilinear_lm.fidelity import Ablation
 from finetune.bounds import COUNT, FROM_ZERO, PASSES, POSITIVE, require_bounds, require_kinds
-from finetune.settings import TEXT_OF_TRAIN, Selection, require_texts
+from finetune.settings import Selection, require_texts
 
 _COUNTS = ("features", "k", "max_tokens", "validation_tokens", "batch_size", "checkpoint_steps")
 _BOUNDS = {
@@ -25,7 +25,7 @@ _BOUNDS = {
 
 
 @dataclass(frozen=True)
-class DictionaryConfig:
+class DictionaryConfig(Selection):
     """Settings of training the dictionaries of a model; on a CPU the same ones give the same dictionaries."""
 
     model: tyro.conf.Positional[str]
@@ -35,8 +35,6 @@ class DictionaryConfig:
     data: tuple[str, ...]
     """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
     folders of them, dataset folders, or names of datasets on the hub."""
-    selection: Selection = TEXT_OF_TRAIN
-    """The part of datasets that is read."""
     layers: tuple[int, ...] = ()
     """Layers to describe; all of them by default."""
     points: tuple[Point, ...] = ("mlp-in", "mlp-out")

@@ -22,7 +22,7 @@ from finetune.bounds import (
     require_bounds,
     require_kinds,
 )
-from finetune.settings import TEXT_OF_TRAIN, Method, Precision, Schedule, Selection, Store, require_texts
+from finetune.settings import Method, Precision, Schedule, Selection, Store, require_texts
 
 _COUNTS = ("tokens", "lora_rank", "calibration_tokens", "batch_size", "accumulation")
 _BOUNDS = {
@@ -34,7 +34,7 @@ _BOUNDS = {
 
 
 @dataclass(frozen=True)
-class ConvertConfig:
+class ConvertConfig(Selection):
     """Settings of a conversion without end-to-end training."""
 
     model: tyro.conf.Positional[str]
@@ -47,8 +47,6 @@ class ConvertConfig:
     calibration: tuple[str, ...] = ()
     """Files of text, JSON Lines, CSV or Parquet, dataset folders or hub datasets to measure on; `linear` does
     without."""
-    selection: Selection = TEXT_OF_TRAIN
-    """The part of datasets that is read."""
     calibration_tokens: int = 262_144
     """Tokens of it to use."""
     context: int = 256
@@ -78,7 +76,7 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Selection):
     """Settings of a finetuning run; on one machine the same settings give the same model."""
 
     model: tyro.conf.Positional[str]
@@ -88,8 +86,6 @@ class FinetuneConfig:
     data: tuple[str, ...]
     """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
     folders of them, dataset folders, or names of datasets on the hub."""
-    selection: Selection = TEXT_OF_TRAIN
-    """The part of datasets that is read."""
     tokens: int | None = None
     """Tokens to train on, passing over the data as often as that takes; by default one pass."""
     arm: Literal["bilinear", "baseline"] = "bilinear"

@@ -20,9 +20,12 @@ Store = Literal["float32", "bfloat16", "float16"]
 """Of the weights on disk."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The part of a dataset that is read; files of plain text are read whole."""
+    """The part of a dataset that is read; files of plain text are read whole.
+
+    Settings that choose one extend it.
+    """
 
     subset: str | None = None
     """Subset (configuration) of a dataset folder or hub dataset; by default the only or the default one."""
@@ -30,6 +33,11 @@ class Selection:
     """Split of a dataset folder or hub dataset; by default train."""
     column: str = "text"
     """Column with the text, in JSON Lines, CSV, TSV, Parquet and datasets."""
+
+    @property
+    def selection(self) -> Selection:
+        """This alone, of settings that extend it."""
+        return Selection(subset=self.subset, split=self.split, column=self.column)
 
 
 TEXT_OF_TRAIN = Selection()

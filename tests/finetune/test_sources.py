@@ -414,8 +414,9 @@ def test_a_run_records_its_selection(write, tmp_path, settings, stories):
     """Rows train as the same documents in a text do."""
     told = (stories / "train.txt").read_text().split(END_OF_TEXT)
     write("rows/rows.jsonl", "".join(json.dumps({"story": text}) + "\n" for text in told))
-    changes = {"data": (str(tmp_path / "rows"),), "selection": Selection(column="story"), "tokens": 400}
+    changes = {"data": (str(tmp_path / "rows"),), "column": "story", "tokens": 400}
     record = finetune(dataclasses.replace(settings, **changes))
-    assert record["settings"]["selection"] == {"subset": None, "split": None, "column": "story"}
+    chosen = {name: record["settings"][name] for name in ("subset", "split", "column")}
+    assert chosen == {"subset": None, "split": None, "column": "story"}
     same = finetune(dataclasses.replace(settings, tokens=400, output=tmp_path / "same"))
     assert [entry["loss"] for entry in record["log"]] == [entry["loss"] for entry in same["log"]]
