@@ -240,7 +240,7 @@ def lines_of(err: str) -> list[str]:
 def judge(case: Case, ended: Ended, before: dict[str, str], after: dict[str, str]) -> tuple[str, list[str]]:
     """The way a call ended, and the faults of it."""
     lines, faults = lines_of(ended.err), []
-    if re.search(rf"[^\r\n]{_SAID}", ended.err):
+    if re.search(rf"\]{_SAID}", ended.err):
         faults.append("the line is behind a progress bar")
     if ended.late:
         return "late", [f"no end after {ended.seconds:.0f} s; last said {last_line(ended.err)[:200]!r}"]
