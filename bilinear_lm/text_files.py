@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import reading, require_content
 
 Kind = Literal["plain text", "JSON Lines", "CSV", "TSV", "Parquet", "Arrow"]
 
@@ -36,8 +37,6 @@ _NO_TEXT = {
     b"PK\x03\x04": "a ZIP archive; unpack it and give the files",
     b"\xff\xfe": "not UTF-8 text (it begins as UTF-16 does); expected UTF-8, save it as that",
     b"\xfe\xff": "not UTF-8 text (it begins as UTF-16 does); expected UTF-8, save it as that",
-    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the file itself; fetch that with "
-    "git lfs pull",
 }
 _HEAD = 1 << 20
 """Bytes by which a file's kind is told."""
@@ -57,24 +56,15 @@ def suffixes_of(name: str) -> tuple[str, str]:
 @contextmanager
 def clear_reading(source: Path | str) -> Iterator[None]:
     """Turns what a disk or a damaged file makes of reading it into an InputError about `source`."""
-    try:
-        yield
-    except IsADirectoryError as error:
-        raise InputError(f"{source}: is a folder; expected a file of text") from error
-    except PermissionError as error:
-        raise InputError(f"{source}: cannot be read (no permission); allow it, or give another") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source}: not UTF-8 text ({error}); expected a file of text") from error
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{source}: compressed, and damaged or cut short ({error}); fetch it again"
-        ) from error
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        if missing and str(error.filename) == str(source):
-            raise InputError(f"{source}: no such file; expected one there") from error
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(f"{source}: cannot be read ({reason}); run again") from error
+    with reading(Path(source)):
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source}: not UTF-8 text ({error}); expected a file of text") from error
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{source}: compressed, and damaged or cut short ({error}); fetch it again"
+            ) from error
 
 
 def read_plain_text(path: Path) -> str:
@@ -102,6 +92,8 @@ def opened_text(
     `opened` opens the file where it does not lie at a path. Raises InputError for UTF-16, archives, and
     whatever is no text.
     """
+    if opened is None:
+        require_content(Path(source), "expected one there")
     with ExitStack() as stack:
         raw = Path(source).open("rb", buffering=0) if opened is None else opened()  # noqa: SIM115
         file = stack.enter_context(io.BufferedReader(raw, _HEAD))

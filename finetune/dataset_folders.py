@@ -13,7 +13,7 @@ from typing import Any
 
 from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json
+from bilinear_lm.files import lies_inside, read_json
 from bilinear_lm.text_files import SUFFIXES, suffixes_of
 from finetune.rows import Cell, require_column
 from finetune.settings import Selection
@@ -123,11 +123,8 @@ def _no_split(source: str, split: str, splits: Sequence[Any]) -> InputError:
 
 def _require_inside(folder: Path, files: Sequence[str]) -> None:
     """Raises InputError for a file that lies elsewhere, which the folder only names or links to."""
-    root = folder.resolve()
-    if root.parent.name == "snapshots":  # of the hub's cache, whose files are links into a folder beside it
-        root = root.parent.parent
     for file in files:
-        if not Path(file).resolve().is_relative_to(root):
+        if not lies_inside(folder, Path(file)):
             raise InputError(f"{folder}: names {file}, which lies outside of it; give that file itself")
 
 

@@ -111,7 +111,7 @@ def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:
         else:
             texts = (text for source in config.data for text in documents(source, config.selection))
             read = tqdm(texts, desc="train tokenizer", unit=" documents")
-            tokenizer = train_tokenizer(read, find_preset(config.preset).d_vocab)
+            tokenizer = train_tokenizer(iter(read), find_preset(config.preset).d_vocab)
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise InputError(
                 f"{config.tokenizer}: a tokenizer for training needs a first and an end-of-text token"

@@ -50,6 +50,10 @@ def _refusals(source: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the disk
+        raise InputError(f"{source}: cannot be read ({one_line(error)}); run again") from error
     except _failures() as error:
         raise InputError(
             f"{source}: cannot be read as a dataset ({one_line(error)}); --subset, --split and --column "

@@ -56,7 +56,7 @@ def test_no_plain_text(tmp_path, name, data, said):
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match="none: no such file; expected one there"):
         read_plain_text(tmp_path / "none")
-    with pytest.raises(InputError, match="is a folder; expected a file of text"):
+    with pytest.raises(InputError, match="no such file; expected one there"):
         read_plain_text(tmp_path)
 
 

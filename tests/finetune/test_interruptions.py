@@ -231,5 +231,5 @@ def test_a_full_disk_while_tokenizing(settings, monkeypatch):
 
 def test_a_disk_that_cannot_be_read(settings, monkeypatch):
     monkeypatch.setattr(finetune.sources, "opened_text", no_space)
-    with pytest.raises(InputError, match=r"train\.txt: cannot be read .*; run again"):
+    with pytest.raises(InputError, match=r"train\.txt: cannot be read .*; expected a file or folder"):
         run(settings)

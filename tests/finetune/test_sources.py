@@ -171,7 +171,11 @@ def test_a_long_field_and_a_long_line(write):
         ("a.csv", "text\ncaf\xe9".encode("latin-1"), "not UTF-8 text ('utf-8' codec can't decode"),
         ("a.pt", b"\x80\x02\x00\x01", "not UTF-8 text (it holds NUL bytes)"),
         ("a.zip", b"PK\x03\x04more", "a ZIP archive; unpack it"),
-        ("a.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+        (
+            "a.txt",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a pointer of Git LFS",
+        ),
     ],
 )
 def test_files_that_cannot_be_read(write, name, data, said):
@@ -189,7 +193,7 @@ def test_archives_are_no_text(tmp_path, write):
 
 def test_places_that_cannot_be_read(tmp_path, monkeypatch):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert "loop: cannot be read (OSError: [Errno 40]" in refusal(tmp_path / "loop")
+    assert "loop: cannot be read (Too many levels of symbolic links)" in refusal(tmp_path / "loop")
     assert "neither a file nor a folder" in refusal("/dev/null")
     assert "a source without a name" in refusal("")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -204,7 +208,7 @@ def test_permission_is_missing(write, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("pathlib.Path.open", denied)
-    assert refusal(path) == f"{path}: cannot be read (no permission); allow it, or give another"
+    assert refusal(path).startswith(f"{path}: cannot be read (Permission denied); expected a file or folder")
 
 
 def test_a_folder_of_texts_is_read_as_its_files_are(write, tmp_path):
