@@ -15,6 +15,11 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 WORDS = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. "
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes by their number: gzip writes the time into them, and processes must name tests alike."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real models and text, which lie beside the repository where the project is developed."""
