@@ -27,8 +27,9 @@ from analysis.features import FeatureLayer, feature_layer
 from analysis.interactions import Interactions
 from analysis.windows import Windows, activations_on_windows, window_losses
 from bilinear_lm.activations import replaced
+from bilinear_lm.checks import require_choice, require_index, require_seed
 from bilinear_lm.dictionary import Dictionary, Site
-from bilinear_lm.errors import InputError, require_choice, require_index, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm
 from bilinear_lm.norms import norm_epsilon
 from bilinear_lm.weights import IDENTITY_EPS, plain

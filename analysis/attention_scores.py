@@ -22,7 +22,8 @@ from torch import Tensor
 
 from analysis.attention import AttentionLayer, rotate
 from analysis.head_pairs import HeadPairs, require_products, strongest_pairs
-from bilinear_lm.errors import InputError, require_finite_numbers, require_index
+from bilinear_lm.checks import require_finite_numbers, require_index
+from bilinear_lm.errors import InputError
 
 TILE = 2**20
 """Scores over relative positions that are computed at once before the strongest are taken: few enough for a

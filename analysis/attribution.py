@@ -31,8 +31,9 @@ from analysis.attribution_tracing import Names, trace
 from analysis.eigen_files import versions
 from analysis.graph import Graph
 from analysis.vocabulary import Vocabulary
+from bilinear_lm.checks import require_count
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.errors import InputError
 
 Heads = Literal["paths", "nodes"]
 _ROOM = 2

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from analysis.attention import AttentionLayer, attention_layer
 from analysis.circuit_features import WRITTEN, feature_reading, read_site, require_dictionary
 from analysis.measured import Measured, MeasuredLayer, measure
+from bilinear_lm.checks import require_index
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import InputError
 from bilinear_lm.families import causal_model, mlp_norm, plain
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.tensor import BilinearTensor

@@ -18,8 +18,9 @@ from analysis.circuit_features import WRITTEN
 from analysis.eigen import eigendecompose
 from analysis.graph import Node
 from analysis.graph_nodes import logit_node
+from bilinear_lm.checks import require_index
 from bilinear_lm.dictionary import Point, Site
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import InputError
 
 
 @dataclass(frozen=True)

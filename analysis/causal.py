@@ -29,8 +29,9 @@ from analysis.graph import Graph
 from analysis.graph_effects import effects, predict_target
 from analysis.held import holding
 from bilinear_lm.activations import replaced
+from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError, require_count, require_seed
+from bilinear_lm.errors import InputError
 
 AT_ONCE = 32
 """Trials that run as one batch."""

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from jaxtyping import Float
 from torch import Tensor
 
+from bilinear_lm.checks import require_index
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import InputError
 
 READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
 """Points whose features the input of an MLP is split into."""

@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention import AttentionLayer, rotate
-from bilinear_lm.errors import InputError, require_finite_numbers
+from bilinear_lm.checks import require_finite_numbers
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import exponents, times_two_to
 
 

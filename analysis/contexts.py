@@ -16,8 +16,9 @@ from torch.nn.functional import max_pool1d, pad
 
 from analysis.vocabulary import Vocabulary
 from analysis.windows import Windows, activations_on_windows
+from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.dictionary import Dictionary
-from bilinear_lm.errors import InputError, require_count, require_index
+from bilinear_lm.errors import InputError
 
 BATCH = 4
 """Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""

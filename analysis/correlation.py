@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.checks import require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import sizes, times_two_to
 
 

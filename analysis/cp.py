@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
-from bilinear_lm.errors import InputError, require_count, require_number, require_seed
+from bilinear_lm.checks import require_count, require_number, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import in_precision, norms
 from bilinear_lm.tensor import BilinearTensor
 

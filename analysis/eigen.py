@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.chebyshev import block_width, largest_eigenpairs
-from bilinear_lm.errors import (
-    InputError,
+from bilinear_lm.checks import (
     require_choice,
     require_count,
     require_finite_numbers,
     require_number,
     require_seed,
 )
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import exponents, in_precision, times_two_to
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 

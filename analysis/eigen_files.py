@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from analysis.eigen import Eigendecomposition
-from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.checks import require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, read_tensors, write_json, write_tensors
 
 SETTINGS = "settings.json"

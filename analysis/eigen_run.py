@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 
 from analysis.eigen import Method, default_tolerance, eigendecompose, require_decomposable
 from analysis.eigen_files import SETTINGS, n_parts, part_path, read_part, versions, write_part
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, require_new, write_json
 from bilinear_lm.rescaling import norms
 from bilinear_lm.tensor import BilinearTensor

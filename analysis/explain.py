@@ -21,8 +21,9 @@ from analysis.eigen import Eigendecomposition, eigendecompose
 from analysis.features import require_site
 from analysis.windows import BATCH, Windows, window_batches
 from bilinear_lm.activations import mlp_inputs
+from bilinear_lm.checks import is_index, require_count, require_floating
 from bilinear_lm.dictionary import Dictionary
-from bilinear_lm.errors import InputError, is_index, require_count, require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 

@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from analysis.processes import WHOLE, Part
+from bilinear_lm.checks import require_index
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
 from bilinear_lm.rescaling import times_two_to, unordinary_exponent
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.strongest import Strongest
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import exponent
 from bilinear_lm.tensor import CHUNK_BYTES
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from analysis.features import FeatureLayer
 from analysis.interactions import Interactions, n_pairs, put_back
-from bilinear_lm.errors import require_count, require_index
+from bilinear_lm.checks import require_count, require_index
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from analysis.eigen import effective_rank, require_full_precision
 from analysis.features import FeatureLayer
-from bilinear_lm.errors import InputError, require_count, require_number
+from bilinear_lm.checks import require_count, require_number
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import in_precision, times_two_to, unordinary_exponent
 
 _STATISTICS = ("strength", "effective_rank", "mass", "deviation", "kurtosis", "outliers")

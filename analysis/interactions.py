@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from analysis.features import FeatureLayer
 from analysis.strongest import Strongest
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import in_precision, norms
 from bilinear_lm.tensor import CHUNK_BYTES
 

@@ -19,7 +19,8 @@ from analysis.attention import attention_layer, norm_scale
 from analysis.measured_attention import MeasuredAttention, attend
 from analysis.sources import Source, Sources
 from analysis.windows import require_windows
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.checks import require_index
+from bilinear_lm.errors import InputError
 from bilinear_lm.families import (
     attention_norm,
     decoder,

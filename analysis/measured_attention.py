@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention import AttentionLayer, norm_scale, rotate
-from bilinear_lm.errors import require_index
+from bilinear_lm.checks import require_index
 
 
 @dataclass(frozen=True)

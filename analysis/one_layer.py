@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from analysis.measured import Measured, measure
 from analysis.path_expansion import PathExpansion, expand_mlp
 from analysis.sources import Source
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.checks import require_index
+from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
 

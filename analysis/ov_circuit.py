@@ -15,7 +15,8 @@ from torch import Tensor
 
 from analysis.attention import AttentionLayer
 from analysis.head_pairs import HeadPairs, require_products, strongest_pairs
-from bilinear_lm.errors import InputError, require_finite_numbers
+from bilinear_lm.checks import require_finite_numbers
+from bilinear_lm.errors import InputError
 
 
 @dataclass(frozen=True)

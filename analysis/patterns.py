@@ -35,13 +35,8 @@ from analysis.features import FeatureLayer
 from analysis.interactions import named, put_back
 from analysis.products import scaled_gram
 from analysis.strongest import Strongest
-from bilinear_lm.errors import (
-    InputError,
-    require_choice,
-    require_count,
-    require_finite_numbers,
-    require_number,
-)
+from bilinear_lm.checks import require_choice, require_count, require_finite_numbers, require_number
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import unit_vectors
 from bilinear_lm.tensor import CHUNK_BYTES
 

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import InputError, require_finite_numbers
+from bilinear_lm.checks import require_finite_numbers
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import exponents, in_precision, times_two_to
 from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from analysis.assignment import best_assignment
 from analysis.products import scaled_gram, scaled_strength
-from bilinear_lm.errors import InputError, require_finite_numbers, require_floating
+from bilinear_lm.checks import require_finite_numbers, require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import exponent, exponents, times_two_to
 from bilinear_lm.tensor import BilinearTensor
 

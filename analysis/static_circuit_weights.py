@@ -18,8 +18,8 @@ from analysis.attribution_prompt import Dictionaries, value_weights, with_factor
 from analysis.circuit_features import WRITTEN, read_site, require_dictionary
 from analysis.features import FeatureLayer
 from analysis.products import unfolding_gram
+from bilinear_lm.checks import require_index
 from bilinear_lm.dictionary import Dictionary, Point, Site
-from bilinear_lm.errors import require_index
 from bilinear_lm.families import causal_model, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.tensor import BilinearTensor

@@ -44,8 +44,9 @@ from analysis.static_circuit_split import (
 )
 from analysis.static_circuit_weights import StaticModel, static_model
 from analysis.vocabulary import Vocabulary
+from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError, require_count, require_number
+from bilinear_lm.errors import InputError
 
 StaticTarget = LogitTarget | FeatureTarget | DirectionTarget
 

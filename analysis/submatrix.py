@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analysis.features import FeatureLayer
 from analysis.interactions import n_pairs, strongest_interactions
-from bilinear_lm.errors import require_choice, require_count, require_index
+from bilinear_lm.checks import require_choice, require_count, require_index
 from bilinear_lm.rescaling import unit_vectors
 
 Order = Literal["likeness", "strength"]

@@ -22,7 +22,8 @@ from analysis.attention import attention_layer
 from analysis.features import FeatureLayer
 from analysis.interactions import Interactions, strongest_interactions
 from analysis.sources import Source
-from bilinear_lm.errors import InputError, require_index
+from bilinear_lm.checks import require_index
+from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_plain_blocks
 from bilinear_lm.weights import embedding, mlp_tensor, unembedding
 

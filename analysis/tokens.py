@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import require_count, require_index
+from bilinear_lm.checks import require_count, require_index
 
 
 def token_direction(

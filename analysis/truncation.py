@@ -19,7 +19,8 @@ from analysis.eigen import eigendecompose, require_full_precision
 from analysis.replace import replaced_mlp
 from analysis.unfolding import hosvd
 from analysis.windows import Windows, require_windows, window_losses
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from analysis.eigen import Eigendecomposition, eigendecompose, fix_signs
 from analysis.products import Leg, require_leg, scaled_unfolding_gram
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import exponent, in_precision, times_two_to
 from bilinear_lm.tensor import BilinearTensor
 

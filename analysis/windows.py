@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from bilinear_lm.activations import site_activations
+from bilinear_lm.checks import require_count
 from bilinear_lm.dictionary import Site
-from bilinear_lm.errors import InputError, require_count
+from bilinear_lm.errors import InputError
 from bilinear_lm.token_ids import token_ids
 
 if TYPE_CHECKING:

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bilinear_lm.bilinear_glu import BilinearApproximation, bilinear_approximation
-from bilinear_lm.closed_form import approximate_glu, approximate_mlp
-from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.first_use import names_on_first_use
-from bilinear_lm.gaussian_moments import swish
-from bilinear_lm.polynomial import Polynomial
-from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
 
 if TYPE_CHECKING:
+    from bilinear_lm.bilinear_glu import BilinearApproximation, bilinear_approximation
     from bilinear_lm.checkpoints import (
         checkpoint_info,
         export,
@@ -26,28 +20,59 @@ if TYPE_CHECKING:
         load_tokenizer,
         shipped_models,
     )
+    from bilinear_lm.closed_form import approximate_glu, approximate_mlp
     from bilinear_lm.dictionaries import load_dictionary, save_dictionary
+    from bilinear_lm.dictionary import Dictionary, Site
     from bilinear_lm.evaluate import TextLoss, text_loss
+    from bilinear_lm.gaussian_moments import swish
     from bilinear_lm.generate import sample
     from bilinear_lm.hooked import hook, load_hooked, unhook
+    from bilinear_lm.polynomial import Polynomial
+    from bilinear_lm.tensor import BilinearTensor
+    from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
 
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
+    "AttentionWeights": "bilinear_lm.weights",
+    "BilinearApproximation": "bilinear_lm.bilinear_glu",
+    "BilinearTensor": "bilinear_lm.tensor",
+    "Dictionary": "bilinear_lm.dictionary",
+    "Polynomial": "bilinear_lm.polynomial",
+    "Site": "bilinear_lm.dictionary",
+    "TextLoss": "bilinear_lm.evaluate",
+    "approximate_glu": "bilinear_lm.closed_form",
+    "approximate_mlp": "bilinear_lm.closed_form",
+    "attention_weights": "bilinear_lm.weights",
+    "bilinear_approximation": "bilinear_lm.bilinear_glu",
     "checkpoint_info": "bilinear_lm.checkpoints",
+    "embedding": "bilinear_lm.weights",
     "export": "bilinear_lm.checkpoints",
+    "hook": "bilinear_lm.hooked",
+    "load_dictionary": "bilinear_lm.dictionaries",
+    "load_hooked": "bilinear_lm.hooked",
     "load_pretrained": "bilinear_lm.checkpoints",
     "load_tokenizer": "bilinear_lm.checkpoints",
-    "shipped_models": "bilinear_lm.checkpoints",
-    "load_dictionary": "bilinear_lm.dictionaries",
-    "save_dictionary": "bilinear_lm.dictionaries",
-    "TextLoss": "bilinear_lm.evaluate",
-    "text_loss": "bilinear_lm.evaluate",
+    "mlp_tensor": "bilinear_lm.weights",
     "sample": "bilinear_lm.generate",
-    "hook": "bilinear_lm.hooked",
-    "load_hooked": "bilinear_lm.hooked",
+    "save_dictionary": "bilinear_lm.dictionaries",
+    "shipped_models": "bilinear_lm.checkpoints",
+    "swish": "bilinear_lm.gaussian_moments",
+    "text_loss": "bilinear_lm.evaluate",
+    "unembedding": "bilinear_lm.weights",
     "unhook": "bilinear_lm.hooked",
 }
+_LIGHT = (
+    "bilinear_lm.bilinear_glu",
+    "bilinear_lm.closed_form",
+    "bilinear_lm.dictionaries",
+    "bilinear_lm.dictionary",
+    "bilinear_lm.gaussian_moments",
+    "bilinear_lm.polynomial",
+    "bilinear_lm.tensor",
+    "bilinear_lm.weights",
+)
+"""Modules that do without transformers."""
 
 __all__ = [
     "AttentionWeights",
@@ -81,7 +106,7 @@ __all__ = [
 ]
 
 
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"bilinear_lm.dictionaries"})
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=_LIGHT)
 
 
 def __dir__() -> list[str]:

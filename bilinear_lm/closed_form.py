@@ -11,7 +11,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import require_count
+from bilinear_lm.checks import require_count
 from bilinear_lm.gaussian import gaussian_components
 from bilinear_lm.gaussian_mixture import project_mixture
 from bilinear_lm.gaussian_moments import Activation

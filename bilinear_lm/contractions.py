@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.errors import require_finite_numbers
+from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.rescaling import (
     are_ordinary,
     exponent,

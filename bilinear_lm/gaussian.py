@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.checks import require_floating
+from bilinear_lm.errors import InputError
 
 _F64 = torch.float64
 

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from bilinear_lm.errors import InputError, require_count, require_floating, require_number
+from bilinear_lm.checks import require_count, require_floating, require_number
+from bilinear_lm.errors import InputError
 from bilinear_lm.gaussian_quadrature import evaluate, integrate_hermite
 
 Activation = str | Callable[[Tensor], Tensor]

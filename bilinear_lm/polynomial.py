@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.checks import require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.gaussian import Gaussian
 from bilinear_lm.glu_expansion import HiddenLayer, UnitExpansion, gradients, second_factors
 from bilinear_lm.rescaling import require_holds

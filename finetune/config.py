@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from bilinear_lm.checks import require_seed
 from bilinear_lm.device import DeviceName
-from bilinear_lm.errors import InputError, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.presets import find_preset
 from finetune.bounds import COUNT, PASSES, RATES, RATES_SAY, require_bounds, require_kinds
 from finetune.settings import Precision, Selection, require_texts

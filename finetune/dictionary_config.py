@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from bilinear_lm.checks import require_seed
 from bilinear_lm.device import DeviceName
 from bilinear_lm.dictionary import Point, Site
-from bilinear_lm.errors import InputError, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.fidelity import Ablation
 from finetune.bounds import COUNT, FROM_ZERO, PASSES, POSITIVE, require_bounds, require_kinds
 from finetune.settings import Selection, require_texts

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from bilinear_lm.checks import require_seed
 from bilinear_lm.device import DeviceName
-from bilinear_lm.errors import InputError, require_seed
+from bilinear_lm.errors import InputError
 from finetune.bounds import (
     COUNT,
     FROM_ZERO,

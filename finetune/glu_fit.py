@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from tqdm.auto import trange
 
-from bilinear_lm.errors import InputError, require_seed
+from bilinear_lm.checks import require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.glu import GLUFactors
 from finetune.bounds import COUNT, LARGEST, POSITIVE, Bounds, require_kinds
 

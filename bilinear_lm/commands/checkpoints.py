@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
+from bilinear_lm.checks import require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import require_seed
 from bilinear_lm.files import require_writable, write_text
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from bilinear_lm.checks import require_count, require_index, require_number, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError, require_count, require_index, require_number, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_new
 
 if TYPE_CHECKING:

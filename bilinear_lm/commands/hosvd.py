@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
+from bilinear_lm.checks import require_count
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import require_count
 from bilinear_lm.files import new_folder, require_new, write_json
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError, require_count, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, require_new, write_json
 from bilinear_lm.text_files import read_plain_text
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bilinear_lm.checks import require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError, require_seed
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, write_text
 from bilinear_lm.text_files import read_plain_text
 

@@ -9,8 +9,8 @@ from typing import Literal
 import pytest
 
 from bilinear_lm import InputError
+from bilinear_lm.checks import require_seed
 from bilinear_lm.cli import main
-from bilinear_lm.errors import require_seed
 from finetune import ConvertConfig, DictionaryConfig, FinetuneConfig, FitSettings, PretrainConfig
 from finetune.bounds import Bounds, require_bounds, require_kinds
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bilinear_lm.errors import (
-    InputError,
+from bilinear_lm.checks import (
     require_choice,
     require_count,
     require_finite_numbers,
@@ -14,6 +13,7 @@ from bilinear_lm.errors import (
     require_number,
     require_seed,
 )
+from bilinear_lm.errors import InputError
 
 
 @pytest.mark.parametrize("index", [0, 2, np.int64(1), torch.tensor(2)])

@@ -1,0 +1,88 @@
+"""Checks of single arguments: whole numbers, choices, tensors. Each raises InputError."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilinear_lm.errors import InputError
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Precisions that weights and vectors may have."""
+
+
+def require_index(index: Any, n: int, what: str) -> None:
+    """Raises InputError unless there is an `index` among n things that are counted from 0."""
+    if is_index(index, n):
+        return
+    if not n:
+        raise InputError(f"{what} {index} does not exist; there are none")
+    raise InputError(f"{what} {index} does not exist; expected 0 to {n - 1}")
+
+
+def require_seed(seed: Any) -> None:
+    """Raises InputError unless every random generator takes the seed: numpy's have 32 bits."""
+    require_count(seed, f"seed {seed}", f"0 to {2**32 - 1}", least=0, most=2**32 - 1)
+
+
+def require_count(
+    count: Any, got: str, expected: str = "at least 1", *, least: int = 1, most: int | None = None
+) -> None:
+    """Raises InputError, "{got}; expected {expected}", unless `count` is a whole number in the range."""
+    if not _is_whole(count):
+        raise InputError(f"{got}; expected a whole number, {expected}")
+    if count < least or (most is not None and count > most):
+        raise InputError(f"{got}; expected {expected}")
+
+
+def require_number(
+    value: Any, got: str, expected: str, *, least: int | float = -math.inf, most: int | float = math.inf
+) -> None:
+    """Raises InputError, "{got}; expected {expected}", unless `value` is a finite number in the range."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not least <= value <= most:
+        raise InputError(f"{got}; expected {expected}")
+
+
+def require_choice(choice: Any, choices: Iterable[str], what: str) -> None:
+    """Raises InputError unless `choice` is one of the names there are."""
+    names = tuple(choices)
+    if not isinstance(choice, str) or choice not in names:
+        raise InputError(f"{what} {choice!r}; expected one of {', '.join(names)}")
+
+
+def require_floating(numbers: Any, name: str) -> None:
+    """Raises InputError unless `numbers` is a tensor of real floating-point numbers."""
+    if not isinstance(numbers, Tensor):
+        raise InputError(f"{name} is a {type(numbers).__name__}; expected a torch tensor of floating point")
+    if numbers.is_complex():
+        raise InputError(
+            f"{name} is in {numbers.dtype}; expected real numbers: take its real part if that is all there is"
+        )
+    if numbers.dtype not in FLOATING:
+        raise InputError(
+            f"{name} is in {numbers.dtype}; expected floating point, convert with .to(torch.float32)"
+        )
+
+
+def require_finite_numbers(numbers: Any, name: str) -> None:
+    """Raises InputError unless `numbers` is floating point and holds neither NaN nor infinity."""
+    require_floating(numbers, name)
+    if not torch.isfinite(numbers).all():
+        raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
+
+
+def is_index(index: Any, n: int) -> bool:
+    """Whether it is a whole number, Python's, numpy's or one of a tensor, from 0 to n − 1."""
+    if isinstance(index, Tensor):
+        index = None if index.numel() != 1 or index.dtype == torch.bool else index.item()
+    return _is_whole(index) and 0 <= int(index) < n
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
