@@ -121,7 +121,7 @@ def swap_for_gpt2(folder):
     [
         (truncate, "truncated or damaged"),
         (poison, "NaN or infinity in lm_head.weight"),
-        (swap_for_gpt2, "the weights do not fit config.json"),
+        (swap_for_gpt2, "config.json asks for 124,439,808 numbers, the weights hold"),
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer"),
     ],
