@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bilinear_lm.checks import require_floating
-from bilinear_lm.errors import InputError
-from bilinear_lm.rescaling import sizes, times_two_to
+from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.rescaling import ROOM, sizes, times_two_to
 
 
 @dataclass(frozen=True)
@@ -83,4 +83,5 @@ def _near_one(values: Tensor, name: str) -> tuple[Tensor, Tensor]:
     if not torch.isfinite(largest).all():
         raise InputError(f"{name} of a correlation holds NaN or infinity; expected finite numbers")
     powers = torch.frexp(largest.double()).exponent
+    powers = torch.where(powers.abs() <= ROOM[values.dtype], 0, powers)
     return times_two_to(values, -powers), powers

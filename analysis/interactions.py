@@ -152,7 +152,7 @@ def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
 def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
     """For each pair of tiles, what no |value| in it exceeds, rounding allowed for."""
     L, R = (
-        torch.stack([norms(part, 1).max() for part in factor.split(size)]).double()
+        torch.stack([part.max() for part in norms(factor, 1).split(size)]).double()
         for factor in (left, right)
     )
     slack = 1 + 4 * left.shape[1] * torch.finfo(left.dtype).eps

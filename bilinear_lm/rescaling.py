@@ -17,11 +17,11 @@ from torch import Tensor
 
 from bilinear_lm.errors import InputError
 
-_ROOM = {
+ROOM = {
     dtype: -math.frexp(torch.finfo(dtype).tiny)[1] // 10
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 }
-"""Products of six numbers below 2^_ROOM, and long sums of them, stay within the range."""
+"""Products of six numbers below 2^ROOM, and long sums of them, stay within the range of a precision."""
 
 Dims = int | tuple[int, ...]
 Powers = int | Int[Tensor, "*#axes"]
@@ -46,7 +46,7 @@ def exponent(x: Float[Tensor, "*axes"]) -> int:
 def unordinary_exponent(x: Float[Tensor, "*axes"]) -> int:
     """`exponent`, but 0 for numbers of ordinary size: products of ten of them stay within the range."""
     power = exponent(x)
-    return 0 if abs(power) <= _ROOM[x.dtype] else power
+    return 0 if abs(power) <= ROOM[x.dtype] else power
 
 
 def times_two_to(x: Float[Tensor, "*axes"], power: Powers) -> Float[Tensor, "*axes"]:
@@ -177,6 +177,6 @@ def spread(factors: list[Tensor], powers: list[int], dtype: torch.dtype) -> list
 
 def _leave_room(largest: Tensor, dtype: torch.dtype) -> bool:
     """Whether all sizes but 0 are ordinary."""
-    power = _ROOM[dtype]
+    power = ROOM[dtype]
     there = torch.where(largest > 0, largest, 1.0)
     return bool(((there >= 2.0**-power) & (there <= 2.0**power)).all())

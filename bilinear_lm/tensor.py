@@ -22,7 +22,8 @@ from torch import Tensor
 
 from bilinear_lm import contractions
 from bilinear_lm.checks import require_floating
-from bilinear_lm.errors import InputError
+from bilinear_lm.contractions import change_basis, interaction_matrices, pairwise
+from bilinear_lm.errors import InputError, require_floating
 from bilinear_lm.inner import cosine, inner, norm
 from bilinear_lm.rescaling import balanced, in_precision
 
@@ -178,7 +179,7 @@ class BilinearTensor:
 
         For directions and weights of any size: the largest entry is ½ to 1, or 0.
         """
-        return contractions.interaction_matrices(self, self._vector(u, "u", self.d_out))
+        return interaction_matrices(self, self._vector(u, "u", self.d_out))
 
     def balanced(self) -> tuple[BilinearTensor, int]:
         """2^-e times one layer, and e, with factors whose products do not leave the range of the precision.
@@ -218,7 +219,7 @@ class BilinearTensor:
         if self.batch_shape:
             parts = zip(self.layers(), *map(self._rows, (u, left, right)), strict=True)
             return self._stack([layer.pairwise(*vectors) for layer, *vectors in parts])
-        result = contractions.pairwise(self, u.reshape(-1, self.d_out), left, right)
+        result = pairwise(self, u.reshape(-1, self.d_out), left, right)
         return result.reshape(*u.shape[:-1], len(left), len(right))
 
     def change_basis(
@@ -237,7 +238,7 @@ class BilinearTensor:
             if features is not None:
                 self.require_alike(features, name)
                 _require_width(features, name, width)
-        return contractions.change_basis(self, inputs, outputs)
+        return change_basis(self, inputs, outputs)
 
     def inner(self, other: BilinearTensor) -> Float[Tensor, "*batch"]:
         """Σ_ijk B_ijk C_ijk of the two symmetrised tensors, by Gram matrices of their hidden units."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analysis.features
@@ -69,6 +69,7 @@ def test_against_the_dense_tensor(strips, k_out, k_in):
             assert item.value == pytest.approx(value)
 
 
+@settings(deadline=None)
 @given(n_in=st.integers(1, 12), n_out=st.integers(1, 6), seed=st.integers(0, 1000), k=st.integers(1, 6))
 def test_both_sides_tell_the_same_interactions(n_in, n_out, seed, k):
     features = make(n_in, n_out, seed)
