@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bilinear_lm.checks import require_floating
-from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.rescaling import ROOM, sizes, times_two_to
 
 

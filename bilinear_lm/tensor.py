@@ -20,10 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm import contractions
 from bilinear_lm.checks import require_floating
 from bilinear_lm.contractions import change_basis, interaction_matrices, pairwise
-from bilinear_lm.errors import InputError, require_floating
+from bilinear_lm.errors import InputError
 from bilinear_lm.inner import cosine, inner, norm
 from bilinear_lm.rescaling import balanced, in_precision
 
