@@ -6,7 +6,7 @@ figures can be made anywhere and are freed when they are let go. `save_figure` w
 
 from __future__ import annotations
 
-import tempfile
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from analysis.submatrix import Submatrix
 from analysis.tokens import TokenReading
 from analysis.truncation import TruncationCosts
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import require_writable
+from bilinear_lm.files import write_bytes
 
 POSITIVE = "#3b7dd8"
 NEGATIVE = "#e2711d"
@@ -208,12 +208,9 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise InputError(f"{path}: a figure is written as .png or .svg; name the file so")
-    require_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        draft = Path(folder) / path.name
-        figure.savefig(draft, dpi=150)
-        draft.replace(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=150)
+    write_bytes(path, drawn.getvalue())
 
 
 def _plain_ticks(axes: Axes) -> None:

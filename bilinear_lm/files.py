@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -223,7 +225,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     require_new(path)
     with _clear_refusal(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        draft = Path(tempfile.mkdtemp(prefix=_draft_prefix(path), dir=path.parent))
         try:
             yield draft
             # Temporary folders, and files that safetensors writes, are readable by their owner only.
@@ -242,7 +244,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     with _clear_refusal(path):
         _require_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, draft = tempfile.mkstemp(prefix=_draft_prefix(path), dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -266,6 +268,34 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes an object as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _draft_prefix(path: Path) -> str:
+    """How the name of a draft of `path` begins; drafts of processes that were killed go.
+
+    A draft is named after the machine and the process that fill it, `.NAME.MACHINE-PROCESS.`.
+    """
+    machine = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())
+    drafts = re.compile(rf"\.{re.escape(path.name)}\.{machine}-(\d+)\.\w+")
+    for sibling in path.parent.iterdir():
+        match = drafts.fullmatch(sibling.name)
+        if match is None or _is_running(int(match[1])):
+            continue
+        if sibling.is_dir():
+            shutil.rmtree(sibling, ignore_errors=True)
+        else:
+            sibling.unlink(missing_ok=True)
+    return f".{path.name}.{machine}-{os.getpid()}."
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _umask() -> int:

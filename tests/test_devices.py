@@ -205,8 +205,9 @@ def one_layer_paths(x: Things):
 
 
 def hooked(x: Things):
+    ids = torch.tensor(WINDOWS[:2], device=x.device)  # all text, whatever they begin with
     bridge = hook(x.model, x.tokenizer)
-    logits, cache = bridge.run_with_cache(torch.tensor(WINDOWS[:2], device=x.device))
+    logits, cache = bridge.run_with_cache(ids, padding_side="right")
     values = [logits, cache["blocks.1.mlp.hook_out"], mlp_tensor(bridge, 0).norm()]
     x_model = unhook(bridge)
     return [*values, next(x_model.parameters()).sum()]

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +115,39 @@ def test_what_is_no_file_is_not_replaced(tmp_path, make):
             write(path)
     assert not path.is_file()
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bilinear_lm.files import new_folder, write_bytes
+
+with new_folder(Path(sys.argv[1])) as draft:
+    (draft / "a").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def write_at_the_same_time(out, other):
+    """Two drafts of processes that live; the later one is done first."""
+    with new_folder(out) as mine:
+        assert set(out.parent.iterdir()) == {mine, other}
+        with new_folder(out) as second:
+            assert set(out.parent.iterdir()) == {mine, second, other}
+            (second / "a").write_text("whole")
+        (mine / "a").write_text("too late")
+
+
+def test_the_draft_of_a_killed_process_goes_with_the_next_writing(tmp_path):
+    out, other = tmp_path / "out", tmp_path / ".out.keep"
+    other.write_text("somebody's")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(out)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2  # the draft
+    with pytest.raises(InputError, match="cannot be written"):
+        write_at_the_same_time(out, other)
+    assert set(tmp_path.iterdir()) == {out, other}
+    assert (out / "a").read_text() == "whole"
 
 
 def test_names_that_stay_inside(tmp_path):
