@@ -21,6 +21,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, read_tensors, write_json, write_tensors
 
 SETTINGS = "settings.json"
+_FIELDS = [field.name for field in fields(Eigendecomposition)]
 
 
 def save_decomposition(
@@ -63,9 +64,6 @@ def load_decomposition(folder: Path, *, partial: bool = False) -> Eigendecomposi
     if done == n:
         columns = {field: column.reshape([*axes, *column.shape[1:]]) for field, column in columns.items()}
     return Eigendecomposition(**columns)
-
-
-_FIELDS = [field.name for field in fields(Eigendecomposition)]
 
 
 def n_parts(n: int, part_size: int) -> int:

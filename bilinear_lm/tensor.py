@@ -41,7 +41,9 @@ class BilinearTensor:
     W_gate = [W; b]. Then `d_in` counts it, and inputs may leave it out: points (`x`, `y` of a call) have
     it 1, directions (`left`, `right`, `v`) have it 0. `from_layer` makes such a tensor from biases.
 
-    Vectors carry the tensor's batch axes first; their other axes are free.
+    Vectors carry the tensor's batch axes first; their other axes are free. Weights and vectors are floating
+    point of one precision and of any size: what that cannot hold is refused, but for points (a call, matvec),
+    which go through as in any layer of torch.
 
     >>> layer = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 8))
     >>> x, u = torch.randn(5, 8), torch.randn(8)
@@ -162,14 +164,8 @@ class BilinearTensor:
         matrices, power = self.scaled_interaction_matrix(u)
         if power is None:
             return matrices
-        return in_precision(
-            matrices,
-            power[..., None, None],
-            self.dtype,
-            "interaction matrices",
-            "output directions",
-            (-2, -1),
-        )
+        names, axes = ("interaction matrices", "output directions"), (-2, -1)
+        return in_precision(matrices, power[..., None, None], self.dtype, *names, axes)
 
     def scaled_interaction_matrix(
         self, u: Float[Tensor, "*axes d_out"]
