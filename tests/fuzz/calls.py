@@ -98,7 +98,7 @@ CALLS = {
     "train": Call(
         (
             *("train", "--data", "in/train.txt", "--preset", "stories-1l", "--batch-size", "4"),
-            *("--passes", "0.6", "--precision", "float32", "--checkpoint-steps", "3"),
+            *("--passes", "0.6", "--precision", "float32", "--checkpoint-steps", "1"),
             *("--output", "out/result", *CPU),
         ),
         ("train.txt",),

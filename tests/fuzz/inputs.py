@@ -171,7 +171,7 @@ def _interrupt(*_, **__):
 
 
 TRAIN = ("--preset", "stories-1l", "--batch-size", "4", "--passes", "0.6", "--precision", "float32")
-TRAIN += ("--checkpoint-steps", "3", "--device", "cpu")
+TRAIN += ("--checkpoint-steps", "1", "--device", "cpu")
 FINETUNE = ("--tokens", "1500", "--start", "anneal", "--precision", "float32", "--distillation", "0")
 FINETUNE += (
     "--batch-size",
