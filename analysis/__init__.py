@@ -1,5 +1,7 @@
 """Pure functions of weights: what bilinear layers compute, and how it is put together."""
 
+# Before its modules: a thread that imports one of them waits for the package with the module locked.
+import bilinear_lm  # noqa: F401
 from analysis.ablation import AblationControl, AblationEffect, ablated, ablation_control, random_interactions
 from analysis.assignment import best_assignment
 from analysis.attention import AttentionLayer, attention_layer

@@ -1,15 +1,22 @@
 """Names of a package that load their modules on first use, from any thread.
 
-transformers puts another module in its own place while it is imported. A thread that runs `from transformers
-import …` in that moment waits and then reads the module that was replaced, which is empty; one that runs
-`import transformers` waits and is done.
+Libraries whose modules import each other cannot be imported by two threads at once: each waits for a module
+that the other is at, and Python ends the wait by handing out an unfinished module. Here one thread imports at
+a time. So no module of ours may use such a name while it is imported: it imports the module with the name.
+
+A thread may import transformers by itself meanwhile. transformers puts another module in its own place while
+it is imported: a thread that runs `from transformers import …` in that moment waits and then reads the module
+that was replaced, which is empty; one that runs `import transformers` waits and is done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
+from threading import RLock
 from typing import Any
+
+_ONE_AT_A_TIME = RLock()
 
 
 def names_on_first_use(
@@ -20,12 +27,18 @@ def names_on_first_use(
     The modules in `light` do without transformers, which takes seconds to load.
     """
 
+    loaded = set()
+
     def __getattr__(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = modules[name]
-        if module not in light:
-            import_module("transformers")
+        if module not in loaded:
+            with _ONE_AT_A_TIME:
+                if module not in light:
+                    import_module("transformers")
+                import_module(module)
+            loaded.add(module)
         return getattr(import_module(module), name)
 
     return __getattr__

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+# Before its modules: a thread that imports one of them waits for the package with the module locked.
+import bilinear_lm  # noqa: F401
 from bilinear_lm.first_use import names_on_first_use
 from finetune.config import PretrainConfig
 from finetune.dictionary_config import DictionaryConfig
