@@ -47,7 +47,7 @@ def require_meaningful(config: dict[str, Any], where: Path) -> None:
     positions, multipliers, scales and soft caps are positive and finite; sizes are at least 1. NaN is nothing
     anywhere.
     """
-    for name, value in _numbers(config):
+    for name, value in numbers(config):
         broken = [kind for least, most, kind in _rules(name) if not least <= value <= most]
         if broken or value != value:
             shown = name if name.isidentifier() else repr(name)
@@ -60,13 +60,13 @@ def _rules(name: str) -> list[tuple[float, float, str]]:
     return [rule for names, rule in _RULES.items() if re.fullmatch(names, name)]
 
 
-def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
     """All numbers of a configuration with their names; those of a list have the list's."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _numbers(inner, str(key))
+            yield from numbers(inner, str(key))
     elif isinstance(value, list):
         for inner in value:
-            yield from _numbers(inner, name)
+            yield from numbers(inner, name)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield name, value

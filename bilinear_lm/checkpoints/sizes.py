@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from bilinear_lm.checkpoints.config_numbers import numbers
 from bilinear_lm.checkpoints.folder import Shape
 from bilinear_lm.errors import InputError
 
@@ -31,7 +31,7 @@ def require_counts(config: dict[str, Any], where: Path, n_tensors: int | None = 
 
     With the number of tensors beside the configuration: for more layers than there are tensors.
     """
-    for name, value in _numbers(config):
+    for name, value in numbers(config):
         if n_tensors is not None and name in _LAYERS and value > n_tensors:
             raise InputError(
                 f"{where}: config.json says {name} {value}, and there are {n_tensors} tensors in all; "
@@ -76,12 +76,3 @@ def require_fitting(config: PretrainedConfig, shapes: dict[str, Shape], where: P
         problems.append(f"there are {len(numbers)} layers, expected {config.num_hidden_layers}")
     if problems:
         raise InputError(f"{where}: the weights do not fit config.json: {'; '.join(problems)}")
-
-
-def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The numbers of a configuration and of the configurations inside it."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _numbers(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, value
