@@ -7,6 +7,8 @@ from the seed, so what a resumed run writes does not depend on where the first o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from analysis.eigen import Method, default_tolerance, eigendecompose, require_de
 from analysis.eigen_files import SETTINGS, n_parts, part_path, read_part, versions, write_part
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json, require_new, write_json
+from bilinear_lm.files import is_file, read_json, require_new, write_json
 from bilinear_lm.rescaling import norms
 from bilinear_lm.tensor import BilinearTensor
 
@@ -100,15 +102,29 @@ def eigendecompose_to_folder(
         bar.update(len(u) - sum(len(u[i * part_size :][:part_size]) for i in missing))
         for index in missing:
             directions = u[index * part_size :][:part_size]
-            found = eigendecompose(tensor, directions, k, method=method, tolerance=tolerance, seed=seed)
-            write_part(folder, index, found)
+            eigen = eigendecompose(tensor, directions, k, method=method, tolerance=tolerance, seed=seed)
+            with _full_disk(folder):
+                write_part(folder, index, eigen)
             bar.update(len(directions))
+
+
+@contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    """Where a part cannot be written: parts stay, to be resumed; a folder of settings alone goes."""
+    try:
+        yield
+    except InputError as error:
+        if [path.name for path in folder.iterdir()] != [SETTINGS]:
+            raise InputError(f"{error}, or make room and finish this one with resume (--resume)") from error
+        (folder / SETTINGS).unlink()
+        folder.rmdir()
+        raise
 
 
 def _begin(folder: Path, run: EigenRun, about: dict[str, Any], resume: bool) -> None:
     """A folder with the run's settings in it: new, or the one to resume, which must have the same."""
     if not resume:
-        require_new(folder)
+        require_unbegun(folder)
     if folder.is_dir():
         _remove_drafts(folder)
     if (folder / SETTINGS).exists():
@@ -116,6 +132,16 @@ def _begin(folder: Path, run: EigenRun, about: dict[str, Any], resume: bool) -> 
     else:
         require_new(folder)
         write_json(folder / SETTINGS, asdict(run) | {"about": about})
+
+
+def require_unbegun(folder: Path) -> None:
+    """Raises InputError unless `folder` is absent or empty; one in which a run began can be resumed."""
+    if is_file(folder / SETTINGS):
+        raise InputError(
+            f"{folder}: exists already, with a run in it; finish that one with resume (--resume), choose "
+            "another folder or delete it"
+        )
+    require_new(folder)
 
 
 def _require_own_parts(folder: Path, run: EigenRun, tensor: BilinearTensor, u: Tensor) -> None:

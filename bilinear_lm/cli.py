@@ -77,7 +77,7 @@ def _say(message: str, status: int) -> int:
 _STOPS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
-class _Stopped(BaseException):
+class _Stopped(KeyboardInterrupt):
     """A signal to stop, as an exception by which drafts are removed on the way out."""
 
     def __init__(self, number: int):

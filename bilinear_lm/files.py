@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +192,12 @@ def _clear_refusal(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({error}); choose another output path") from error
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file lies at `path`; raises InputError where that cannot be told."""
+    with _clear_refusal(path):
+        return path.is_file()
+
+
 def require_new(path: Path) -> None:
     """Raises InputError unless `path` is absent or an empty folder."""
     with _clear_refusal(path):
@@ -223,8 +229,7 @@ def _require_replaceable(path: Path) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes `path` when the block ends, or vanishes when the block raises."""
     require_new(path)
-    with _clear_refusal(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _clear_refusal(path), _parents_of(path):
         draft = Path(tempfile.mkdtemp(prefix=_draft_prefix(path), dir=path.parent))
         try:
             yield draft
@@ -241,9 +246,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
-    with _clear_refusal(path):
+    with _clear_refusal(path), _parents_of(path):
         _require_replaceable(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(prefix=_draft_prefix(path), dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -252,6 +256,20 @@ def write_bytes(path: Path, data: bytes) -> None:
             Path(draft).replace(path)
         finally:
             Path(draft).unlink(missing_ok=True)
+
+
+@contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """Makes the folders above `path`; those that were not there go again where nothing gets into them."""
+    new = [parent for parent in path.absolute().parents if not parent.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            with suppress(OSError):  # it holds what others wrote
+                folder.rmdir()
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

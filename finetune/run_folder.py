@@ -115,9 +115,7 @@ def preparing(output: Path, first: bool = True) -> Iterator[Path]:
         if new:
             shutil.rmtree(run, ignore_errors=True)
         raise
-    except Exception:
-        raise
-    except BaseException:  # a signal to stop
+    except KeyboardInterrupt:
         if new:
             _remove_if_empty(run)
         raise
@@ -135,9 +133,7 @@ def training(run: Path, first: bool = True, looked_at: bool = True) -> Iterator[
         if first and not (looked_at and newest_checkpoint(run)):
             shutil.rmtree(run)
         raise
-    except Exception:
-        raise
-    except BaseException:  # a signal to stop
+    except KeyboardInterrupt:
         if first:
             _remove_if_empty(run)
         raise

@@ -11,7 +11,6 @@ from bilinear_lm.checks import require_count, require_index, require_number, req
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import require_new
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +61,7 @@ def eigen(
     """
     import torch
 
-    from analysis.eigen_run import eigendecompose_to_folder
+    from analysis.eigen_run import eigendecompose_to_folder, require_unbegun
     from bilinear_lm import mlp_tensor
     from bilinear_lm.checkpoints import load_pretrained
 
@@ -72,7 +71,7 @@ def eigen(
     if tolerance is not None:
         require_number(tolerance, f"tolerance {tolerance:g}", "more than 0, below 1", least=5e-324, most=1)
     if not resume:
-        require_new(output)
+        require_unbegun(output)
     place = find_device(device)
     model = load_pretrained(checkpoint, device=place)
     tensor = mlp_tensor(model, layer).to(torch.float32)

@@ -1,8 +1,10 @@
 """Decompositions on disk: what is saved loads, and a killed run is finished as if it had not been."""
 
+import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,7 +121,7 @@ def test_killed_and_resumed(tensor, u, moment, tmp_path, monkeypatch):
         "eigendecompose",
         lambda tensor, u, *a, **options: done.append(len(u)) or decompose(tensor, u, *a, **options),
     )
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match=r"exists already, with a run in it; finish that one with resume"):
         eigendecompose_to_folder(tensor, u, killed, 4, method="block", part_size=5)
     eigendecompose_to_folder(tensor, u, killed, 4, method="block", part_size=5, resume=True)
     assert done == [5, 3]
@@ -243,3 +245,26 @@ def test_command_for_features(checkpoint, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             eigen(str(folder / "model"), **(arguments | wrong), output=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("fits", "part_size", "advice"),
+    [(0, N, "choose another"), (1, N, "choose another"), (3, 5, r"finish this one with resume \(--resume\)")],
+)
+def test_a_full_disk(tensor, u, fits, part_size, advice, tmp_path, monkeypatch):
+    replace, written = Path.replace, []
+
+    def fill_up(draft, path):
+        written.append(path)
+        if len(written) > fits:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(draft, path)
+
+    folder = tmp_path / "new" / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fill_up)
+        with pytest.raises(InputError, match=f"No space left on device.*{advice}"):
+            eigendecompose_to_folder(tensor, u, folder, 4, part_size=part_size)
+    assert folder.exists() == (fits == 3)
+    eigendecompose_to_folder(tensor, u, folder, 4, part_size=part_size, resume=True)
+    assert load_decomposition(folder).vectors.shape == (N, 4, D)
