@@ -41,10 +41,12 @@ bench: $(TOOLS)
 clean:
 	rm -rf $(VENV) report.html
 
-$(LIBRARY): pyproject.toml constraints.txt
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python " + \
 	  sys.version.split()[0] + "; expected 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
+
+$(LIBRARY): pyproject.toml constraints.txt | $(BIN)/pip
 	$(INSTALL) -e .
 	touch $@
 
