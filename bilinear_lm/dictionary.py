@@ -298,11 +298,3 @@ def _require_fitting(dictionary: Dictionary) -> None:
 def _whole(value: Any, least: int, most: int) -> bool:
     """Whether a value is a whole number in a range; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def __getattr__(name: str) -> Any:
-    if name == "load_dictionary":  # the formats, which import this module
-        from bilinear_lm.dictionaries.load import load_dictionary
-
-        return load_dictionary
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,11 +9,6 @@ from safetensors.torch import load_file, save_file
 
 import bilinear_lm.dictionaries.locate
 from bilinear_lm import InputError, Site, load_dictionary
-from bilinear_lm.dictionary import load_dictionary as same_function
-
-
-def test_one_door():
-    assert same_function is load_dictionary
 
 
 def test_precision_and_what_is_asked_for(write_saelens):
