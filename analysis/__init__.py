@@ -2,67 +2,65 @@
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
 import bilinear_lm  # noqa: F401
-from analysis.ablation import AblationControl, AblationEffect, ablated, ablation_control, random_interactions
-from analysis.assignment import best_assignment
-from analysis.attention import AttentionLayer, attention_layer
-from analysis.attention_scores import FeatureScores, ScoreCurves, ScoreRange, feature_scores, strongest_scores
-from analysis.attribution import Attribution, attribute, attribute_prompt
-from analysis.attribution_prompt import open_prompt
-from analysis.attribution_targets import (
+from analysis.attention.composition import Composition, composition_scores, composition_through
+from analysis.attention.layer import AttentionLayer, attention_layer
+from analysis.attention.ov import FeatureOutputs, feature_outputs, strongest_outputs
+from analysis.attention.pairs import HeadPair, HeadPairs
+from analysis.attention.pattern import MeasuredAttention
+from analysis.attention.qk import FeatureScores, ScoreCurves, ScoreRange, feature_scores, strongest_scores
+from analysis.circuits.attribution import Attribution, attribute, attribute_prompt
+from analysis.circuits.causal import CausalCheck, Intervention, causal_check, patch_node
+from analysis.circuits.prompt.prompt import open_prompt
+from analysis.circuits.static import static_circuit
+from analysis.circuits.targets import (
     DirectionTarget,
     EigenvectorTarget,
     FeatureTarget,
     LogitTarget,
     ScoreTarget,
 )
-from analysis.causal import CausalCheck, Intervention, causal_check, patch_node
-from analysis.composition import Composition, composition_scores, composition_through
-from analysis.contexts import Context, Contexts, top_contexts
-from analysis.correlation import PairMoments
-from analysis.cp import CPDecomposition, as_squares, cp_decompose
-from analysis.eigen import Eigendecomposition, effective_rank, eigendecompose, fix_signs
-from analysis.eigen_files import load_decomposition, save_decomposition
-from analysis.eigen_run import eigendecompose_to_folder
-from analysis.explain import Explained, explained_by_eigenvectors, explained_on_text
-from analysis.features import FeatureLayer, feature_layer
-from analysis.graph import Edge, Graph, Node, Pruned, Pruning
-from analysis.graph_effects import Completeness, completeness, effects, predict_target
-from analysis.graph_export import save_circuit_tracer, to_circuit_tracer, to_networkx
-from analysis.graph_files import load_graph, save_graph
-from analysis.graph_parts import edge_parts, strengths
-from analysis.graph_summary import GraphPath, strongest_paths, summary
-from analysis.head_pairs import HeadPair, HeadPairs
-from analysis.interaction_index import InteractionIndex, interaction_index
-from analysis.interaction_table import InteractionStatistics, interaction_statistics
-from analysis.interactions import (
+from analysis.circuits.trace import trace
+from analysis.distributed import Part, process_group
+from analysis.features.contexts import Context, Contexts, top_contexts
+from analysis.features.explained import Explained, explained_by_eigenvectors, explained_on_text
+from analysis.features.index import InteractionIndex, interaction_index
+from analysis.features.interactions import (
     Interaction,
     Interactions,
     merged_interactions,
+    split_strongest_interactions,
     strongest_interactions,
     strongest_of_each,
 )
-from analysis.measured import Measured, MeasuredLayer, measure
-from analysis.measured_attention import MeasuredAttention
-from analysis.one_layer import LogitExpansion, expand_along, expand_logits
-from analysis.ov_circuit import FeatureOutputs, feature_outputs, strongest_outputs
-from analysis.path_expansion import PathExpansion, expand_mlp
-from analysis.patterns import OpposingFeatures, PairPatterns, opposing_features, strongest_patterns
-from analysis.processes import Part, process_group
-from analysis.products import cross_gram, strength, unfolding_gram
-from analysis.ranges import split_strongest_interactions
-from analysis.replace import ReplacementCost, cost_of_replacing, replaced_mlp
-from analysis.similarity import (
-    GaussianSimilarity,
-    Matching,
-    direction_similarity,
-    gaussian_similarity,
-    match_vectors,
-    pairwise_cosine,
+from analysis.features.layer import FeatureLayer, feature_layer
+from analysis.features.patterns import OpposingFeatures, PairPatterns, opposing_features, strongest_patterns
+from analysis.features.statistics import InteractionStatistics, interaction_statistics
+from analysis.features.submatrix import Submatrix, strongest_submatrix
+from analysis.graphs.effects import Completeness, completeness, effects, predict_target
+from analysis.graphs.export import save_circuit_tracer, to_circuit_tracer, to_networkx
+from analysis.graphs.files import load_graph, save_graph
+from analysis.graphs.graph import Edge, Graph, Node, Pruned, Pruning
+from analysis.graphs.shares import edge_parts, strengths
+from analysis.graphs.summary import GraphPath, strongest_paths, summary
+from analysis.interventions.interactions import (
+    AblationControl,
+    AblationEffect,
+    ablated,
+    ablation_control,
+    random_interactions,
 )
-from analysis.sources import Source, Sources
-from analysis.static_circuits import static_circuit
-from analysis.submatrix import Submatrix, strongest_submatrix
-from analysis.token_interactions import (
+from analysis.interventions.mlp import (
+    ReplacementCost,
+    TruncationCosts,
+    cost_of_replacing,
+    replaced_mlp,
+    truncation_costs,
+)
+from analysis.paths.components import Source, Sources
+from analysis.paths.logits import LogitExpansion, expand_along, expand_logits
+from analysis.paths.measured import Measured, MeasuredLayer, measure
+from analysis.paths.mlp import PathExpansion, expand_mlp
+from analysis.paths.tokens import (
     PathToken,
     TokenInteraction,
     TokenPaths,
@@ -70,11 +68,24 @@ from analysis.token_interactions import (
     strongest_token_interactions,
     token_paths,
 )
-from analysis.tokens import TokenReading, direct_scores, read_tokens, token_direction, virtual_scores
-from analysis.tracing import trace
-from analysis.truncation import TruncationCosts, truncate_eigenvectors, truncation_costs
-from analysis.unfolding import HOSVD, hosvd, singular_eigenvectors, truncate
-from analysis.windows import token_windows, window_losses
+from analysis.spectra.cp import CPDecomposition, as_squares, cp_decompose
+from analysis.spectra.eigen import Eigendecomposition, effective_rank, eigendecompose, fix_signs
+from analysis.spectra.eigen_folder import load_decomposition, save_decomposition
+from analysis.spectra.eigen_run import eigendecompose_to_folder
+from analysis.spectra.gram import cross_gram, strength, unfolding_gram
+from analysis.spectra.hosvd import HOSVD, hosvd, singular_eigenvectors, truncate, truncate_eigenvectors
+from analysis.spectra.similarity import (
+    GaussianSimilarity,
+    Matching,
+    best_assignment,
+    direction_similarity,
+    gaussian_similarity,
+    match_vectors,
+    pairwise_cosine,
+)
+from analysis.streaming import PairMoments
+from analysis.text.tokens import TokenReading, direct_scores, read_tokens, token_direction, virtual_scores
+from analysis.text.windows import token_windows, window_losses
 
 __all__ = [
     "HOSVD",

@@ -19,17 +19,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
-from analysis.ablation import AblationControl
-from analysis.explain import Explained
-from analysis.submatrix import Submatrix
-from analysis.tokens import TokenReading
-from analysis.truncation import TruncationCosts
+from analysis.circuits.causal import CausalCheck
+from analysis.features.explained import Explained
+from analysis.features.submatrix import Submatrix
+from analysis.interventions.interactions import AblationControl
+from analysis.interventions.mlp import TruncationCosts
+from analysis.text.tokens import TokenReading
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import write_bytes
 
 POSITIVE = "#3b7dd8"
+
 NEGATIVE = "#e2711d"
+
 INK = "#606060"
+
 _STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -44,6 +48,7 @@ _STYLE: Any = {
     # Labels are tokens and features' names: a dollar sign in them is no mathematics.
     "text.parse_math": False,
 }
+
 styled = matplotlib.rc_context(_STYLE)
 """Decorates a function that draws: the look of all figures."""
 
@@ -223,3 +228,28 @@ def _new(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure in the style of all, sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+@styled
+def causal_plot(check: CausalCheck, title: str = "interventions on nodes") -> Figure:
+    """Left, the target's change as measured against that predicted by the graph, a dot a trial, with the
+    diagonal of equal ones; right, how large it is beside that by random nodes of equal weight."""
+    figure = Figure(figsize=(6.8, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    measured = {
+        "patterns and scales held": (check.held, check.correlation_held, POSITIVE),
+        "all free": (check.free, check.correlation_free, NEGATIVE),
+    }
+    predicted = check.predicted.tolist()
+    for name, (changes, correlation, color) in measured.items():
+        label = f"{name} (r = {correlation:.2f})"
+        left.scatter(predicted, changes.tolist(), s=14, alpha=0.7, color=color, linewidth=0, label=label)
+    left.axline((0, 0), slope=1, color=INK, linewidth=0.8)
+    left.set(xlabel="predicted change", ylabel="measured change")
+    left.margins(0.08)
+    figure.legend(loc="outside lower left", fontsize=8, ncols=2)
+    groups = [check.free.abs().cpu(), check.control_free.abs().flatten().cpu()]
+    dots(right, groups, ("nodes", f"random ({len(check.control_free)} each)"))
+    right.set_ylabel("|change|, all free")
+    figure.suptitle(f"{len(check.trials)} {title}", fontsize=10)
+    return figure

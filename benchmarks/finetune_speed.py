@@ -23,11 +23,11 @@ from measure import begin, measure
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from bilinear_lm.presets import Preset, new_model
 from finetune import FinetuneConfig
-from finetune.annealing import anneal_gates
-from finetune.data import Windows
-from finetune.trainer import trainer
+from finetune.data.windows import Windows
+from finetune.finetuning.annealing import anneal_gates
+from finetune.finetuning.trainer import trainer
+from finetune.pretraining.presets import Preset, new_model
 
 STORIES = Preset(d_model=64, d_mlp=172, n_layers=5, n_heads=8, n_kv_heads=4, n_ctx=256, d_vocab=512)
 WIDER = Preset(d_model=512, d_mlp=1376, n_layers=4, n_heads=8, n_ctx=256, d_vocab=8192)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 import torch
 from measure import Measured, begin, exponent, measure, told
 
-from bilinear_lm.bilinear_glu import bilinear_approximation
-from bilinear_lm.closed_form import approximate_glu, approximate_mlp
+from bilinear_lm.polynomials.approximate import approximate_glu, approximate_mlp
+from bilinear_lm.polynomials.bilinear import bilinear_approximation
 
 SIZES = [(128, 512), (256, 1024), (512, 2048)]
 FACTORED_ONLY = [(2048, 5632)]

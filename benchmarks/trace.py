@@ -32,9 +32,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from analysis import LogitTarget, attribute, static_circuit
-from bilinear_lm.dictionary import Dictionary, Site
-from bilinear_lm.presets import PRESETS, Preset, new_model
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.sites import Site
 from bilinear_lm.tensor import CHUNK_BYTES
+from finetune.pretraining.presets import PRESETS, Preset, new_model
 
 STORIES, TINYLLAMA = "stories", "tinyllama-1.1b"
 K = 32

@@ -12,7 +12,6 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.first_use import names_on_first_use
 
 if TYPE_CHECKING:
-    from bilinear_lm.bilinear_glu import BilinearApproximation, bilinear_approximation
     from bilinear_lm.checkpoints import (
         checkpoint_info,
         export,
@@ -20,55 +19,57 @@ if TYPE_CHECKING:
         load_tokenizer,
         shipped_models,
     )
-    from bilinear_lm.closed_form import approximate_glu, approximate_mlp
     from bilinear_lm.dictionaries import load_dictionary, save_dictionary
-    from bilinear_lm.dictionary import Dictionary, Site
-    from bilinear_lm.evaluate import TextLoss, text_loss
-    from bilinear_lm.gaussian_moments import swish
-    from bilinear_lm.generate import sample
-    from bilinear_lm.hooked import hook, load_hooked, unhook
-    from bilinear_lm.polynomial import Polynomial
+    from bilinear_lm.dictionaries.dictionary import Dictionary
+    from bilinear_lm.hooked.adapters import hook, load_hooked, unhook
+    from bilinear_lm.polynomials.approximate import approximate_glu, approximate_mlp
+    from bilinear_lm.polynomials.bilinear import BilinearApproximation, bilinear_approximation
+    from bilinear_lm.polynomials.hermite import swish
+    from bilinear_lm.polynomials.polynomial import Polynomial
+    from bilinear_lm.sites import Site
     from bilinear_lm.tensor import BilinearTensor
+    from bilinear_lm.text.evaluate import TextLoss, text_loss
+    from bilinear_lm.text.generate import sample
     from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
 
 __version__ = "0.1.0"
 
 _ON_FIRST_USE = {
     "AttentionWeights": "bilinear_lm.weights",
-    "BilinearApproximation": "bilinear_lm.bilinear_glu",
+    "BilinearApproximation": "bilinear_lm.polynomials.bilinear",
     "BilinearTensor": "bilinear_lm.tensor",
-    "Dictionary": "bilinear_lm.dictionary",
-    "Polynomial": "bilinear_lm.polynomial",
-    "Site": "bilinear_lm.dictionary",
-    "TextLoss": "bilinear_lm.evaluate",
-    "approximate_glu": "bilinear_lm.closed_form",
-    "approximate_mlp": "bilinear_lm.closed_form",
+    "Dictionary": "bilinear_lm.dictionaries.dictionary",
+    "Polynomial": "bilinear_lm.polynomials.polynomial",
+    "Site": "bilinear_lm.dictionaries.dictionary",
+    "TextLoss": "bilinear_lm.text.evaluate",
+    "approximate_glu": "bilinear_lm.polynomials.approximate",
+    "approximate_mlp": "bilinear_lm.polynomials.approximate",
     "attention_weights": "bilinear_lm.weights",
-    "bilinear_approximation": "bilinear_lm.bilinear_glu",
+    "bilinear_approximation": "bilinear_lm.polynomials.bilinear",
     "checkpoint_info": "bilinear_lm.checkpoints",
     "embedding": "bilinear_lm.weights",
     "export": "bilinear_lm.checkpoints",
-    "hook": "bilinear_lm.hooked",
+    "hook": "bilinear_lm.hooked.adapters",
     "load_dictionary": "bilinear_lm.dictionaries",
-    "load_hooked": "bilinear_lm.hooked",
+    "load_hooked": "bilinear_lm.hooked.adapters",
     "load_pretrained": "bilinear_lm.checkpoints",
     "load_tokenizer": "bilinear_lm.checkpoints",
     "mlp_tensor": "bilinear_lm.weights",
-    "sample": "bilinear_lm.generate",
+    "sample": "bilinear_lm.text.generate",
     "save_dictionary": "bilinear_lm.dictionaries",
     "shipped_models": "bilinear_lm.checkpoints",
-    "swish": "bilinear_lm.gaussian_moments",
-    "text_loss": "bilinear_lm.evaluate",
+    "swish": "bilinear_lm.polynomials.hermite",
+    "text_loss": "bilinear_lm.text.evaluate",
     "unembedding": "bilinear_lm.weights",
-    "unhook": "bilinear_lm.hooked",
+    "unhook": "bilinear_lm.hooked.adapters",
 }
 _LIGHT = (
-    "bilinear_lm.bilinear_glu",
-    "bilinear_lm.closed_form",
+    "bilinear_lm.polynomials.bilinear",
+    "bilinear_lm.polynomials.approximate",
     "bilinear_lm.dictionaries",
-    "bilinear_lm.dictionary",
-    "bilinear_lm.gaussian_moments",
-    "bilinear_lm.polynomial",
+    "bilinear_lm.dictionaries.dictionary",
+    "bilinear_lm.polynomials.hermite",
+    "bilinear_lm.polynomials.polynomial",
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
 )

@@ -15,12 +15,12 @@ from bilinear_lm.errors import InputError
 
 def commands() -> dict[str, Callable[..., Any]]:
     """The commands by name, in the order of the help; importing them loads torch."""
+    from analysis.commands.eigen import eigen
+    from analysis.commands.hosvd import hosvd
+    from analysis.commands.interactions import interactions
+    from analysis.commands.report import report
+    from analysis.commands.trace import trace
     from bilinear_lm.commands.checkpoints import export, generate, info
-    from bilinear_lm.commands.eigen import eigen
-    from bilinear_lm.commands.hosvd import hosvd
-    from bilinear_lm.commands.interactions import interactions
-    from bilinear_lm.commands.report import report
-    from bilinear_lm.commands.trace import trace
     from finetune.commands import convert, dictionaries, finetune, train
 
     functions: tuple[Callable[..., Any], ...] = (

@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +321,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    return {package: version(package) for package in ("bilinear-lm", "torch")}

@@ -37,3 +37,13 @@ def normalised(norm: Any, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*
     """x / rms(x), or x where the RMSNorm is the identity: what its factor is multiplied with."""
     epsilon = norm_epsilon(norm)
     return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)
+
+
+def norm_scale(x: Float[Tensor, "*axes width"], epsilon: float) -> Float[Tensor, "*axes"]:
+    """What an RMS norm divides x by: sqrt(mean(x²) + ε).
+
+    Where the norm is the identity (ε from IDENTITY_EPS on) it is relative to sqrt(ε), about 1, as the factor
+    of such a norm is (`bilinear_lm.norms.norm_factor`): the norm is x / scale · factor in both cases.
+    """
+    mean = x.square().mean(dim=-1)
+    return (1 + mean / epsilon).sqrt() if epsilon >= IDENTITY_EPS else (mean + epsilon).sqrt()

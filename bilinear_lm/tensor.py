@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bilinear_lm.checks import require_floating
-from bilinear_lm.contractions import change_basis, interaction_matrices, pairwise
 from bilinear_lm.errors import InputError
-from bilinear_lm.inner import cosine, inner, norm
-from bilinear_lm.rescaling import balanced, in_precision
+from bilinear_lm.numerics.contractions import change_basis, interaction_matrices, pairwise
+from bilinear_lm.numerics.inner import cosine, inner, norm
+from bilinear_lm.numerics.rescaling import balanced, in_precision
 
 CHUNK_BYTES = 2**28
 """Intermediates larger than this are computed piece by piece."""
@@ -179,8 +179,8 @@ class BilinearTensor:
     def balanced(self) -> tuple[BilinearTensor, int]:
         """2^-e times one layer, and e, with factors whose products do not leave the range of the precision.
 
-        Factors of ordinary size stay as they are, and e is 0 (see `bilinear_lm.rescaling.balanced`). Raises
-        InputError for weights that are not finite.
+        Factors of ordinary size stay as they are, and e is 0 (see `bilinear_lm.numerics.rescaling.balanced`).
+        Raises InputError for weights that are not finite.
         """
         own = self.W_gate, self.W_in, self.W_out
         factors, power = balanced(*own)

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import (
-    FAMILIES,
     attention_norm,
     causal_model,
     decoder,
@@ -30,22 +29,8 @@ from bilinear_lm.families import (
     mlp_norm,
     plain,
 )
-from bilinear_lm.norms import IDENTITY_EPS, norm_factor
+from bilinear_lm.norms import norm_factor
 from bilinear_lm.tensor import BilinearTensor
-
-__all__ = [
-    "FAMILIES",
-    "IDENTITY_EPS",
-    "AttentionWeights",
-    "attention_weights",
-    "decoder_block",
-    "embedding",
-    "is_linear",
-    "mlp_tensor",
-    "norm_factor",
-    "plain",
-    "unembedding",
-]
 
 
 def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> BilinearTensor:

@@ -13,7 +13,7 @@ import torch
 
 import bilinear_lm as bl
 from analysis import direct_scores, eigendecompose, read_tokens, token_direction, virtual_scores
-from analysis.vocabulary import Vocabulary
+from analysis.text.vocabulary import Vocabulary
 
 DIRECTIONS = {"sad": [], "swim": ["run", "climb", "eat", "see", "fly", "sit", "sleep", "walk"]}
 

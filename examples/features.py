@@ -20,7 +20,7 @@ from analysis import (
     token_windows,
     top_contexts,
 )
-from analysis.vocabulary import Vocabulary
+from analysis.text.vocabulary import Vocabulary
 
 TEXT = files("bilinear_lm") / "models" / "stories.txt"
 

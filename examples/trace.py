@@ -15,10 +15,10 @@ import torch
 
 import bilinear_lm as bl
 from analysis import Intervention, LogitTarget, attribute, causal_check, effects
-from analysis.dictionary_folder import dictionaries_in
-from analysis.graph_summary import describe
-from analysis.tracing import prompt_ids
-from analysis.vocabulary import Vocabulary
+from analysis.features.dictionaries import dictionaries_in
+from analysis.graphs.summary import describe
+from analysis.text.vocabulary import Vocabulary
+from analysis.text.windows import prompt_ids
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
 MODELS = files("bilinear_lm") / "models"

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
 import bilinear_lm  # noqa: F401
 from bilinear_lm.first_use import names_on_first_use
-from finetune.config import PretrainConfig
-from finetune.dictionary_config import DictionaryConfig
-from finetune.finetune_config import ConvertConfig, FinetuneConfig
+from finetune.dictionaries.config import DictionaryConfig
+from finetune.finetuning.config import ConvertConfig, FinetuneConfig
+from finetune.pretraining.config import PretrainConfig
 
 if TYPE_CHECKING:
-    from finetune.calibration import calibration_windows
-    from finetune.conversion import Conversion, LayerConversion, convert
-    from finetune.dictionaries import train_dictionaries
-    from finetune.from_scratch import pretrain
-    from finetune.glu_fit import FitSettings, fit_bilinear
-    from finetune.into_bilinear import finetune
+    from finetune.conversion.convert import Conversion, LayerConversion, convert
+    from finetune.conversion.glu_fit import FitSettings, fit_bilinear
+    from finetune.data.calibration import calibration_windows
+    from finetune.dictionaries.train import train_dictionaries
+    from finetune.finetuning.finetune import finetune
+    from finetune.pretraining.pretrain import pretrain
 
 _ON_FIRST_USE = {
-    "Conversion": "finetune.conversion",
-    "FitSettings": "finetune.glu_fit",
-    "LayerConversion": "finetune.conversion",
-    "calibration_windows": "finetune.calibration",
-    "convert": "finetune.conversion",
-    "finetune": "finetune.into_bilinear",
-    "fit_bilinear": "finetune.glu_fit",
-    "pretrain": "finetune.from_scratch",
-    "train_dictionaries": "finetune.dictionaries",
+    "Conversion": "finetune.conversion.convert",
+    "FitSettings": "finetune.conversion.glu_fit",
+    "LayerConversion": "finetune.conversion.convert",
+    "calibration_windows": "finetune.data.calibration",
+    "convert": "finetune.conversion.convert",
+    "finetune": "finetune.finetuning.finetune",
+    "fit_bilinear": "finetune.conversion.glu_fit",
+    "pretrain": "finetune.pretraining.pretrain",
+    "train_dictionaries": "finetune.dictionaries.train",
 }
 
 __all__ = [
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"finetune.glu_fit"})
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"finetune.conversion.glu_fit"})
 
 
 def __dir__() -> list[str]:

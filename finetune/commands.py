@@ -7,21 +7,21 @@ from typing import Any
 
 import tyro
 
-from finetune.config import PretrainConfig
-from finetune.dictionary_config import DictionaryConfig
-from finetune.finetune_config import ConvertConfig, FinetuneConfig
+from finetune.dictionaries.config import DictionaryConfig
+from finetune.finetuning.config import ConvertConfig, FinetuneConfig
+from finetune.pretraining.config import PretrainConfig
 
 
 def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
     """Train a bilinear language model, or its SwiGLU twin, from scratch."""
-    from finetune.from_scratch import pretrain
+    from finetune.pretraining.pretrain import pretrain
 
     _print_result(pretrain(config), config.output)
 
 
 def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
     """Train dictionaries (sparse autoencoders) of a model's activations."""
-    from finetune.dictionaries import train_dictionaries
+    from finetune.dictionaries.train import train_dictionaries
 
     records = train_dictionaries(config)
     print(f"{'site':<14}{'variance explained':>20}{'loss recovered':>16}{'dead':>7}")
@@ -37,7 +37,7 @@ def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
 
 def convert(config: tyro.conf.OmitArgPrefixes[ConvertConfig]) -> None:
     """Make a gated language model bilinear, without training it end to end."""
-    from finetune.convert_checkpoint import convert_checkpoint
+    from finetune.conversion.checkpoint import convert_checkpoint
 
     done = convert_checkpoint(config)
     for layer in done.layers:
@@ -54,11 +54,11 @@ def convert(config: tyro.conf.OmitArgPrefixes[ConvertConfig]) -> None:
 def finetune(config: tyro.conf.OmitArgPrefixes[FinetuneConfig]) -> None:
     """Train a gated language model into a bilinear one, or train on as it is for comparison."""
     if config.plan:
-        from finetune.plan import plan
+        from finetune.finetuning.plan import plan
 
         print(plan(config))
         return
-    from finetune.into_bilinear import finetune as run
+    from finetune.finetuning.finetune import finetune as run
 
     record = run(config)
     if record:  # else another process of several writes the model

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bilinear_lm.presets import Preset, new_model
-from finetune.data import train_tokenizer
+from finetune.data.windows import train_tokenizer
+from finetune.pretraining.presets import Preset, new_model
 
 torch.set_num_threads(1)  # tiny models; the tests run side by side instead
 
@@ -51,7 +51,7 @@ def make_model():
     ):
         from transformers import LlamaForCausalLM
 
-        from bilinear_lm.presets import llama_config
+        from finetune.pretraining.presets import llama_config
 
         torch.manual_seed(seed)
         preset = Preset(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import analysis
 from analysis import FeatureLayer
-from analysis.patterns import Pattern
+from analysis.features.patterns import Pattern
 from bilinear_lm import (
     BilinearTensor,
     Dictionary,
@@ -26,8 +26,8 @@ from bilinear_lm import (
     unhook,
 )
 from finetune import convert
-from finetune.glu_fit import FitSettings
-from finetune.settings import Method
+from finetune.choices import Method
+from finetune.conversion.glu_fit import FitSettings
 
 from .other_device import AROUND_NORMS, other_device
 from .results import numbers, same

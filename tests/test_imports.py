@@ -1,6 +1,7 @@
 """Importing the tensor and the analyses stays light, and imports go one way."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -101,18 +102,59 @@ def test_every_public_name_is_there():
             assert name in dir(package)
 
 
+ROOMS = [
+    "bilinear_lm",
+    *("streaming", "distributed", "text", "spectra", "features", "attention", "paths", "interventions"),
+    *("graphs", "circuits", "plots", "report", "commands"),
+]
+"""Of `analysis`, each of which may import those before it."""
+
+
+def modules(package: str) -> dict[str, Path]:
+    paths = (ROOT / package).rglob("*.py")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+
+
 def imported(path: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(path.read_text())))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    return {name.split(".")[0] for name in names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 @pytest.mark.parametrize(
     ("package", "forbidden"),
     [("bilinear_lm", {"analysis", "finetune"}), ("analysis", {"finetune"}), ("finetune", {"analysis"})],
 )
-def test_imports_go_one_way(package, forbidden):
-    for path in (ROOT / package).rglob("*.py"):
-        if path.name != "cli.py" and path.parent.name != "commands":  # the command line knows all three
-            assert not imported(path) & forbidden, path
+def test_packages_import_one_way(package, forbidden):
+    for module, path in modules(package).items():
+        if module != "bilinear_lm.cli":  # the command line knows all three
+            assert not {name.split(".")[0] for name in imported(path)} & forbidden, module
+
+
+def room(module: str) -> str:
+    first, *rest = module.split(".")
+    return rest[0] if first == "analysis" and rest else first
+
+
+def test_rooms_of_analysis_import_one_way():
+    for module, path in modules("analysis").items():
+        if module == "analysis.__init__":
+            continue
+        ours = {name for name in imported(path) if name.split(".")[0] in ("analysis", "bilinear_lm")}
+        assert "analysis" not in ours, f"{module}: imports the package, which imports all of its rooms"
+        above = {name for name in ours if ROOMS.index(room(name)) > ROOMS.index(room(module))}
+        assert not above, module
+
+
+@pytest.mark.parametrize("package", ["bilinear_lm", "analysis", "finetune"])
+def test_no_modules_import_each_other_in_a_circle(package):
+    """Of what is imported at the top, packages that hand on names left out."""
+    paths = {name: path for name, path in modules(package).items() if path.name != "__init__.py"}
+    graph = {}
+    for name, path in paths.items():
+        at_top = {node.module for node in top_level(path) if isinstance(node, ast.ImportFrom)}
+        graph[name] = at_top & paths.keys()
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError

@@ -17,7 +17,7 @@ from transformers import LlamaConfig
 
 from bilinear_lm.checkpoints.published import PublishedSpec
 from bilinear_lm.errors import InputError
-from bilinear_lm.weights import IDENTITY_EPS
+from bilinear_lm.norms import IDENTITY_EPS
 
 _PUBLISHED_EPS = 1e-8
 

@@ -81,7 +81,7 @@ def generate(
     from tqdm.auto import tqdm
 
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
-    from bilinear_lm.generate import sample
+    from bilinear_lm.text.generate import sample
 
     require_seed(seed)
     if output is not None:

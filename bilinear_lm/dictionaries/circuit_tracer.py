@@ -14,10 +14,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.saelens import HOOKS
 from bilinear_lm.dictionaries.strict import require_tensors
-from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.files import own_file, read_text
+from bilinear_lm.sites import Site
 
 _LAYER = re.compile(r"layer_(\d+)\.safetensors")
 _THRESHOLD = "activation_function.threshold"

@@ -21,8 +21,9 @@ from typing import Any
 
 from torch import Tensor
 
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.strict import require_tensors, require_value
-from bilinear_lm.dictionary import Dictionary, Point, Site
+from bilinear_lm.sites import Point, Site
 
 ARRAYS, WEIGHTS = "params.npz", "params.safetensors"
 

@@ -10,12 +10,13 @@ import torch
 
 from bilinear_lm.dictionaries import gemma_scope, saelens, sparsify
 from bilinear_lm.dictionaries.circuit_tracer import read_circuit_tracer
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.locate import locate_dictionary
 from bilinear_lm.dictionaries.npz import read_arrays
 from bilinear_lm.dictionaries.published import read_published
-from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import own_file, read_json, read_tensors, reading, require_finite, require_floating
+from bilinear_lm.sites import Site
 
 _WEIGHTS = (
     "model.safetensors",

@@ -18,9 +18,10 @@ from typing import Any
 
 from torch import Tensor
 
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.strict import require_tensors, setting
-from bilinear_lm.dictionary import Dictionary, Site
 from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Site
 
 
 def read_published(tensors: dict[str, Tensor], config: dict[str, Any], where: Path) -> Dictionary:

@@ -24,11 +24,12 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
+from bilinear_lm.dictionaries.dictionary import Activation, Dictionary, Normalization
 from bilinear_lm.dictionaries.saelens_weights import FINETUNING, Weights, finetuned, ungated
 from bilinear_lm.dictionaries.strict import require_tensors, require_value, setting
-from bilinear_lm.dictionary import POINTS, Activation, Dictionary, Normalization, Point, Site
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import own_file, read_json
+from bilinear_lm.sites import POINTS, Point, Site
 
 WEIGHTS = "sae_weights.safetensors"
 SCALER = "activation_scaler.json"

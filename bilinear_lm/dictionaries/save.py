@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bilinear_lm.dictionaries import saelens, sparsify
-from bilinear_lm.dictionary import Dictionary
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, require_finite, write_json
 

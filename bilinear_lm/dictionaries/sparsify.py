@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.strict import require_tensors, require_value, setting
-from bilinear_lm.dictionary import Dictionary, Point, Site
 from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Point, Site
 
 WEIGHTS = "sae.safetensors"
 MODULE_OUTPUTS: dict[str, Point] = {

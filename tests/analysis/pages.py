@@ -2,11 +2,11 @@
 
 import torch
 
-from analysis.report_features_source import LayerDictionaries
-from analysis.report_options import STORY
+from analysis.features.dictionaries import LayerDictionaries
+from analysis.report.options import STORY
 from bilinear_lm import Dictionary, Site
-from bilinear_lm.presets import Preset, new_model
-from finetune.data import train_tokenizer
+from finetune.data.windows import train_tokenizer
+from finetune.pretraining.presets import Preset, new_model
 
 N_FEAT = 40
 

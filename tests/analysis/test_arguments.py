@@ -55,7 +55,7 @@ from analysis import (
     window_losses,
 )
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site
-from bilinear_lm.gaussian_moments import hermite_moments
+from bilinear_lm.polynomials.hermite import hermite_moments
 
 D, H, OUT = 6, 9, 5
 NAN, INF = math.nan, math.inf

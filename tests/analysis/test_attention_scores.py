@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-import analysis.attention_scores
-import analysis.head_pairs
-from analysis.attention import AttentionLayer, attention_layer
-from analysis.attention_scores import feature_scores, strongest_scores
-from analysis.measured import measure
+import analysis.attention.pairs
+import analysis.attention.qk
+from analysis.attention.layer import AttentionLayer, attention_layer
+from analysis.attention.qk import feature_scores, strongest_scores
+from analysis.paths.measured import measure
 from bilinear_lm import AttentionWeights, InputError, embedding, hook
 
 IDS = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5, 0, 8, 7])
@@ -176,8 +176,8 @@ def test_curves_and_extremes_are_scores_at_all_offsets(n_freq):
 @pytest.mark.parametrize(("chunk", "tile"), [(1, 1), (300, 40), (2**28, 2**20)])
 @pytest.mark.parametrize("offsets", [(0,), (2, 5), None], ids=["at 0", "at 2 and 5", "everywhere"])
 def test_strongest_scores_are_those_of_brute_force(monkeypatch, chunk, tile, offsets):
-    monkeypatch.setattr(analysis.attention_scores, "TILE", tile)
-    monkeypatch.setattr(analysis.head_pairs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(analysis.attention.qk, "TILE", tile)
+    monkeypatch.setattr(analysis.attention.pairs, "CHUNK_BYTES", chunk)
     scores = feature_scores(random_layer(), draw(7, 10).double(), draw(5, 10, seed=9).double())
     asked = list(range(16) if offsets is None else offsets)
     everywhere = scores.at(asked)

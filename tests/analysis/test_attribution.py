@@ -3,23 +3,24 @@
 import pytest
 import torch
 
-from analysis.attribution import attribute, attribute_prompt
-from analysis.attribution_prompt import open_prompt
-from analysis.attribution_targets import (
+from analysis.circuits.attribution import attribute, attribute_prompt
+from analysis.circuits.prompt.prompt import open_prompt
+from analysis.circuits.targets import (
     DirectionTarget,
     EigenvectorTarget,
     FeatureTarget,
     LogitTarget,
     ScoreTarget,
 )
-from analysis.eigen import eigendecompose
-from analysis.graph import Pruned
-from analysis.graph_effects import completeness
-from analysis.graph_files import load_graph, save_graph
-from analysis.measured import measure
-from analysis.vocabulary import Vocabulary
+from analysis.graphs.effects import completeness
+from analysis.graphs.files import load_graph, save_graph
+from analysis.graphs.graph import Pruned
+from analysis.paths.measured import measure
+from analysis.spectra.eigen import eigendecompose
+from analysis.text.vocabulary import Vocabulary
 from bilinear_lm import InputError, load_dictionary, load_pretrained, load_tokenizer
-from bilinear_lm.dictionary import Dictionary, Site
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.sites import Site
 from bilinear_lm.weights import mlp_tensor
 
 IDS = [3, 1, 4, 1, 5, 9]

@@ -3,21 +3,21 @@
 import pytest
 import torch
 
-from analysis.attribution import attribute
-from analysis.attribution_targets import (
+from analysis.circuits.attribution import attribute
+from analysis.circuits.causal import Intervention, causal_check, patch_node
+from analysis.circuits.targets import (
     DirectionTarget,
     EigenvectorTarget,
     FeatureTarget,
     LogitTarget,
     ScoreTarget,
 )
-from analysis.causal import Intervention, causal_check, patch_node
-from analysis.graph_plots import causal_plot
-from analysis.held import holding
-from analysis.measured import measure
-from analysis.plots import save_figure
+from analysis.interventions.frozen import holding
+from analysis.paths.measured import measure
+from analysis.plots import causal_plot, save_figure
 from bilinear_lm import InputError
-from bilinear_lm.dictionary import Dictionary, Site
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.sites import Site
 
 IDS = [3, 1, 4, 1]
 SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "head_dim": 4, "n_kv_heads": 1}

@@ -8,10 +8,10 @@ import scipy.linalg
 import scipy.sparse.linalg
 import torch
 
-import analysis.chebyshev
-import analysis.eigen
+import analysis.spectra.chebyshev
+import analysis.spectra.eigen
 from analysis import eigendecompose
-from analysis.chebyshev import block_width, largest_eigenpairs, orthonormal
+from analysis.spectra.chebyshev import block_width, largest_eigenpairs, orthonormal
 from bilinear_lm import BilinearTensor, InputError
 
 D, H, OUT = 96, 160, 6
@@ -42,7 +42,7 @@ def never_dense(monkeypatch):
     def refuse(*_):
         raise AssertionError("the block method fell back to eigh")
 
-    monkeypatch.setattr(analysis.eigen, "_dense", refuse)
+    monkeypatch.setattr(analysis.spectra.eigen, "_dense", refuse)
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.5], ids=["random", "decaying"])
@@ -94,7 +94,7 @@ def test_the_same_in_pieces_and_again_and_from_another_start(monkeypatch):
     again = eigendecompose(tensor, u, 3, method="block", seed=1)
     assert torch.equal(whole.vectors, again.vectors)
     other_start = eigendecompose(tensor, u, 3, method="block", seed=2)
-    monkeypatch.setattr(analysis.eigen, "CACHE_BYTES", 1)
+    monkeypatch.setattr(analysis.spectra.eigen, "CACHE_BYTES", 1)
     pieces = eigendecompose(tensor, u, 3, method="block", seed=1)
     for other, atol in ((pieces, 1e-13), (other_start, 1e-8)):
         assert torch.allclose(other.values, whole.values, rtol=0, atol=atol * whole.values.abs().max())
@@ -104,8 +104,8 @@ def test_the_same_in_pieces_and_again_and_from_another_start(monkeypatch):
 def test_a_gpu_takes_pieces_of_a_size_with_its_memory(monkeypatch):
     properties = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert analysis.eigen._block_bytes(torch.device("cuda")) == 5 * 2**30
-    assert analysis.eigen._block_bytes(torch.device("cpu")) == analysis.eigen.CACHE_BYTES
+    assert analysis.spectra.eigen._block_bytes(torch.device("cuda")) == 5 * 2**30
+    assert analysis.spectra.eigen._block_bytes(torch.device("cpu")) == analysis.spectra.eigen.CACHE_BYTES
 
 
 def test_constant_coordinate():
@@ -154,7 +154,7 @@ def test_a_space_of_both_signs_wider_than_the_block_is_done_densely(monkeypatch)
     # Even polynomials of Q cannot tell +1 from −1, and a part of their common space is not invariant.
     tensor, _ = with_spectrum([1.0] * 20 + [-1.0] * 20 + [0.1] * (D - 40))
     u = torch.tensor([[1.0]]).double()
-    monkeypatch.setattr(analysis.chebyshev, "CYCLES", 6)
+    monkeypatch.setattr(analysis.spectra.chebyshev, "CYCLES", 6)
     start = draw(block_width(4), D)
     assert not largest_eigenpairs(tensor.interaction_matrix(u), start, 4, 1e-10).converged.any()
     found = eigendecompose(tensor, u, 4, method="block")
@@ -166,7 +166,7 @@ def test_only_what_does_not_converge_is_done_densely(monkeypatch):
     tensor, u = layer(), draw(5, OUT, seed=3)
     exact = eigendecompose(tensor, u, 4, method="dense")
     u[2] = 0  # converges at once; the others have one cycle
-    monkeypatch.setattr(analysis.chebyshev, "CYCLES", 1)
+    monkeypatch.setattr(analysis.spectra.chebyshev, "CYCLES", 1)
     found = eigendecompose(tensor, u, 4, method="block")
     others = torch.arange(5) != 2
     assert torch.allclose(found.values[others], exact.values[others], rtol=1e-12)
@@ -206,9 +206,9 @@ def test_k_near_d(k):
 def test_auto_takes_the_block_for_few_of_many(monkeypatch):
     used = []
     for name in ("_block", "_dense"):
-        plain = getattr(analysis.eigen, name)
+        plain = getattr(analysis.spectra.eigen, name)
         monkeypatch.setattr(
-            analysis.eigen, name, lambda *a, name=name, plain=plain: used.append(name) or plain(*a)
+            analysis.spectra.eigen, name, lambda *a, name=name, plain=plain: used.append(name) or plain(*a)
         )
     wide = BilinearTensor(draw(256, 40), draw(256, 40, seed=1), draw(40, OUT, seed=2))
     for k in (1, 200, None):

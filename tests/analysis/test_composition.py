@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.attention import AttentionLayer, attention_layer
-from analysis.composition import composition_scores, composition_through
+from analysis.attention.composition import composition_scores, composition_through
+from analysis.attention.layer import AttentionLayer, attention_layer
 from bilinear_lm import AttentionWeights, InputError
 
 KINDS = ("query", "key", "value")

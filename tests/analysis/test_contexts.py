@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from analysis import token_windows, top_contexts
-from analysis.contexts import Peaks, numbered
-from analysis.vocabulary import Vocabulary
-from analysis.windows import activations_on_windows
+from analysis.features.contexts import Peaks, numbered
+from analysis.text.vocabulary import Vocabulary
+from analysis.text.windows import activations_on_windows
 from bilinear_lm import Dictionary, InputError, Site
-from bilinear_lm.activations import site_activations
+from bilinear_lm.sites import site_activations
 
 N_FEAT, WIDTH = 12, 3
 SITE = Site(1, "mlp-out")

@@ -7,7 +7,7 @@ import torch
 from tensorly.decomposition import parafac
 
 from analysis import as_squares, cp_decompose
-from analysis.cp import EXACT
+from analysis.spectra.cp import EXACT
 from bilinear_lm import BilinearTensor, InputError
 
 D, OUT = 8, 6

@@ -1,12 +1,13 @@
 import pytest
 import torch
 
-from analysis.directions import SIMILAR, OutputDirection, parse_direction, strongest
-from analysis.products import strength
-from analysis.vocabulary import Vocabulary
+from analysis.report.layers import SIMILAR, strongest
+from analysis.spectra.gram import strength
+from analysis.text.tokens import OutputDirection, parse_direction
+from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.errors import InputError
 from bilinear_lm.tensor import BilinearTensor
-from finetune.data import train_tokenizer
+from finetune.data.windows import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import analysis.eigen_run
+import analysis.spectra.eigen_run
 from analysis import (
     Eigendecomposition,
     eigendecompose,
@@ -18,9 +18,9 @@ from analysis import (
     load_decomposition,
     save_decomposition,
 )
+from analysis.commands.eigen import eigen
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor, save_dictionary, unembedding
 from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.commands.eigen import eigen
 
 D, H, OUT, N = 64, 100, 6, 23
 
@@ -74,7 +74,7 @@ def test_a_run_is_the_decomposition_in_parts(tensor, u, tmp_path):
 KILLED = """
 import os, pathlib, signal, sys, torch
 from safetensors.torch import load_file
-import analysis.eigen_run as run
+import analysis.spectra.eigen_run as run
 from bilinear_lm import BilinearTensor
 
 torch.set_num_threads(1)
@@ -115,9 +115,9 @@ def test_killed_and_resumed(tensor, u, moment, tmp_path, monkeypatch):
     prefix = load_decomposition(killed, partial=True)
     assert torch.equal(prefix.vectors, load_decomposition(whole).vectors[:15])
 
-    done, decompose = [], analysis.eigen_run.eigendecompose
+    done, decompose = [], analysis.spectra.eigen_run.eigendecompose
     monkeypatch.setattr(
-        analysis.eigen_run,
+        analysis.spectra.eigen_run,
         "eigendecompose",
         lambda tensor, u, *a, **options: done.append(len(u)) or decompose(tensor, u, *a, **options),
     )

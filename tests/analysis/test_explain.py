@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-import analysis.ablation
-import analysis.explain
+import analysis.features.explained
+import analysis.interventions.interactions
 from analysis import (
     Interactions,
     PairMoments,
@@ -24,7 +24,7 @@ from analysis import (
     window_losses,
 )
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor
-from bilinear_lm.activations import mlp_inputs, site_activations
+from bilinear_lm.sites import mlp_inputs, site_activations
 
 WIDTH, H, OUT, N_FEAT = 8, 14, 6, 11
 
@@ -82,7 +82,7 @@ def test_moments_that_have_no_correlation():
 
 @pytest.mark.parametrize("chunk", [1, 2**28], ids=["token by token", "whole"])
 def test_correlations_against_numpy(tensor, outputs, chunk, monkeypatch):
-    monkeypatch.setattr(analysis.explain, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(analysis.features.explained, "CHUNK_BYTES", chunk)
     x, features, k = draw(60, WIDTH, seed=9), [4, 0, 10], 5
     found = explained_by_eigenvectors(tensor, outputs, iter(x.split(25)), features, k)
     written = tensor(x)
@@ -310,7 +310,7 @@ def test_control_draws_what_is_active_together(make_model, monkeypatch):
         drawn.append(pools)
         return random_interactions(features, like, pools, seed, equal)
 
-    monkeypatch.setattr(analysis.ablation, "random_interactions", remember)
+    monkeypatch.setattr(analysis.interventions.interactions, "random_interactions", remember)
     control = ablation_control(model, 0, inputs, outputs, found, windows, seeds=[3], equal="total")
     assert [set(pool) for pool in drawn[0]] == together
     assert len(control.random) == 1

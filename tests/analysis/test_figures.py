@@ -1,6 +1,6 @@
 import torch
 
-from analysis.figures import NEGATIVE, POSITIVE, spectrum_figure, strength_figure
+from analysis.report.figures import NEGATIVE, POSITIVE, spectrum_figure, strength_figure
 
 SPECTRUM = torch.tensor([3.0, -2.5, -1.0, 0.5, 0.25])
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.graph import Edge, Graph, Node, Pruned
-from analysis.graph_effects import completeness, effects, predict_target
-from analysis.graph_export import to_networkx
-from analysis.graph_files import load_graph, save_graph
-from analysis.graph_nodes import (
+from analysis.graphs.effects import completeness, effects, predict_target
+from analysis.graphs.export import to_networkx
+from analysis.graphs.files import load_graph, save_graph
+from analysis.graphs.graph import Edge, Graph, Node, Pruned
+from analysis.graphs.nodes import (
     bias_node,
     direction_node,
     eigenvector_node,
@@ -22,7 +22,7 @@ from analysis.graph_nodes import (
     token_node,
 )
 from bilinear_lm import InputError
-from bilinear_lm.dictionary import Site
+from bilinear_lm.sites import Site
 
 OUT, IN = Site(2, "mlp-out"), Site(2, "mlp-in")
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from analysis.graph import Edge, Graph, Node
-from analysis.graph_export import save_circuit_tracer, to_circuit_tracer
-from analysis.graph_files import load_graph
-from analysis.graph_nodes import (
+from analysis.graphs.export import save_circuit_tracer, to_circuit_tracer
+from analysis.graphs.files import load_graph
+from analysis.graphs.graph import Edge, Graph, Node
+from analysis.graphs.nodes import (
     bias_node,
     eigenvector_node,
     error_node,
@@ -18,11 +18,11 @@ from analysis.graph_nodes import (
     logit_node,
     token_node,
 )
-from analysis.vocabulary import Vocabulary, joined
+from analysis.text.vocabulary import Vocabulary, joined
 from bilinear_lm import InputError
 from bilinear_lm.cli import main
-from bilinear_lm.dictionary import POINTS, Site
-from finetune.data import train_tokenizer
+from bilinear_lm.sites import POINTS, Site
+from finetune.data.windows import train_tokenizer
 
 OUT, IN = Site(2, "mlp-out"), Site(2, "mlp-in")
 

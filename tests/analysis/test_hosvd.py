@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from tensorly.decomposition import tucker
 
-import analysis.products
+import analysis.spectra.gram
 from analysis import cross_gram, fix_signs, hosvd, singular_eigenvectors, truncate, unfolding_gram
+from analysis.commands.hosvd import hosvd as command
 from bilinear_lm import BilinearTensor, InputError
 from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.commands.hosvd import hosvd as command
 
 D, H, OUT = 9, 20, 7
 
@@ -45,7 +45,7 @@ def unfolded(tensor, leg):
 @pytest.mark.parametrize("leg", ["output", "input"])
 @pytest.mark.parametrize("k", [None, 3])
 def test_against_the_dense_svd(tensor, leg, k, part, monkeypatch):
-    monkeypatch.setattr(analysis.products, "PART", part)
+    monkeypatch.setattr(analysis.spectra.gram, "PART", part)
     left, values, _ = np.linalg.svd(unfolded(tensor, leg), full_matrices=False)
     found = hosvd(tensor, k, leg)
     k = k or len(values)
@@ -146,7 +146,7 @@ def test_a_tensor_that_is_zero():
 @pytest.mark.parametrize("chunk", [2**28, 1], ids=["whole", "chunked"])
 @pytest.mark.parametrize("leg", ["output", "input"])
 def test_products_of_the_slices_of_two_layers(tensor, leg, chunk, monkeypatch):
-    monkeypatch.setattr(analysis.products, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(analysis.spectra.gram, "CHUNK_BYTES", chunk)
     other = replace(tensor, W_gate=tensor.W_gate.flip(0), W_out=tensor.W_out.flip(1))
     ours, theirs = unfolded(tensor, leg), unfolded(other, leg)
     assert np.abs(cross_gram(tensor, other, leg).numpy() - ours @ theirs.T).max() <= 1e-10

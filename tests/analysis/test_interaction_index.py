@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import analysis.features
+import analysis.features.layer
 from analysis import FeatureLayer, strongest_interactions
-from analysis.interaction_index import interaction_index
-from analysis.interactions import n_pairs
+from analysis.features.index import interaction_index
+from analysis.features.interactions import n_pairs
 from bilinear_lm import BilinearTensor, InputError
 
 WIDTH, H, OUT = 6, 10, 5
@@ -44,7 +44,7 @@ def strongest_of_input(values, feature, k):
 
 @pytest.fixture(params=[1, 4, 512], ids=["rows of 1", "rows of 4", "whole"])
 def strips(request, monkeypatch):
-    monkeypatch.setattr(analysis.features, "STRIP_ROWS", request.param)
+    monkeypatch.setattr(analysis.features.layer, "STRIP_ROWS", request.param)
 
 
 @pytest.mark.parametrize(("k_out", "k_in"), [(1, 1), (3, 7), (10, 40), (1000, 1000)])

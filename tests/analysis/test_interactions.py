@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 import torch
 
-import analysis.features
-import analysis.interactions
+import analysis.features.interactions
+import analysis.features.layer
 from analysis import (
     FeatureLayer,
     effective_rank,
@@ -18,9 +18,9 @@ from analysis import (
     strongest_of_each,
     strongest_submatrix,
 )
-from analysis.interactions import n_pairs
-from analysis.strongest import Strongest
-from analysis.submatrix import pairs_that_hold, submatrix_of_pairs
+from analysis.features.interactions import n_pairs
+from analysis.features.submatrix import pairs_that_hold, submatrix_of_pairs
+from analysis.streaming import Strongest
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor
 
 WIDTH, H, OUT, N_IN, N_OUT = 6, 10, 5, 17, 9
@@ -54,7 +54,7 @@ def brute_force(features, outputs, k):
 
 @pytest.fixture(params=[1, 4, 512], ids=["rows of 1", "rows of 4", "whole"])
 def strips(request, monkeypatch):
-    monkeypatch.setattr(analysis.features, "STRIP_ROWS", request.param)
+    monkeypatch.setattr(analysis.features.layer, "STRIP_ROWS", request.param)
 
 
 # Widths, hidden units and features for which each order of contraction is the cheapest.
@@ -119,7 +119,7 @@ def test_strongest_against_brute_force(outputs, k, strips):
 @pytest.mark.parametrize("rows", [1, 4, 128], ids=["tiles of 1", "tiles of 4", "one tile"])
 @pytest.mark.parametrize("k", [1, 7, 100, n_pairs(N_IN)])
 def test_tiles_against_brute_force(rows, k, monkeypatch):
-    monkeypatch.setattr(analysis.interactions, "_tile_size", lambda features: rows)
+    monkeypatch.setattr(analysis.features.interactions, "_tile_size", lambda features: rows)
     features = make()
     # Features of very different sizes, so that most tiles are out of reach.
     sizes = torch.logspace(-3, 1, N_IN, dtype=torch.float64)[torch.randperm(N_IN)]
@@ -131,7 +131,7 @@ def test_tiles_against_brute_force(rows, k, monkeypatch):
 
 
 def test_tiles_out_of_reach_are_not_computed(monkeypatch):
-    monkeypatch.setattr(analysis.interactions, "_tile_size", lambda features: 1)
+    monkeypatch.setattr(analysis.features.interactions, "_tile_size", lambda features: 1)
     offered, candidates = [], Strongest.candidates
     monkeypatch.setattr(
         Strongest, "candidates", lambda self, sizes: offered.append(1) or candidates(self, sizes)
@@ -148,7 +148,7 @@ def test_no_entry_is_beyond_the_reach_of_its_tile():
     for u in features.outputs:
         left, right = features.factors(u)
         values = 2 * (left @ right.T).abs()
-        assert bool((values <= torch.tensor(analysis.interactions._reach(left, right, 1))).all())
+        assert bool((values <= torch.tensor(analysis.features.interactions._reach(left, right, 1))).all())
 
 
 def test_equal_values_come_in_the_order_of_their_features(strips):

@@ -8,9 +8,9 @@ import tyro
 from safetensors.torch import load_file
 
 from analysis import feature_layer, strongest_interactions
+from analysis.commands.interactions import interactions
 from bilinear_lm import Dictionary, InputError, Site, load_pretrained, save_dictionary
 from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.commands.interactions import interactions
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from analysis.measured import measure
-from analysis.sources import Source
+from analysis.paths.components import Source
+from analysis.paths.measured import measure
 from bilinear_lm import InputError, hook, unhook
 from bilinear_lm.norms import norm_factor
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from analysis import FeatureLayer, attribute, feature_layer, static_circuit, top_contexts
-from analysis.ablation import ablated
-from analysis.attribution_targets import LogitTarget
-from analysis.explain import explained_by_eigenvectors
-from analysis.interactions import strongest_interactions
+from analysis.circuits.targets import LogitTarget
+from analysis.features.explained import explained_by_eigenvectors
+from analysis.features.interactions import strongest_interactions
+from analysis.interventions.interactions import ablated
 from bilinear_lm import Dictionary, InputError, Site, save_dictionary
-from bilinear_lm.activations import replaced, site_activations, spliced
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
-from bilinear_lm.fidelity import measure_fidelity
+from bilinear_lm.sites import replaced, site_activations
 from bilinear_lm.weights import mlp_tensor
+from finetune.dictionaries.fidelity import measure_fidelity, spliced
 
 IN, OUT, WIDTH, N = Site(1, "mlp-in"), Site(1, "mlp-out"), 16, 20
 KINDS = ["constant_norm_rescale", "layer_norm"]

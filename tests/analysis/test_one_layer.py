@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from analysis.measured import measure
-from analysis.one_layer import expand_along, expand_logits
+from analysis.paths.logits import expand_along, expand_logits
+from analysis.paths.measured import measure
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor
 
 IDS = [3, 1, 4, 1, 5, 9, 2]

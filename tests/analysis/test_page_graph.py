@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from analysis.graph import Graph, Node, Pruned
-from analysis.graph_parts import strengths
-from analysis.page_circuits_data import circuit_name, circuits_json
-from analysis.report import FeatureSource, ReportOptions, report
-from analysis.report_options import STORY
-from analysis.tracing import trace
+from analysis.circuits.trace import trace
+from analysis.graphs.graph import Graph, Node, Pruned
+from analysis.graphs.shares import strengths
+from analysis.report.graphs_section import graph_name, graphs_json
+from analysis.report.options import STORY, FeatureSource, ReportOptions
+from analysis.report.write import report
 
 from .pages import drawn, hostile_model, node
 
@@ -61,7 +61,7 @@ def of_kind(graph, kind):
 
 
 def test_the_data_are_the_graph(graph):
-    (data,) = json.loads(circuits_json([graph]))
+    (data,) = json.loads(graphs_json([graph]))
     assert data["id"] == [found.id for found in graph.nodes]
     assert data["target"] == 0
     strength = strengths(graph)
@@ -76,11 +76,11 @@ def test_the_data_are_the_graph(graph):
     for found, left in zip(graph.nodes, data["left"], strict=True):
         pruned = graph.pruned.get(found.id, Pruned())
         assert (left[2] if left else 0) == pruned.count
-    assert "<" not in circuits_json([graph])
+    assert "<" not in graphs_json([graph])
 
 
 def test_names_of_graphs(made):
-    on_prompt, static = map(circuit_name, made[1])
+    on_prompt, static = map(graph_name, made[1])
     assert on_prompt.endswith(f"{HOSTILE[1]} a{HOSTILE[2]}”")
     assert static == "feature 1-mlp-out 7, from weights alone"
 
@@ -90,7 +90,7 @@ def test_a_name_has_the_words_up_to_the_target(position, words):
     texts = tuple(f"{'' if letter == 'a' else ' '}{letter}" for letter in "abcdefgh")
     target = Node("t", "logit", position=position, value=1.0)
     graph = Graph((target,), (), "t", tokens=tuple(range(8)), texts=texts)
-    assert circuit_name(graph) == f"t on “…{words}”"
+    assert graph_name(graph) == f"t on “…{words}”"
 
 
 def test_nodes_stand_by_layer_and_position(tab, graph):

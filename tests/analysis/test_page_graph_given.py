@@ -2,8 +2,8 @@
 
 import random
 
-from analysis.graph import Edge, Graph, Node, Pruned
-from analysis.page_circuits import circuits_page
+from analysis.graphs.graph import Edge, Graph, Node, Pruned
+from analysis.report.graphs_section import graphs_page
 
 from .pages import drawn, node
 
@@ -28,7 +28,7 @@ def test_positions_have_signed_parts(open_page, tmp_path):
     pruned = {"t": Pruned(1.0, 1.0, 2), "b": Pruned(3.0, 3.0, 1)}
     graph = Graph(nodes, edges, "t", tokens=(5, 6, 7), texts=("x", "y", "z"), pruned=pruned)
     path = tmp_path / "page.html"
-    path.write_text(circuits_page([graph], "model"), encoding="utf-8")
+    path.write_text(graphs_page([graph], "model"), encoding="utf-8")
     tab = open_page(path)
     titles = tab.locator("#circuit-prompt button").evaluate_all("all => all.map((token) => token.title)")
     # 0: 0.3 + 0.2 (a is −2, of which −2) − 0.2 · 1/4; 1: 0.2 · 3/4; 2: 0.1 not shown − 0.2.
@@ -63,7 +63,7 @@ def large(n_nodes=1000, n_positions=20):
 def test_a_thousand_nodes_are_drawn_and_chosen_at_once(open_page, tmp_path):
     graph = large()
     path = tmp_path / "large.html"
-    path.write_text(circuits_page([graph], "model"), encoding="utf-8")
+    path.write_text(graphs_page([graph], "model"), encoding="utf-8")
     tab = open_page(path)
     assert len(drawn(tab)) < 300
     timed = """(act) => {

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from analysis.page_json import rounded, script_json, script_safe
+from analysis.report.html import rounded, script_json, script_safe
 
 
 def test_no_text_ends_the_script_element():

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from analysis.graph import Edge, Graph
-from analysis.graph_nodes import feature_node, logit_node, token_node
-from analysis.page_circuits import circuits_page
-from analysis.report import ReportOptions, report
-from analysis.report_options import STORY
-from bilinear_lm.dictionary import Site
+from analysis.graphs.graph import Edge, Graph
+from analysis.graphs.nodes import feature_node, logit_node, token_node
+from analysis.report.graphs_section import graphs_page
+from analysis.report.options import STORY, ReportOptions
+from analysis.report.write import report
+from bilinear_lm.sites import Site
 
 from .pages import hostile_model, watched
 
@@ -30,7 +30,7 @@ def graph_page():
     token = token_node(4, 1)
     edges = (Edge(feature.id, logit.id, 1.5), Edge(token.id, feature.id, 1.0))
     graph = Graph((logit, feature, token), edges, logit.id, tokens=(2, 4), texts=("a", " b"))
-    return circuits_page((graph,), "a graph")
+    return graphs_page((graph,), "a graph")
 
 
 def policy(page):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import analysis.path_expansion
-from analysis.measured import measure
-from analysis.path_expansion import PathExpansion, expand_mlp
+import analysis.paths.mlp
+from analysis.paths.measured import measure
+from analysis.paths.mlp import PathExpansion, expand_mlp
 from bilinear_lm import BilinearTensor, InputError, mlp_tensor
 
 IDS = [3, 1, 4, 1, 5, 9, 2]
@@ -102,7 +102,7 @@ def test_the_factors_of_the_tensor_do_not_matter(biases):
 def test_pieces_are_the_whole(monkeypatch):
     parts = random_parts()
     whole = expand_mlp(*parts)
-    monkeypatch.setattr(analysis.path_expansion, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(analysis.paths.mlp, "CHUNK_BYTES", 1)
     assert same(expand_mlp(*parts), whole, atol=1e-14)
 
 

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-import analysis.features
-import analysis.patterns
+import analysis.features.layer
+import analysis.features.patterns
 from analysis import FeatureLayer
-from analysis.patterns import PairPatterns, opposing_features, strongest_patterns
+from analysis.features.patterns import PairPatterns, opposing_features, strongest_patterns
 from bilinear_lm import BilinearTensor, InputError
 
 PATTERNS = ["and", "and-not", "xor", "saddle"]
@@ -84,7 +84,7 @@ def brute_force(features, pattern, outputs, k, ratio):
 @pytest.mark.parametrize("rows", [1, 4, 512])
 @pytest.mark.parametrize(("k", "ratio"), [(3, 1.5), (20, 1.2), (1000, 2.0)])
 def test_strongest_patterns_against_brute_force(pattern, rows, k, ratio, monkeypatch):
-    monkeypatch.setattr(analysis.features, "STRIP_ROWS", rows)
+    monkeypatch.setattr(analysis.features.layer, "STRIP_ROWS", rows)
     features = make(biases=True)
     found = strongest_patterns(features, pattern, None, k, ratio)
     expected = brute_force(features, pattern, range(4), k, ratio)
@@ -118,7 +118,7 @@ def test_a_planted_negation():
 @pytest.mark.parametrize("chunk", [1, 900, 2**28])
 @pytest.mark.parametrize("biases", [True, False])
 def test_opposing_features_against_brute_force(chunk, biases, monkeypatch):
-    monkeypatch.setattr(analysis.patterns, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(analysis.features.patterns, "CHUNK_BYTES", chunk)
     features, decoder = make(n_out=30, biases=biases), draw(30, 5, seed=9)
     found = opposing_features(features, decoder, 12, -0.5)
     rows = torch.nn.functional.normalize(decoder, dim=1)
@@ -150,7 +150,10 @@ def test_no_feature_is_opposed():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda f: analysis.patterns._require_pattern("nand", 2.0), "pattern 'nand'; expected one of and,"),
+        (
+            lambda f: analysis.features.patterns._require_pattern("nand", 2.0),
+            "pattern 'nand'; expected one of and,",
+        ),
         (lambda f: strongest_patterns(f, "and", ratio=0.5), "ratio=0.5; expected 1 or more"),
         (lambda f: strongest_patterns(f, "and", k=0), "k=0 pairs"),
         (lambda f: strongest_patterns(f, "and", [9]), "output feature 9 does not exist"),

@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analysis import FeatureLayer, strongest_interactions
-from analysis.interactions import merged_interactions, n_pairs
-from analysis.processes import Part, gather_rows
-from analysis.ranges import split_strongest_interactions
+from analysis.distributed import Part, gather_rows
+from analysis.features.interactions import merged_interactions, n_pairs, split_strongest_interactions
 from bilinear_lm import BilinearTensor, InputError
 
 SCRIPT = """
@@ -19,8 +18,8 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from analysis import FeatureLayer
-from analysis.processes import Part, gather_rows
-from analysis.ranges import split_strongest_interactions
+from analysis.distributed import Part, gather_rows
+from analysis.features.interactions import split_strongest_interactions
 from bilinear_lm import BilinearTensor
 
 folder, rank = sys.argv[1], int(sys.argv[2])

@@ -11,15 +11,15 @@ from plotly.offline import get_plotlyjs
 from transformers import LlamaForCausalLM
 
 from analysis import effective_rank, eigendecompose, strength
-from analysis.report import ReportOptions, report
-from analysis.report_data import collect
-from analysis.report_options import STORY
-from bilinear_lm.activations import mlp_inputs
+from analysis.report.collect import collect
+from analysis.report.options import STORY, ReportOptions
+from analysis.report.write import report
 from bilinear_lm.errors import InputError
-from bilinear_lm.evaluate import text_loss
-from bilinear_lm.presets import Preset, llama_config, new_model
+from bilinear_lm.sites import mlp_inputs
+from bilinear_lm.text.evaluate import text_loss
 from bilinear_lm.weights import attention_weights, embedding, mlp_tensor, unembedding
-from finetune.data import train_tokenizer
+from finetune.data.windows import train_tokenizer
+from finetune.pretraining.presets import Preset, llama_config, new_model
 
 from .pages import watched
 

@@ -6,10 +6,10 @@ from importlib.resources import files
 import pytest
 import torch
 
+from analysis.commands.report import PROMPT, SHOWN_FIRST
 from bilinear_lm import Dictionary, Site, load_tokenizer, save_dictionary
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
-from bilinear_lm.commands.report import PROMPT, SHOWN_FIRST
 from bilinear_lm.dictionaries import load_dictionary
 
 FEW = ["--directions", "1", "--text", "a cat", "--device", "cpu"]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from analysis.report import FeatureSource, ReportOptions, report
-from analysis.report_options import STORY
+from analysis.report.options import STORY, FeatureSource, ReportOptions
+from analysis.report.write import report
 
 from .pages import hostile_model
 

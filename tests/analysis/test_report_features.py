@@ -15,14 +15,17 @@ from analysis import (
     strongest_submatrix,
     top_contexts,
 )
-from analysis.page_features_data import features_json
-from analysis.report import FeatureSource, ReportOptions, report
-from analysis.report_features import collect_features
-from analysis.report_features_source import LayerDictionaries
-from analysis.vocabulary import Vocabulary, visible
+from analysis.features.dictionaries import LayerDictionaries
+from analysis.report.features import collect_features
+from analysis.report.features_section import features_json
+from analysis.report.options import FeatureSource, ReportOptions
+from analysis.report.write import report
+from analysis.text.vocabulary import Vocabulary, visible
 from bilinear_lm import Dictionary, InputError, Site
-from bilinear_lm.activations import normalised, site_activations
-from bilinear_lm.weights import decoder_block, embedding, unembedding
+from bilinear_lm.families import decoder_block
+from bilinear_lm.norms import normalised
+from bilinear_lm.sites import site_activations
+from bilinear_lm.weights import embedding, unembedding
 
 TEXT = (
     "Once upon a time a cat and a dog ran to the park.\n<|endoftext|>\n"

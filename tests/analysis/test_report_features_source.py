@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from analysis.report_features_source import FeatureSource, LayerDictionaries, read_dictionaries
+from analysis.features.dictionaries import LayerDictionaries, read_dictionaries
+from analysis.report.options import FeatureSource
 from bilinear_lm import Dictionary, InputError, Site, save_dictionary
 
 

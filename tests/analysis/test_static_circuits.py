@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from analysis import attention_layer, eigendecompose, strongest_interactions
-from analysis.attribution_targets import DirectionTarget, FeatureTarget, LogitTarget
-from analysis.graph_files import load_graph, save_graph
-from analysis.static_circuit_weights import static_model
-from analysis.static_circuits import static_circuit
-from analysis.token_interactions import token_paths
+from analysis.circuits.static import static_circuit
+from analysis.circuits.targets import DirectionTarget, FeatureTarget, LogitTarget
+from analysis.circuits.weights.model import static_model
+from analysis.graphs.files import load_graph, save_graph
+from analysis.paths.tokens import token_paths
 from bilinear_lm import Dictionary, InputError, Site, embedding, mlp_tensor, unembedding
 
 WHOLE = {"share": 1.0, "beam": 10**6, "depth": 9, "heads_in_a_row": 9, "max_nodes": 10**7}
@@ -352,7 +352,7 @@ def test_angles_that_change_with_a_prompt_do_not_matter(family_model):
 
 
 def test_the_shipped_model_and_its_dictionaries():
-    from analysis.vocabulary import Vocabulary
+    from analysis.text.vocabulary import Vocabulary
     from bilinear_lm import load_dictionary, load_pretrained, load_tokenizer
 
     model = load_pretrained("stories")

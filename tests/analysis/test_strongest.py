@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.strongest import Strongest
+from analysis.streaming import Strongest
 from bilinear_lm import InputError
 
 

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from analysis.measured import measure
-from analysis.sources import Source
-from analysis.token_interactions import read_along, strongest_token_interactions, token_paths
-from analysis.tokens import token_direction
+from analysis.paths.components import Source
+from analysis.paths.measured import measure
+from analysis.paths.tokens import read_along, strongest_token_interactions, token_paths
+from analysis.text.tokens import token_direction
 from bilinear_lm import InputError, load_pretrained, mlp_tensor, unembedding
 
 IDS = [3, 1, 4, 1, 5, 9, 2]

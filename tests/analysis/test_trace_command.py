@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from analysis.graph_files import load_graph
-from analysis.measured import measure
-from analysis.tracing import prompt_ids
+from analysis.graphs.files import load_graph
+from analysis.paths.measured import measure
+from analysis.text.windows import prompt_ids
 from bilinear_lm import Dictionary, Site, load_pretrained, load_tokenizer, save_dictionary
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main

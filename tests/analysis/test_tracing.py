@@ -6,16 +6,18 @@ import pytest
 import torch
 
 from analysis import token_windows, top_contexts
-from analysis.attribution import attribute
-from analysis.attribution_targets import FeatureTarget, LogitTarget
-from analysis.dictionary_folder import around_mlps, dictionaries_in
-from analysis.feature_names import document_windows, feature_names
-from analysis.graph import Edge, Graph, Node, Pruned
-from analysis.graph_parts import edge_parts, strengths
-from analysis.graph_summary import describe, strongest_paths, summary
-from analysis.static_circuits import static_circuit
-from analysis.tracing import labelled, parse_feature, prompt_ids, trace
-from analysis.vocabulary import Vocabulary
+from analysis.circuits.attribution import attribute
+from analysis.circuits.labels import labelled
+from analysis.circuits.static import static_circuit
+from analysis.circuits.targets import FeatureTarget, LogitTarget, parse_feature
+from analysis.circuits.trace import trace
+from analysis.features.contexts import feature_names
+from analysis.features.dictionaries import around_mlps, dictionaries_in
+from analysis.graphs.graph import Edge, Graph, Node, Pruned
+from analysis.graphs.shares import edge_parts, strengths
+from analysis.graphs.summary import describe, strongest_paths, summary
+from analysis.text.vocabulary import Vocabulary
+from analysis.text.windows import document_windows, prompt_ids
 from bilinear_lm import Dictionary, InputError, Site, save_dictionary
 
 PROMPT = "a cat and a dog"

@@ -3,9 +3,9 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from analysis.vocabulary import Vocabulary, visible
+from analysis.text.vocabulary import Vocabulary, visible
 from bilinear_lm.errors import InputError
-from finetune.data import train_tokenizer
+from finetune.data.windows import train_tokenizer
 
 TEXTS = ["the cat swims and the dog runs\n", "über the sea € and \t the cat"]
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from bilinear_lm import Dictionary, InputError, Site
-from bilinear_lm.activations import mlp_inputs, replaced, site_activations, spliced
-from bilinear_lm.dictionary import POINTS
-from bilinear_lm.fidelity import measure_fidelity
+from bilinear_lm.sites import POINTS, mlp_inputs, replaced, site_activations
+from finetune.dictionaries.fidelity import measure_fidelity, spliced
 
 SITES = [Site(1, point) for point in POINTS]
 

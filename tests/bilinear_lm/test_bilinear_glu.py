@@ -9,13 +9,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bilinear_lm.gaussian_products
-from bilinear_lm.bilinear_glu import bilinear_approximation, product_form
-from bilinear_lm.closed_form import approximate_glu
+import bilinear_lm.polynomials.fourth_moments
 from bilinear_lm.errors import InputError
-from bilinear_lm.gaussian import Gaussian, one_gaussian
-from bilinear_lm.gaussian_products import form_covariances, product_means, quadratic_variance, second_moments
-from bilinear_lm.glu_expansion import hidden_layer
+from bilinear_lm.polynomials.approximate import approximate_glu
+from bilinear_lm.polynomials.bilinear import bilinear_approximation, product_form
+from bilinear_lm.polynomials.expansion import hidden_layer
+from bilinear_lm.polynomials.fourth_moments import (
+    form_covariances,
+    product_means,
+    quadratic_variance,
+    second_moments,
+)
+from bilinear_lm.polynomials.gaussian import Gaussian, one_gaussian
 from bilinear_lm.tensor import BilinearTensor
 
 F64 = torch.float64
@@ -137,7 +142,7 @@ def test_moments_of_products_against_sampling_and_pieces(monkeypatch):
     tensor = BilinearTensor(P, Q, W_out)
     variance = quadratic_variance(tensor, at)
     assert variance == pytest.approx(float(tensor(x - at.mean).var(0).sum()), rel=0.03)
-    monkeypatch.setattr(bilinear_lm.gaussian_products, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(bilinear_lm.polynomials.fourth_moments, "CHUNK_BYTES", 1)
     assert len(list(form_covariances(P, Q, tensor, at))) == 5
     assert torch.allclose(second_moments(P, Q, at), whole)
     assert quadratic_variance(tensor, at) == pytest.approx(variance)

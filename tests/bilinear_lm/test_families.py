@@ -5,10 +5,9 @@ import torch
 from torch import nn
 
 from bilinear_lm import InputError, Site, attention_weights, embedding, mlp_tensor, unembedding
-from bilinear_lm.activations import mlp_inputs, replaced, site_activations
-from bilinear_lm.dictionary import POINTS
 from bilinear_lm.families import FAMILIES, attention_norm, family_of, mlp_norm, require_plain_blocks
 from bilinear_lm.norms import norm_epsilon, norm_factor, normalised
+from bilinear_lm.sites import POINTS, mlp_inputs, replaced, site_activations
 
 from .tiny_families import NEW_FAMILIES, SOFT_CAP, TOKENS, own_norm_factor, tiny_family
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import silu
 
 from bilinear_lm import InputError
-from bilinear_lm.glu import GLUFactors, bilinear_glus, find_glus
+from finetune.conversion.glus import GLUFactors, bilinear_glus, find_glus
 
 from .tiny_families import ACTIVATION, TOKENS, gated, tiny_family
 

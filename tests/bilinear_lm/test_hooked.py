@@ -13,14 +13,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-import bilinear_lm.hooked as hooked
+import bilinear_lm.hooked.adapters as hooked
 from bilinear_lm import Site, attention_weights, mlp_tensor, unembedding
-from bilinear_lm.activations import replaced, site_activations
 from bilinear_lm.checkpoints.save import save_folder
-from bilinear_lm.dictionary import Point
 from bilinear_lm.errors import InputError
-from bilinear_lm.glu import find_glus
-from bilinear_lm.hooked import HOOKABLE, hook, load_hooked, unhook
+from bilinear_lm.hooked.adapters import HOOKABLE, hook, load_hooked, unhook
+from bilinear_lm.sites import Point, replaced, site_activations
+from finetune.conversion.glus import find_glus
 
 from .tiny_families import tiny_family
 

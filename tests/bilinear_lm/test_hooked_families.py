@@ -6,10 +6,10 @@ from itertools import product
 import pytest
 import torch
 
-import bilinear_lm.hooked as hooked
+import bilinear_lm.hooked.adapters as hooked
 from bilinear_lm import Site, attention_weights, embedding, mlp_tensor, unembedding
-from bilinear_lm.activations import site_activations
-from bilinear_lm.hooked import hook, unhook
+from bilinear_lm.hooked.adapters import hook, unhook
+from bilinear_lm.sites import site_activations
 
 from .tiny_families import ACTIVATION, NEW_FAMILIES, TOKENS, tiny_family
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import bilinear_lm.gaussian_mixture
-from bilinear_lm.closed_form import approximate_glu, approximate_mlp
+import bilinear_lm.polynomials.mixture
 from bilinear_lm.errors import InputError
-from bilinear_lm.gaussian_moments import activation_function
+from bilinear_lm.polynomials.approximate import approximate_glu, approximate_mlp
+from bilinear_lm.polynomials.hermite import activation_function
 
 F64 = torch.float64
 D, H, OUT = 2, 5, 3
@@ -250,13 +250,13 @@ def test_a_mean_far_from_zero():
 
 
 def test_a_mixture_too_large_is_refused(monkeypatch):
-    monkeypatch.setattr(bilinear_lm.gaussian_mixture, "MAX_BYTES", 100)
+    monkeypatch.setattr(bilinear_lm.polynomials.mixture, "MAX_BYTES", 100)
     weights, means = glu(), draw(2, D)
     with pytest.raises(InputError, match="d_in 2, d_out 3 needs 880 bytes, more than 100; use degree=1"):
         approximate(weights, "silu", mean=means)
     assert approximate(weights, "silu", mean=means, degree=1).degree == 1
     monkeypatch.undo()
-    monkeypatch.setattr(bilinear_lm.gaussian_mixture, "_MOST_STEPS", 1)
+    monkeypatch.setattr(bilinear_lm.polynomials.mixture, "_MOST_STEPS", 1)
     with pytest.raises(InputError, match="did not settle in 1 steps"):
         approximate(weights, "silu", mean=means)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bilinear_lm import InputError
-from bilinear_lm.rescaling import (
+from bilinear_lm.numerics.rescaling import (
     balanced,
     exponent,
     exponents,

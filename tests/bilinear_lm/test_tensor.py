@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bilinear_lm.tensor
-from bilinear_lm import BilinearTensor, InputError, contractions
+from bilinear_lm import BilinearTensor, InputError
+from bilinear_lm.numerics import contractions
 
 D_IN, D_MLP, D_OUT = 5, 11, 4
 BATCHES = [(), (2,), (2, 3)]

@@ -7,7 +7,7 @@ import pytest
 
 from bilinear_lm import InputError
 from bilinear_lm.cli import main
-from bilinear_lm.text_files import read_plain_text, suffixes_of
+from bilinear_lm.text.files import read_plain_text, suffixes_of
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import bilinear_lm.token_ids
-from analysis.windows import token_windows
+import bilinear_lm.text.token_ids
+from analysis.text.windows import token_windows
 from bilinear_lm import InputError, text_loss
-from bilinear_lm.token_ids import document_ids, token_id_pieces, token_ids
+from bilinear_lm.text.token_ids import document_ids, token_id_pieces, token_ids
 
 CORPUS = ["Once upon a time a cat and a dog ran to the park.", "They saw 12345 big red balls, and it's fine!"]
 LLAMA_3 = (
@@ -85,7 +85,7 @@ def small(monkeypatch):
 
     def set_to(piece, overlap, largest=1 << 24):
         for name, value in (("PIECE", piece), ("OVERLAP", overlap), ("LARGEST", largest)):
-            monkeypatch.setattr(bilinear_lm.token_ids, name, value)
+            monkeypatch.setattr(bilinear_lm.text.token_ids, name, value)
 
     return set_to
 
@@ -161,7 +161,7 @@ def test_pieces_come_one_by_one(tiny_tokenizer, small):
 @pytest.mark.parametrize("end", [None, 7])
 def test_documents_of_all_lengths(tiny_tokenizer, small, end, monkeypatch):
     small(256, 64)
-    monkeypatch.setattr(bilinear_lm.token_ids, "BATCH", 500)
+    monkeypatch.setattr(bilinear_lm.text.token_ids, "BATCH", 500)
     texts = ["a cat", CORPUS[0] * 20, "", "a dog"] + CORPUS * 40 + [CORPUS[1] * 9]
     pieces = list(document_ids(tiny_tokenizer, texts, end))
     ends = [] if end is None else [end]
@@ -183,5 +183,5 @@ def test_whole_texts_are_cut_wherever_they_are_read(make_model, tiny_tokenizer, 
 def test_a_play_in_pieces_of_the_usual_size(shared, folder):
     tokenizer = AutoTokenizer.from_pretrained(shared / folder)
     text = (shared / "text/tinyshakespeare/input.txt").read_text(encoding="utf-8")
-    assert len(text) > 8 * bilinear_lm.token_ids.PIECE
+    assert len(text) > 8 * bilinear_lm.text.token_ids.PIECE
     assert token_ids(tokenizer, text).tolist() == whole(tokenizer, text)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bilinear_lm import InputError, attention_weights, embedding, mlp_tensor, unembedding
-from bilinear_lm.activations import mlp_inputs
+from bilinear_lm.sites import mlp_inputs
 
 IDS = torch.arange(18).view(2, 9)
 

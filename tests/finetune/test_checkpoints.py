@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 
-import finetune.from_scratch
-import finetune.run_trainer
+import finetune.pretraining.pretrain
+import finetune.runs.trainer
 from bilinear_lm import InputError
-from bilinear_lm.presets import PRESETS, Preset
 from finetune import PretrainConfig, pretrain
+from finetune.pretraining.presets import PRESETS, Preset
 
 TINY = Preset(d_model=16, d_mlp=24, n_layers=1, n_heads=2, n_ctx=16, d_vocab=300)
 
@@ -39,7 +39,7 @@ def config(tmp_path, monkeypatch):
 
 def interrupted(config, monkeypatch, step):
     """The folder of a run that was stopped in a step."""
-    real = finetune.run_trainer.RunTrainer.training_step
+    real = finetune.runs.trainer.RunTrainer.training_step
 
     def stopping(self, *args, **kwargs):
         if self.state.global_step == step:
@@ -47,7 +47,7 @@ def interrupted(config, monkeypatch, step):
         return real(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.run_trainer.RunTrainer, "training_step", stopping)
+        patch.setattr(finetune.runs.trainer.RunTrainer, "training_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
     return config.output.with_name("model.run")
@@ -165,7 +165,7 @@ def test_killed_behind_the_end(config, moment, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.run_folder, "move_out", move_out)
+        patch.setattr(finetune.runs.folder, "move_out", move_out)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
     run = config.output.with_name("model.run")
@@ -173,7 +173,7 @@ def test_killed_behind_the_end(config, moment, monkeypatch):
     with pytest.raises(InputError, match=r"exists already|an interrupted run is there"):
         pretrain(config)
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.from_scratch, "_train", lambda *args: pytest.fail("trained again"))
+        patch.setattr(finetune.pretraining.pretrain, "_train", lambda *args: pytest.fail("trained again"))
         record = pretrain(dataclasses.replace(config, resume=True))
     assert record == json.loads((config.output / "train.json").read_text())
     assert (config.output / "model.safetensors").read_bytes() == whole(config)

@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
-import finetune.convert_checkpoint
+import finetune.conversion.checkpoint
 from bilinear_lm import load_pretrained
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
@@ -181,7 +181,7 @@ def test_a_full_disk(swiglu, stories, capsys, monkeypatch):
     def full(*args, **kwargs):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(finetune.convert_checkpoint, "save_folder", full)
+    monkeypatch.setattr(finetune.conversion.checkpoint, "save_folder", full)
     arguments = ["convert", str(swiglu), "-o", str(stories / "out"), "--method", "linear"]
     refused(capsys, arguments, "No space left on device (os error 28)); make room")
     assert not list(stories.glob("out*"))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data import Windows, tokenize, train_tokenizer, whole_windows
-from finetune.sources import END_OF_TEXT
+from finetune.data.sources import END_OF_TEXT
+from finetune.data.windows import Windows, tokenize, train_tokenizer, whole_windows
 
 
 @settings(deadline=None, max_examples=50)

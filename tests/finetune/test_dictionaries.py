@@ -15,14 +15,14 @@ import torch
 
 from bilinear_lm import InputError, Site, load_dictionary
 from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.fidelity import measure_fidelity
-from finetune.dictionary_config import DictionaryConfig
+from finetune.dictionaries.config import DictionaryConfig
+from finetune.dictionaries.fidelity import measure_fidelity
 
 pytest.importorskip("sparsify", reason="needs the extra sae: pip install 'bilinear-lm[sae]'")
 
-import finetune.dictionaries
-import finetune.dictionary_trainer
-from finetune.dictionaries import train_dictionaries
+import finetune.dictionaries.train
+import finetune.dictionaries.trainer
+from finetune.dictionaries.train import train_dictionaries
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def interrupted(config, module, name, calls, monkeypatch):
 
 
 def test_stopped_while_training(small, monkeypatch):
-    run = interrupted(small, finetune.dictionary_trainer.DictionaryTrainer, "save", 2, monkeypatch)
+    run = interrupted(small, finetune.dictionaries.trainer.DictionaryTrainer, "save", 2, monkeypatch)
     assert {path.name for path in run.iterdir()} == {"settings.json", "checkpoint-3", "checkpoint-7"}
     with pytest.raises(InputError, match=r"dictionaries\.run: an interrupted run is there; add --resume"):
         train_dictionaries(small)
@@ -169,7 +169,7 @@ def test_stopped_while_training(small, monkeypatch):
 
 
 def test_a_damaged_checkpoint(small, monkeypatch, capsys):
-    run = interrupted(small, finetune.dictionary_trainer.DictionaryTrainer, "save", 2, monkeypatch)
+    run = interrupted(small, finetune.dictionaries.trainer.DictionaryTrainer, "save", 2, monkeypatch)
     (run / "checkpoint-7" / "optimizer_0.pt").write_bytes(b"")
     resumed(small)
     told = capsys.readouterr().err
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint(small, monkeypatch, capsys):
 
 def test_stopped_while_measuring(small, monkeypatch):
     """What is trained is not trained again, and what is measured not measured again."""
-    run = interrupted(small, finetune.dictionaries, "measure_fidelity", 1, monkeypatch)
+    run = interrupted(small, finetune.dictionaries.train, "measure_fidelity", 1, monkeypatch)
     assert (run / "trained" / "1-mlp-in" / "train.json").is_file()
     measured = []
 
@@ -188,14 +188,14 @@ def test_stopped_while_measuring(small, monkeypatch):
         return measure_fidelity(model, dictionary, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.dictionaries, "_fit", lambda *args: pytest.fail("trained again"))
-        patch.setattr(finetune.dictionaries, "measure_fidelity", measure)
+        patch.setattr(finetune.dictionaries.train, "_fit", lambda *args: pytest.fail("trained again"))
+        patch.setattr(finetune.dictionaries.train, "measure_fidelity", measure)
         resumed(small)
     assert measured == ["1-mlp-out"]
 
 
 def test_trained_dictionaries_that_are_damaged(small, monkeypatch):
-    run = interrupted(small, finetune.dictionaries, "measure_fidelity", 0, monkeypatch)
+    run = interrupted(small, finetune.dictionaries.train, "measure_fidelity", 0, monkeypatch)
     weights = run / "trained" / "1-mlp-out" / "sae.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(InputError, match=r"trained: damaged \(1-mlp-out/sae\.safetensors has .* start anew"):
@@ -205,12 +205,12 @@ def test_trained_dictionaries_that_are_damaged(small, monkeypatch):
 @pytest.mark.parametrize("name", ["move_out", "_records"])
 def test_stopped_behind_the_end(small, name, monkeypatch):
     if name == "move_out":
-        interrupted(small, finetune.dictionaries, name, 0, monkeypatch)
+        interrupted(small, finetune.dictionaries.train, name, 0, monkeypatch)
     else:
         train_dictionaries(small)
         run = small.output.with_name("dictionaries.run")
         run.mkdir()
-        settings = finetune.dictionaries._settings(small)
+        settings = finetune.dictionaries.train._settings(small)
         (run / "settings.json").write_text(json.dumps(settings))
     resumed(small)
 
@@ -246,18 +246,18 @@ def test_sites_are_described_once(small):
 def test_tokens_are_those_that_were_read(small, monkeypatch):
     """Windows that do not fill a step are left out, which would weigh as much as a whole one."""
     given = []
-    monkeypatch.setattr(finetune.dictionaries, "_measure", lambda *args: given.append(args[1]))
-    monkeypatch.setattr(finetune.dictionaries, "move_out", lambda *args: None)
-    monkeypatch.setattr(finetune.dictionaries, "_records", lambda *args: {})
+    monkeypatch.setattr(finetune.dictionaries.train, "_measure", lambda *args: given.append(args[1]))
+    monkeypatch.setattr(finetune.dictionaries.train, "move_out", lambda *args: None)
+    monkeypatch.setattr(finetune.dictionaries.train, "_records", lambda *args: {})
     train_dictionaries(dataclasses.replace(small, batch_size=7))
     (windows,) = given
     assert len(windows) % 7 == 0
     assert len(windows) > 90
-    record = finetune.dictionaries._record(small, len(windows), 32, FIDELITY)
+    record = finetune.dictionaries.train._record(small, len(windows), 32, FIDELITY)
     assert record["tokens"] == sum(window["input_ids"].numel() for window in windows)
 
 
-FIDELITY = finetune.dictionaries.Fidelity(0.5, 3.0, 0, 2.0, 3.0, 2.0, "zero", 100)
+FIDELITY = finetune.dictionaries.train.Fidelity(0.5, 3.0, 0, 2.0, 3.0, 2.0, "zero", 100)
 
 
 def test_an_ablation_that_changes_nothing():
@@ -266,13 +266,13 @@ def test_an_ablation_that_changes_nothing():
 
 
 def test_the_clean_loss_is_measured_once(small, monkeypatch):
-    real, measured = finetune.dictionaries.clean_loss, []
+    real, measured = finetune.dictionaries.train.clean_loss, []
 
     def clean_loss(model, batches):
         measured.append(real(model, list(batches)))
         return measured[-1]
 
-    monkeypatch.setattr(finetune.dictionaries, "clean_loss", clean_loss)
+    monkeypatch.setattr(finetune.dictionaries.train, "clean_loss", clean_loss)
     records = train_dictionaries(small)
     assert len(measured) == 1
     assert {record["fidelity"]["loss_clean"] for record in records.values()} == set(measured)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import finetune.from_scratch
+import finetune.pretraining.pretrain
 from bilinear_lm import InputError
 from bilinear_lm.checkpoints import load_pretrained, save_folder
 from bilinear_lm.cli import main
-from bilinear_lm.presets import PRESETS, Preset
 from finetune import FitSettings, PretrainConfig, convert, pretrain
 from finetune import finetune as run
-from finetune.glu_fit import fit_bilinear
+from finetune.conversion.glu_fit import fit_bilinear
+from finetune.pretraining.presets import PRESETS, Preset
 
 from .test_glu_fit import draw, glu
 
@@ -73,13 +73,13 @@ def test_in_the_very_last_step(config):
 
 def test_what_was_good_is_kept(config, monkeypatch):
     """NaN gradients from a step on, long after the first checkpoint."""
-    real = finetune.from_scratch.RunTrainer.compute_loss
+    real = finetune.pretraining.pretrain.RunTrainer.compute_loss
 
     def compute_loss(self, *args, **kwargs):
         loss = real(self, *args, **kwargs)
         return loss * math.nan if self.state.global_step >= 13 else loss
 
-    monkeypatch.setattr(finetune.from_scratch.RunTrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(finetune.pretraining.pretrain.RunTrainer, "compute_loss", compute_loss)
     with pytest.raises(InputError, match=r"loss nan.* \(the last good checkpoint is .*checkpoint-10\)"):
         pretrain(config)
     kept = config.output.with_name("model.run") / "checkpoint-10"

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import finetune.from_scratch
+import finetune.pretraining.pretrain
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
-from bilinear_lm.presets import PRESETS, Preset
 from finetune import PretrainConfig, pretrain
+from finetune.pretraining.presets import PRESETS, Preset
 
 TINY = Preset(d_model=16, d_mlp=24, n_layers=1, n_heads=2, n_ctx=16, d_vocab=300)
 
@@ -82,14 +82,14 @@ def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypa
     whole = dataclasses.replace(config, output=tmp_path / "whole")
     pretrain(whole)
 
-    class Interrupted(finetune.from_scratch.RunTrainer):
+    class Interrupted(finetune.pretraining.pretrain.RunTrainer):
         def training_step(self, *args, **kwargs):
             if self.state.global_step == 25:
                 raise KeyboardInterrupt
             return super().training_step(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.from_scratch, "RunTrainer", Interrupted)
+        patch.setattr(finetune.pretraining.pretrain, "RunTrainer", Interrupted)
         with pytest.raises(KeyboardInterrupt):
             pretrain(config)
     assert not config.output.exists()

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 
 from bilinear_lm import InputError
 from finetune import finetune as run
-from finetune.run_folder import writing
+from finetune.runs.folder import writing
 
 from .launches import ENVIRONMENT, LAUNCH, arguments, require_same_logs, require_same_weights
 

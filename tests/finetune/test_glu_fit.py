@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn.functional import gelu, relu, silu
 
 from bilinear_lm import InputError, bilinear_approximation
-from bilinear_lm.glu import GLUFactors
 from finetune import FitSettings, fit_bilinear
-from finetune.calibration import Moments
-from finetune.glu_fit import LINEAR, best_lines, explained
+from finetune.conversion.glu_fit import LINEAR, best_lines, explained
+from finetune.conversion.glus import GLUFactors
+from finetune.data.calibration import Moments
 
 QUICK = FitSettings(steps=150, batch_size=256)
 

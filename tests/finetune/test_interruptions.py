@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Trainer
 
-import finetune.into_bilinear
+import finetune.finetuning.finetune
 from bilinear_lm import InputError
 from finetune import FinetuneConfig, FitSettings
 from finetune import finetune as run
@@ -29,20 +29,20 @@ import json, sys, torch
 from functools import partial
 from pathlib import Path
 torch.set_num_threads(1)
-import finetune.into_bilinear
+import finetune.finetuning.finetune
 from finetune import FinetuneConfig, FitSettings
-finetune.into_bilinear.FitSettings = partial(FitSettings, steps={STEPS_OF_FIT}, batch_size=128)
+finetune.finetuning.finetune.FitSettings = partial(FitSettings, steps={STEPS_OF_FIT}, batch_size=128)
 values = json.loads(sys.argv[1])
 values |= {{"output": Path(values["output"]), "data": tuple(values["data"])}}
-finetune.into_bilinear.finetune(FinetuneConfig(**values))
+finetune.finetuning.finetune.finetune(FinetuneConfig(**values))
 """
 
 
 @pytest.fixture(autouse=True)
 def quick_fits(monkeypatch):
     quick = partial(FitSettings, steps=STEPS_OF_FIT, batch_size=128)
-    monkeypatch.setattr(finetune.into_bilinear, "FitSettings", quick)
-    monkeypatch.setattr(finetune.into_bilinear, "loss_figure", lambda log, path: None)
+    monkeypatch.setattr(finetune.finetuning.finetune, "FitSettings", quick)
+    monkeypatch.setattr(finetune.finetuning.finetune, "loss_figure", lambda log, path: None)
 
 
 def weights(settings):
@@ -135,7 +135,7 @@ def test_killed_while_a_checkpoint_was_written(settings, spoil, monkeypatch):
 def test_killed_in_every_part(settings, part, monkeypatch):
     settings = dataclasses.replace(settings, start="fit", lora_rank=2, norms="linear")
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.into_bilinear, part, interrupt)
+        patch.setattr(finetune.finetuning.finetune, part, interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
     assert not settings.output.exists()
@@ -146,7 +146,7 @@ def test_killed_in_every_part(settings, part, monkeypatch):
 
 def test_resumed_with_other_settings(settings, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.into_bilinear, "_train", interrupt)
+        patch.setattr(finetune.finetuning.finetune, "_train", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
     with pytest.raises(InputError, match=r"model\.run: an interrupted run is there; add --resume to go on"):
@@ -174,7 +174,7 @@ def test_a_run_that_diverges_stops_and_keeps_finite_weights(settings):
 
 def test_a_start_that_is_worse_than_chance_does_not_count_as_diverged(settings, monkeypatch):
     """Seen with large logits: what it is compared with is the first loss."""
-    monkeypatch.setattr(finetune.run_log, "_DIVERGED", 1.05)
+    monkeypatch.setattr(finetune.runs.log, "_DIVERGED", 1.05)
     record = run(dataclasses.replace(settings, tokens=800))
     assert record["log"][0]["loss"] > 1.05 * torch.tensor(300.0).log()
 
@@ -205,7 +205,7 @@ def test_a_full_disk_at_a_checkpoint(settings, monkeypatch, refusal):
 @pytest.mark.parametrize("refusal", [no_space, no_space_for_safetensors])
 def test_a_full_disk_at_the_end(settings, monkeypatch, refusal):
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.into_bilinear, "save_folder", refusal)
+        patch.setattr(finetune.finetuning.finetune, "save_folder", refusal)
         with pytest.raises(InputError, match=r"No space left on device.* nothing is lost: make room"):
             run(settings)
     assert [path.name for path in settings.output.parent.iterdir()] == ["model.run"]
@@ -223,13 +223,13 @@ def test_a_full_disk_at_the_start(settings, monkeypatch):
 
 def test_a_full_disk_while_tokenizing(settings, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.token_files, "_write", no_space)
+        patch.setattr(finetune.data.token_files, "_write", no_space)
         with pytest.raises(InputError, match=r"tokens: cannot be written \(No space left on device\)"):
             run(settings)
     assert not list(settings.output.parent.iterdir())
 
 
 def test_a_disk_that_cannot_be_read(settings, monkeypatch):
-    monkeypatch.setattr(finetune.sources, "opened_text", no_space)
+    monkeypatch.setattr(finetune.data.sources, "opened_text", no_space)
     with pytest.raises(InputError, match=r"train\.txt: cannot be read .*; expected a file or folder"):
         run(settings)

@@ -10,16 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import finetune.data
-import finetune.into_bilinear
-import finetune.token_files
+import finetune.data.token_files
+import finetune.data.windows
+import finetune.finetuning.finetune
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
 from bilinear_lm.checkpoints import save_folder
 from finetune import FitSettings
 from finetune import finetune as run
-from finetune.annealing import anneal_gates
-from finetune.data import Windows, documents
-from finetune.trainer import trainer
+from finetune.data.sources import documents
+from finetune.data.windows import Windows
+from finetune.finetuning.annealing import anneal_gates
+from finetune.finetuning.trainer import trainer
 
 from ..bilinear_lm.tiny_families import gated
 
@@ -28,7 +29,9 @@ IDS = torch.randint(290, (2, 20), generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(autouse=True)
 def quick_fits(monkeypatch):
-    monkeypatch.setattr(finetune.into_bilinear, "FitSettings", partial(FitSettings, steps=40, batch_size=128))
+    monkeypatch.setattr(
+        finetune.finetuning.finetune, "FitSettings", partial(FitSettings, steps=40, batch_size=128)
+    )
 
 
 def fingerprint(folder):
@@ -125,9 +128,9 @@ def test_the_source_and_the_text_are_read_once(settings, monkeypatch):
         taught.append({name: value.clone() for name, value in teacher.state_dict().items()})
         return trainer(config, run, model, teacher, *args, **options)
 
-    monkeypatch.setattr(finetune.into_bilinear, "load_pretrained", load)
-    monkeypatch.setattr(finetune.into_bilinear, "trainer", make)
-    for module in (finetune.data, finetune.token_files):
+    monkeypatch.setattr(finetune.finetuning.finetune, "load_pretrained", load)
+    monkeypatch.setattr(finetune.finetuning.finetune, "trainer", make)
+    for module in (finetune.data.windows, finetune.data.token_files):
         monkeypatch.setattr(module, "documents", read_documents)
     run(dataclasses.replace(settings, tokens=600, start="fit", norms="linear", **TAUGHT))
     assert loaded.count(settings.model) == 1

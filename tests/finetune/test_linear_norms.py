@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bilinear_lm import InputError, mlp_tensor
-from finetune.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
+from finetune.conversion.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 
 from ..bilinear_lm.tiny_families import gated
 

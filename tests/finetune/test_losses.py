@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-import finetune.losses
-from finetune.losses import divergence, stream_error
+import finetune.finetuning.losses
+from finetune.finetuning.losses import divergence, stream_error
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -36,7 +36,7 @@ def test_chunks_change_nothing(monkeypatch, positions):
     student, teacher = draw(7, 6, 11, dtype=torch.float32), draw(7, 6, 11, seed=1, dtype=torch.float32)
     own = [student.clone().requires_grad_() for _ in range(2)]
     divergence(own[0][:, :-1], teacher[:, :-1]).backward()
-    monkeypatch.setattr(finetune.losses, "CHUNK_POSITIONS", positions)
+    monkeypatch.setattr(finetune.finetuning.losses, "CHUNK_POSITIONS", positions)
     divergence(own[1][:, :-1], teacher[:, :-1]).backward()
     torch.testing.assert_close(own[1].grad, own[0].grad)
 

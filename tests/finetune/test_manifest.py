@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bilinear_lm import InputError
-from finetune.manifest import MANIFEST, damage, is_complete, require_undamaged, write_manifest
+from finetune.runs.manifest import MANIFEST, damage, is_complete, require_undamaged, write_manifest
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bilinear_lm import InputError
-from bilinear_lm.presets import Preset, new_model
 from finetune import FinetuneConfig
-from finetune.losses import stream_error
-from finetune.plan import plan
-from finetune.trainer import RECOMPUTE
+from finetune.finetuning.losses import stream_error
+from finetune.finetuning.plan import plan
+from finetune.finetuning.trainer import RECOMPUTE
+from finetune.pretraining.presets import Preset, new_model
 
 TINYLLAMA = {
     "architectures": ["LlamaForCausalLM"],

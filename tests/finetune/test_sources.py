@@ -16,8 +16,8 @@ import pytest
 from bilinear_lm import InputError
 from bilinear_lm.cli import main
 from finetune import finetune
-from finetune.settings import Selection
-from finetune.sources import END_OF_TEXT, documents, require_sources
+from finetune.choices import Selection
+from finetune.data.sources import END_OF_TEXT, documents, require_sources
 
 ROWS = '{"text": "One.", "id": 1}\n{"text": "  Two.\\nMore.", "id": 2}\n'
 READ = ["One.", "  Two.\nMore."]

@@ -8,7 +8,7 @@ sparsify = pytest.importorskip("sparsify", reason="needs the extra sae: pip inst
 
 from sparsify import sparse_coder  # noqa: E402
 
-from finetune.sparsify_kernels import decoder_by_device  # noqa: E402
+from finetune.dictionaries.sparsify_kernels import decoder_by_device  # noqa: E402
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune import calibration_windows
-from finetune.token_files import start_windows, token_streams, training_windows
+from finetune.data.token_files import start_windows, token_streams, training_windows
 
 
 @pytest.fixture

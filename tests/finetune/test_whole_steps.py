@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 import torch
 
-import finetune.run_trainer
-from bilinear_lm.presets import PRESETS, Preset
+import finetune.runs.trainer
 from finetune import PretrainConfig, pretrain
 from finetune import finetune as run
-from finetune.data import Windows
-from finetune.run_trainer import whole_steps
+from finetune.data.windows import Windows
+from finetune.pretraining.presets import PRESETS, Preset
+from finetune.runs.trainer import whole_steps
 
 
 @pytest.fixture
 def given(monkeypatch):
     """The shapes of all batches that models are trained on, by the step they belong to."""
     seen = []
-    real = finetune.run_trainer.RunTrainer.training_step
+    real = finetune.runs.trainer.RunTrainer.training_step
 
     def watched(self, model, inputs, *args, **kwargs):
         seen.append((self.state.global_step, tuple(inputs["input_ids"].shape)))
         return real(self, model, inputs, *args, **kwargs)
 
-    monkeypatch.setattr(finetune.run_trainer.RunTrainer, "training_step", watched)
+    monkeypatch.setattr(finetune.runs.trainer.RunTrainer, "training_step", watched)
     return seen
 
 
@@ -61,7 +61,7 @@ def test_accumulated_batches_are_one_batch(settings):
 
 def test_a_resumed_run_counts_what_it_read(settings, given, monkeypatch):
     settings = dataclasses.replace(settings, accumulation=2, batch_size=3, checkpoint_steps=5)
-    watched = finetune.run_trainer.RunTrainer.training_step
+    watched = finetune.runs.trainer.RunTrainer.training_step
 
     def stopping(self, *args, **kwargs):
         if self.state.global_step == 8:
@@ -69,7 +69,7 @@ def test_a_resumed_run_counts_what_it_read(settings, given, monkeypatch):
         return watched(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.run_trainer.RunTrainer, "training_step", stopping)
+        patch.setattr(finetune.runs.trainer.RunTrainer, "training_step", stopping)
         with pytest.raises(KeyboardInterrupt):
             run(settings)
     before = tokens_until(given, 5)  # those behind the checkpoint are read again

@@ -18,7 +18,7 @@ def build(folder):
     """Writes all inputs into a folder; each is a file or folder at its top."""
     folder = Path(folder)
     torch.manual_seed(0)
-    from finetune.data import train_tokenizer
+    from finetune.data.windows import train_tokenizer
 
     tokenizer = train_tokenizer([WORDS], VOCABULARY)
     for name, gate in (("model", "linear"), ("swiglu", "silu")):
@@ -35,7 +35,7 @@ def build(folder):
 
 def _model(folder, tokenizer, gate):
     from bilinear_lm.checkpoints import save_folder
-    from bilinear_lm.presets import Preset, new_model
+    from finetune.pretraining.presets import Preset, new_model
 
     preset = Preset(d_model=D, d_mlp=24, n_layers=LAYERS, n_heads=4, n_kv_heads=2, n_ctx=32, d_vocab=300)
     model = new_model(preset, gate=gate, d_vocab=len(tokenizer))
@@ -145,8 +145,8 @@ def _scope(folder):
 
 def _results(folder):
     """What commands leave behind: an eigendecomposition, a graph, and two runs that were interrupted."""
-    import finetune.from_scratch
-    import finetune.into_bilinear
+    import finetune.finetuning.finetune
+    import finetune.pretraining.pretrain
     from bilinear_lm.cli import main
 
     model, data = str(folder / "model"), str(folder / "train.txt")
@@ -155,7 +155,10 @@ def _results(folder):
     for command in (eigen, graph):
         if main(command):
             raise RuntimeError(f"{command[0]} failed on the inputs of the fuzz")
-    for module, name in ((finetune.from_scratch, "save_folder"), (finetune.into_bilinear, "_finish")):
+    for module, name in (
+        (finetune.pretraining.pretrain, "save_folder"),
+        (finetune.finetuning.finetune, "_finish"),
+    ):
         setattr(module, name, _interrupt)
     runs = {
         "train-result": ["train", "--data", data, *TRAIN],

@@ -33,10 +33,9 @@ def import_everything():
     import sparsify  # noqa: F401
     import torch
 
-    import analysis  # noqa: F401
-    import finetune.dictionaries
-    import finetune.from_scratch
-    import finetune.into_bilinear  # noqa: F401
+    import finetune.dictionaries.train
+    import finetune.finetuning.finetune
+    import finetune.pretraining.pretrain  # noqa: F401
     from bilinear_lm.cli import commands
 
     commands()

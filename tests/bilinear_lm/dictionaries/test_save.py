@@ -100,7 +100,7 @@ def test_nothing_is_overwritten(tmp_path):
 @pytest.mark.parametrize("skip", [False, True])
 def test_sparsify_reads_ours_and_we_read_its(skip, tmp_path):
     sparsify = pytest.importorskip("sparsify", reason="needs the extra sae: pip install 'bilinear-lm[sae]'")
-    from finetune.sparsify_kernels import decoder_by_device
+    from finetune.dictionaries.sparsify_kernels import decoder_by_device
 
     torch.manual_seed(0)
     config = sparsify.SparseCoderConfig(num_latents=24, k=5, transcode=skip, skip_connection=skip)

@@ -1,0 +1,1 @@
+"""QK and OV circuits between directions of the residual stream, from weights."""

@@ -1,0 +1,105 @@
+"""One attention layer on a prompt: its pattern, and what each head writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.attention.layer import AttentionLayer, rotate
+from bilinear_lm.checks import require_index
+from bilinear_lm.norms import norm_scale
+
+
+@dataclass(frozen=True)
+class MeasuredAttention:
+    """One attention layer on a prompt.
+
+    Patterns and what heads write are computed from its fields each time they are asked for, so that a long
+    prompt fits the memory.
+    """
+
+    queries: Float[Tensor, "n_heads pos d_head"]
+    """Rotated, with biases, and normalised where the layer does so."""
+    keys: Float[Tensor, "n_heads pos d_head"]
+    """Likewise; grouped-query keys are repeated."""
+    values: Float[Tensor, "n_heads pos d_head"]
+    """x W_V, without the value bias."""
+    W_O: Float[Tensor, "n_heads d_head d_model"]
+    bias: Float[Tensor, " d_model"] | None
+    """What is written at every position: b_O + Σ_h b_V W_O; None: nothing."""
+    scale: float
+    """What products of queries and keys are multiplied with."""
+    window: int | None
+    """A query reads keys at relative positions below it; None: all before it."""
+    q_scale: Float[Tensor, "n_heads pos"] | None = None
+    """What queries were divided by where the layer normalises them (Qwen3)."""
+    k_scale: Float[Tensor, "n_heads pos"] | None = None
+    """What keys were divided by."""
+
+    @property
+    def scores(self) -> Float[Tensor, "n_heads pos pos"]:
+        """query · key · scale, rows the queries; -inf where a query does not read."""
+        scores = self.queries @ self.keys.mT * self.scale
+        position = torch.arange(scores.shape[-1], device=scores.device)
+        offset = position[:, None] - position
+        unread = offset < 0
+        if self.window is not None:
+            unread |= offset >= self.window
+        return scores.masked_fill(unread, -torch.inf)
+
+    @property
+    def pattern(self) -> Float[Tensor, "n_heads pos pos"]:
+        """softmax of the scores over keys; rows the queries."""
+        return self.scores.softmax(dim=-1)
+
+    @property
+    def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
+        """What each head writes: pattern · values · W_O. The value bias is part of `bias`."""
+        return self.pattern @ self.values @ self.W_O
+
+    @property
+    def out(self) -> Float[Tensor, "pos d_model"]:
+        """What the layer writes: heads and bias together."""
+        written = torch.einsum("hqe,hed->qd", self.pattern @ self.values, self.W_O)
+        return written if self.bias is None else written + self.bias
+
+    def written_from(self, query: int) -> Float[Tensor, "n_heads pos d_model"]:
+        """What each head writes at position `query`, split by the position that it is read from."""
+        require_index(query, self.values.shape[1], "position")
+        return (self.pattern[:, query, :, None] * self.values) @ self.W_O
+
+
+def attend(
+    layer: AttentionLayer,
+    x: Float[Tensor, "pos d_model"],
+    turns: tuple[Float[Tensor, "pos n_freq"], Float[Tensor, "pos n_freq"]] | None = None,
+) -> MeasuredAttention:
+    """An attention layer at the inputs x / rms(x) of a prompt, one row a position.
+
+    `turns` are the cosines and sines by which positions are rotated, those of the layer by default.
+    """
+    turns = layer.turns(range(len(x))) if turns is None else turns
+    queries, keys = (_with_bias(layer.project(name, x, constant=True)) for name in ("Q", "K"))
+    q_scale = k_scale = None
+    if (norm := layer.qk_norm) is not None:
+        q_scale, k_scale = norm_scale(queries, norm.epsilon), norm_scale(keys, norm.epsilon)
+        queries = queries / q_scale.unsqueeze(-1) * norm.query
+        keys = keys / k_scale.unsqueeze(-1) * norm.key
+    return MeasuredAttention(
+        queries=rotate(queries, *turns),
+        keys=rotate(keys, *turns),
+        values=layer.project("V", x),
+        W_O=layer.weights.W_O,
+        bias=layer.bias,
+        scale=layer.scale,
+        window=layer.window,
+        q_scale=q_scale,
+        k_scale=k_scale,
+    )
+
+
+def _with_bias(projected: Tensor) -> Tensor:
+    return projected[:, :-1] + projected[:, -1:]

@@ -1,0 +1,103 @@
+"""What a bilinear MLP computes along one direction, split into interactions of what it reads.
+
+With an input dictionary, x = origin + Σ_i c_i f_i + error, and u · B(x, x) splits into interactions of two
+active features, of features with the error, of each with itself; into what features and the error do
+with the origin and the layer's biases; and into what these do alone (`analysis.paths.mlp`). Without one,
+u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u (`analysis.spectra.eigen`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
+
+import torch
+
+from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
+from analysis.circuits.prompt.readers import Limits, Part, Quadratic, Source, Split, strongest
+from analysis.circuits.prompt.sources import Eigenvector, ReadFeature, bias_source, read_error
+from analysis.graphs.graph import Node
+from analysis.paths.mlp import expand_mlp
+from analysis.spectra.eigen import eigendecompose
+from bilinear_lm.tensor import CHUNK_BYTES
+
+Readers = Sequence[tuple[Node, Quadratic]]
+
+Splits = Iterator[Split]
+
+
+def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Splits:
+    """The parts of quadratic readers of one layer, sorted by position, in their order."""
+    for position, group in groupby(readers, key=lambda pair: pair[1].position):
+        together = list(group)
+        layer = prompt.layers[together[0][1].layer]
+        found = layer.inputs
+        by_features = found is not None and together[0][1].rank is None
+        if found is not None and by_features:
+            n = len(found.codes[found.at(position)]) + 2
+            numbers_each, split = 8 * n * n, _by_features
+        else:
+            numbers_each, split = 4 * (layer.at_mlp_in.d_in) ** 2, _by_eigenvectors
+        at_once = max(1, CHUNK_BYTES // (numbers_each * prompt.like.element_size()))
+        for start in range(0, len(together), at_once):
+            yield from split(layer, position, together[start : start + at_once], limits)
+
+
+def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Splits:
+    found = layer.inputs
+    assert found is not None  # asked for only where there is one
+    inputs = read_sources(layer, position)
+    vectors, n = layer.to_mlp_in(found.vectors(position), position, found.site.point), len(inputs)
+    u = torch.stack([reader.u for _, reader in readers])
+    expansion = expand_mlp(layer.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
+    quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
+    left, right = torch.triu_indices(n, n, device=u.device)
+    pairs = expansion.pairs[:, 0, left, right]
+    alone = 2 * quadratic[:, :n, n] + linear[:, :n]
+    constants = u.new_tensor([reader.constant for _, reader in readers])
+    constant = quadratic[:, n, n] + linear[:, n] + expansion.constant[:, 0] + constants
+    bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
+
+    @cache
+    def part(column: int) -> Part:
+        if column < n:
+            return (inputs[column],)
+        pair = column - n - 1
+        return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
+
+    for chosen in strongest(torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), limits):
+        yield Split(chosen.weights, [part(column) for column in chosen.columns], chosen.pruned)
+
+
+def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
+    """The features of an MLP's input that are active at a position, and the error."""
+    found = layer.inputs
+    assert found is not None  # asked for only where there is one
+    at = found.at(position)
+    features = [ReadFeature.at(layer, found, place) for place in range(at.start, at.stop)]
+    return [*features, read_error(layer, found, position)]
+
+
+def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Splits:
+    x = layer.normalised_input(position)
+    found = eigendecompose(layer.normalised, torch.stack([reader.u for _, reader in readers]))
+    values = found.vectors @ x
+    contributions, listed = found.values * values.square(), values.tolist()
+    for row, (_, reader) in enumerate(readers):
+        if reader.rank is not None:
+            contributions[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
+    constants = contributions.new_tensor([[reader.constant] for _, reader in readers])
+    bias: Part = (bias_source(f"{layer.number}-mlp", layer.number),)
+    for row, chosen in enumerate(strongest(torch.cat([contributions, constants], dim=1), limits)):
+        ranks = [column for column in chosen.columns if column < len(x)]
+        vectors, places = found.vectors[row, ranks], {rank: place for place, rank in enumerate(ranks)}
+        parts = []
+        for column in chosen.columns:
+            if column not in places:
+                parts.append(bias)
+                continue
+            value, node = listed[row][column], readers[row][0]
+            source = Eigenvector.at(layer, position, node, column, vectors, places[column], value)
+            parts.append((source, source))
+        yield Split(chosen.weights, parts, chosen.pruned)

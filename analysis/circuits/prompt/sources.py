@@ -1,0 +1,250 @@
+"""The sources that values on a prompt split over: what each is as a node, how it is read, what it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt, SiteFeatures
+from analysis.circuits.prompt.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
+from analysis.features.dictionaries import WRITTEN
+from analysis.graphs.graph import Node
+from analysis.graphs.nodes import (
+    bias_node,
+    direction_node,
+    eigenvector_node,
+    error_node,
+    feature_node,
+    head_node,
+    token_node,
+)
+from bilinear_lm.sites import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Given(Source):
+    """A source whose reader and write, where it has them, are known from the start."""
+
+    onward: Reader | None = None
+    written: Write | None = None
+
+    def reader(self) -> Reader | None:
+        """What is given."""
+        return self.onward
+
+    def write(self) -> Write | None:
+        """What is given."""
+        return self.written
+
+
+def bias_source(name: str, layer: int | None) -> Source:
+    """What biases add."""
+    return Source(bias_node(name, layer), BOTTOM)
+
+
+def token_source(prompt: Prompt, position: int) -> Source:
+    """The embedding of the token at a position."""
+    write = Write(Site(0, "resid-pre"), position, prompt.layers[0].measured.resid_pre[position])
+    return Given(token_node(int(prompt.measured.ids[position]), position), BOTTOM, written=write)
+
+
+def written_error(found: SiteFeatures, position: int) -> Source:
+    """What a dictionary at mlp-out leaves out at a position."""
+    write = Write(found.site, position, found.error[position])
+    return Given(error_node(found.site, position), stage(found.site.layer, "out"), written=write)
+
+
+def read_error(layer: LayerOnPrompt, found: SiteFeatures, position: int) -> Source:
+    """What the dictionary of an MLP's input leaves out at a position."""
+    write = _into_mlp(layer, found, position, found.error[position])
+    return Given(error_node(found.site, position), stage(layer.number, "in"), written=write)
+
+
+def whole_head(layer: int, head: int, position: int, vector: Float[Tensor, " d_model"]) -> Source:
+    """All that a head writes at a position."""
+    write = Write(Site(layer, "attn-out"), position, vector)
+    return Given(head_node(layer, head, query=position), stage(layer, "head"), written=write)
+
+
+def whole_mlp(layer: int, position: int, vector: Float[Tensor, " d_model"]) -> Source:
+    """All that an MLP writes at a position."""
+    site = Site(layer, WRITTEN)
+    node = direction_node(site, position=position)
+    return Given(node, stage(layer, "out"), written=Write(site, position, vector))
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFeature(Source):
+    """An active feature of what an MLP writes."""
+
+    found: SiteFeatures
+    place: int
+    """In the list of active features."""
+
+    @classmethod
+    def at(cls, found: SiteFeatures, place: int) -> WrittenFeature:
+        """That with a place in the list."""
+        position, feature, code = found.listed[place]
+        node = feature_node(found.site, feature, position, value=code)
+        return cls(node, stage(found.site.layer, "out"), found, place)
+
+    def reader(self) -> Quadratic:
+        """Its code as a function of what the MLP reads."""
+        position, feature, _ = self.found.listed[self.place]
+        u, constant = self.found.reading(feature)
+        return Quadratic(self.found.site.layer, position, u, constant)
+
+    def write(self) -> Write:
+        """Its code times its decoder row."""
+        position, feature, code = self.found.listed[self.place]
+        return Write(self.found.site, position, code * self.found.dictionary.decoder[feature])
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFeature(Source):
+    """An active feature of what an MLP reads."""
+
+    layer: LayerOnPrompt
+    found: SiteFeatures
+    """Those of the layer's input."""
+    place: int
+    """In the list of them."""
+
+    @classmethod
+    def at(cls, layer: LayerOnPrompt, found: SiteFeatures, place: int) -> ReadFeature:
+        """That with a place in the list."""
+        position, feature, code = found.listed[place]
+        node = feature_node(found.site, feature, position, value=code)
+        return cls(node, stage(layer.number, "in"), layer, found, place)
+
+    def reader(self) -> Linear:
+        """Its code as a function of the residual stream."""
+        position, feature, _ = self.found.listed[self.place]
+        direction, constant = self.found.reading(feature)
+        w = self.layer.from_stream(direction, position, self.found.site.point)
+        return Linear(2 * self.layer.number + 1, position, w, constant, str(self.found.site))
+
+    def write(self) -> Write:
+        """Its code times its decoder row, for the MLP alone."""
+        position, feature, code = self.found.listed[self.place]
+        return _into_mlp(self.layer, self.found, position, code * self.found.dictionary.decoder[feature])
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenDirection(Source):
+    """What an MLP without a dictionary writes, along the direction u in which a reader reads it."""
+
+    position: int
+    u: Float[Tensor, " d_model"]
+    weight: float
+
+    @classmethod
+    def at(
+        cls, layer: int, position: int, u: Float[Tensor, " d_model"], reader: Node, weight: float
+    ) -> WrittenDirection:
+        """That of a layer, as a node reads it."""
+        node = direction_node(Site(layer, WRITTEN), reader, position, value=weight)
+        return cls(node, stage(layer, "out"), position, u, weight)
+
+    def reader(self) -> Quadratic:
+        """u · B(x, x)."""
+        return Quadratic(self.stage[0], self.position, self.u)
+
+    def write(self) -> Write:
+        """The shortest vector that is the value along u."""
+        return Write(Site(self.stage[0], WRITTEN), self.position, shortest(self.weight, self.u))
+
+
+@dataclass(frozen=True, slots=True)
+class Eigenvector(Source):
+    """An eigenvector of what a node reads of an MLP, itself read as v · x."""
+
+    layer: LayerOnPrompt
+    position: int
+    vectors: Float[Tensor, "n d_in"]
+    """Those of one node, this one among them."""
+    row: int
+    value: float
+
+    @classmethod
+    def at(
+        cls,
+        layer: LayerOnPrompt,
+        position: int,
+        of: Node,
+        rank: int,
+        vectors: Float[Tensor, "n d_in"],
+        row: int,
+        value: float,
+    ) -> Eigenvector:
+        """That of a rank, which is a row of `vectors`."""
+        node = eigenvector_node(of, rank, value=value)
+        return cls(node, stage(layer.number, "in"), layer, position, vectors, row, value)
+
+    def reader(self) -> Linear:
+        """v · x as a function of the residual stream."""
+        layer, vector = self.layer, self.vectors[self.row]
+        width = len(layer.factor)
+        w = layer.from_stream(vector[:width], self.position, "normalised")
+        constant = float(vector[width:].sum())
+        return Linear(2 * layer.number + 1, self.position, w, constant, f"{layer.number}-mlp-in")
+
+    def write(self) -> Write:
+        """The shortest vector that is the value along v, for the MLP alone."""
+        layer, position = self.layer, self.position
+        vector = shortest(self.value, self.vectors[self.row, : len(layer.factor)])
+        return Write(Site(layer.number, "mlp-in"), position, layer.to_mlp_in(vector, position, "normalised"))
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Source):
+    """What a head moves from a position to that of a reader."""
+
+    layer: LayerOnPrompt
+    head: int
+    key: int
+    attended: float
+    """The head's attention pattern between the two."""
+    to: Linear
+    weight: float
+
+    @classmethod
+    def at(
+        cls,
+        layer: LayerOnPrompt,
+        head: int,
+        key: int,
+        attended: float,
+        node: Node,
+        reader: Linear,
+        weight: float,
+    ) -> Moved:
+        """What a head of a layer moves to what reads a node."""
+        made = head_node(layer.number, head, node, reader.position, key, value=weight)
+        return cls(made, stage(layer.number, "head"), layer, head, key, attended, reader, weight)
+
+    def reader(self) -> Linear:
+        """What is moved as a function of the residual stream at the key."""
+        layer, attention = self.layer, self.layer.measured.attention
+        shared = self.head * len(layer.W_V) // len(attention.W_O)
+        w = layer.W_V[shared] @ (attention.W_O[self.head] @ self.to.w)
+        held = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key]
+        return Linear(2 * layer.number, self.key, held * w)
+
+    def write(self) -> Write:
+        """The shortest vector that is the value along what is read of it."""
+        site = Site(self.layer.number, "attn-out")
+        return Write(site, self.to.position, shortest(self.weight, self.to.w))
+
+
+def shortest(value: float, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    """The shortest vector that has a value along u: value · u / |u|²."""
+    return value * u / u.square().sum()
+
+
+def _into_mlp(layer: LayerOnPrompt, found: SiteFeatures, position: int, vector: Tensor) -> Write:
+    """What is written into the input of the MLP alone: the residual stream beside it is left as it is."""
+    written = layer.to_mlp_in(vector, position, found.site.point)
+    return Write(Site(layer.number, "mlp-in"), position, written)

@@ -1,0 +1,160 @@
+"""What a direction of the residual stream reads, split over everything that wrote to the stream.
+
+With patterns and scales held, attention is linear, so a direction w read at one position is a direction at
+every position of the layers below: g → g + Σ_h Pᵀ_h g OV_hᵀ / s. What embeddings, MLPs, and biases add to
+the reading are products with these. Or heads are sources of their own, one for each position that they move
+from, and read in turn.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
+from analysis.circuits.prompt.readers import Limits, Linear, Part, Source, Split, strongest
+from analysis.circuits.prompt.sources import (
+    Moved,
+    WrittenDirection,
+    WrittenFeature,
+    bias_source,
+    token_source,
+    written_error,
+)
+from analysis.graphs.graph import Node
+from bilinear_lm.tensor import CHUNK_BYTES
+
+
+def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Split]:
+    """The parts of linear readers of one depth, in their order; heads are parts where limits say so."""
+    if not readers:
+        return
+    numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
+    numbers_each += _n_columns(prompt, limits.split_heads)
+    at_once = max(1, CHUNK_BYTES // (4 * numbers_each * prompt.like.element_size()))
+    for start in range(0, len(readers), at_once):
+        yield from _split(prompt, readers[start : start + at_once], limits)
+
+
+def _n_columns(prompt: Prompt, split_heads: bool) -> int:
+    heads = len(prompt.layers[0].measured.attention.W_O) if split_heads else 0
+    active = sum(len(layer.outputs.codes) for layer in prompt.layers if layer.outputs is not None)
+    return active + prompt.n_layers * (prompt.n_pos * (1 + heads) + 2)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Contributions [n, columns] of one kind of source of one layer."""
+
+    kind: str
+    layer: int
+    values: Float[Tensor, "n columns"]
+    directions: Float[Tensor, "n pos d_model"] | None = None
+    """How each reader reads the positions, where sources need it to be read in turn."""
+    attended: list[list[float]] | None = None
+    """Of heads, by reader and column, the attention pattern."""
+
+
+_OF_ONE_READER = ("constant", "head", "direction")
+"""Kinds of sources that belong to the reader that reads them."""
+
+
+def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Split]:
+    blocks = list(_blocks(prompt, [reader for _, reader in readers], limits.split_heads))
+    ends = torch.tensor([block.values.shape[1] for block in blocks]).cumsum(0).tolist()
+    contributions = torch.cat([block.values for block in blocks], dim=1)
+    shared: dict[int, Part] = {}  # by column: most sources are the same for all readers
+    for row, chosen in enumerate(strongest(contributions, limits)):
+        parts = []
+        for column, weight in zip(chosen.columns, chosen.weights, strict=True):
+            part = shared.get(column)
+            if part is None:
+                number = bisect_right(ends, column)
+                block = blocks[number]
+                place = column - ends[number] + block.values.shape[1]
+                part = (_source(prompt, block, place, row, *readers[row], weight),)
+                if block.kind not in _OF_ONE_READER:
+                    shared[column] = part
+            parts.append(part)
+        yield Split(chosen.weights, parts, chosen.pruned)
+
+
+def _blocks(prompt: Prompt, readers: Sequence[Linear], split_heads: bool) -> Iterator[_Block]:
+    """All contributions, from the last layer that was read down to the embeddings."""
+    depth, rows = readers[0].depth, torch.arange(len(readers), device=prompt.like.device)
+    positions = torch.tensor([reader.position for reader in readers], device=prompt.like.device)
+    w = torch.stack([reader.w for reader in readers])
+    g = prompt.like.new_zeros(len(readers), *prompt.like.shape)
+    g[rows, positions] = w
+    yield _Block("constant", -1, g.new_tensor([[reader.constant] for reader in readers]))
+    for layer in reversed(prompt.layers[: (depth + 1) // 2]):
+        if 2 * layer.number + 1 < depth:
+            yield from _written_by_mlp(layer, g)
+        attention = layer.measured.attention
+        if attention.bias is not None:
+            yield _Block("attention bias", layer.number, (g.sum(dim=1) @ attention.bias).unsqueeze(1))
+        if split_heads:
+            moved = torch.einsum("nd,hed,hke->nhk", w, attention.W_O, attention.values)
+            pattern = layer.measured.pattern[:, positions].transpose(0, 1)
+            attended = pattern.flatten(1).tolist()
+            yield _Block("head", layer.number, (moved * pattern).flatten(1), attended=attended)
+        else:
+            g = g + _through_attention(layer, g)
+    yield _Block("token", -1, torch.einsum("npd,pd->np", g, prompt.layers[0].measured.resid_pre))
+
+
+def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
+    """Directions at the output of attention as directions at its input, the residual stream before it."""
+    attention = layer.measured.attention
+    values = layer.measured.pattern.mT @ torch.einsum("nqd,hed->nhqe", g, attention.W_O)
+    shared = values.unflatten(1, (len(layer.W_V), -1)).sum(dim=2)
+    read = torch.einsum("nhke,hde->nkd", shared, layer.W_V)
+    return read / layer.measured.ln1_scale.unsqueeze(-1)
+
+
+def _written_by_mlp(layer: LayerOnPrompt, g: Tensor) -> Iterator[_Block]:
+    found = layer.outputs
+    if found is None:
+        values = torch.einsum("npd,pd->np", g, layer.measured.mlp_out)
+        yield _Block("direction", layer.number, values, g)
+        return
+    decoder = found.dictionary.decoder
+    codes = [
+        g[:, position] @ decoder[found.features[found.at(position)]].T * found.codes[found.at(position)]
+        for position in range(g.shape[1])
+    ]
+    yield _Block("feature", layer.number, torch.cat(codes, dim=1))
+    yield _Block("error", layer.number, torch.einsum("npd,pd->np", g, found.error))
+    yield _Block("origin", layer.number, (g.sum(dim=1) @ found.origin).unsqueeze(1))
+
+
+def _source(
+    prompt: Prompt, block: _Block, place: int, row: int, node: Node, reader: Linear, weight: float
+) -> Source:
+    """The source of one column of a block, for the reader of one row."""
+    if block.kind == "constant":
+        return bias_source(reader.bias, node.layer)
+    if block.kind == "token":
+        return token_source(prompt, place)
+    layer = prompt.layers[block.layer]
+    if block.kind == "attention bias":
+        return bias_source(f"{block.layer}-attn-out", block.layer)
+    if block.kind == "head":
+        assert block.attended is not None  # such blocks have it
+        head, key = divmod(place, prompt.n_pos)
+        return Moved.at(layer, head, key, block.attended[row][place], node, reader, weight)
+    if block.kind == "direction":
+        assert block.directions is not None  # such blocks have them
+        u = block.directions[row, place].clone()
+        return WrittenDirection.at(block.layer, place, u, node, weight)
+    assert layer.outputs is not None  # the other blocks are of its features
+    if block.kind == "origin":
+        return bias_source(str(layer.outputs.site), block.layer)
+    if block.kind == "error":
+        return written_error(layer.outputs, place)
+    return WrittenFeature.at(layer.outputs, place)

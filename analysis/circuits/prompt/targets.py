@@ -1,0 +1,149 @@
+"""What can be attributed on a prompt: logits, features, directions, eigenvectors, attention scores.
+
+Positions count from 0; negative ones count from the end of the prompt.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.circuits.prompt.prompt import Prompt
+from analysis.circuits.prompt.readers import BOTTOM, Linear, Quadratic, Reader, Score, Source, Write
+from analysis.circuits.prompt.sources import Given, ReadFeature, WrittenFeature, shortest
+from analysis.circuits.targets import (
+    DirectionTarget,
+    EigenvectorTarget,
+    FeatureTarget,
+    LogitTarget,
+    ScoreTarget,
+    Target,
+)
+from analysis.features.dictionaries import WRITTEN
+from analysis.graphs.graph import Node
+from analysis.graphs.nodes import logit_node
+from analysis.spectra.eigen import eigendecompose
+from bilinear_lm.checks import require_index
+from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Point, Site
+
+_PASSED: dict[Point, int] = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "resid-post": 2}
+
+
+def read_target(prompt: Prompt, target: Target) -> Source:
+    """A target's node, with its measured value, and how it is read; InputError if there is none."""
+    if isinstance(target, LogitTarget):
+        return _logit(prompt, target)
+    if isinstance(target, FeatureTarget):
+        return _feature(prompt, target)
+    if isinstance(target, EigenvectorTarget):
+        return _eigenvector(prompt, target)
+    if isinstance(target, ScoreTarget):
+        return _score(prompt, target)
+    return _direction(prompt, target)
+
+
+def _logit(prompt: Prompt, target: LogitTarget) -> Source:
+    position = prompt.position(target.position)
+    w = target.of(prompt.W_U) / prompt.measured.final_scale[position]
+    value = float(target.of(prompt.measured.logits[position]))
+    node = logit_node([target.token], target.against, position, value=value)
+    return Given(node, BOTTOM, Linear(2 * prompt.n_layers, position, w))
+
+
+def _feature(prompt: Prompt, target: FeatureTarget) -> Source:
+    found, position = prompt.features(target.site), prompt.position(target.position)
+    place, layer = found.place(target.feature, position), prompt.layers[target.site.layer]
+    return ReadFeature.at(layer, found, place) if found is layer.inputs else WrittenFeature.at(found, place)
+
+
+def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
+    site, position = target.site, prompt.position(target.position)
+    layer, vector = prompt.layer(site.layer), checked_direction(target.vector, prompt.like)
+    if site.point == WRITTEN:
+        value = layer.measured.mlp_out[position] @ vector
+        reader: Reader = Quadratic(site.layer, position, vector)
+    else:
+        passed = passed_before(site)
+        w = layer.from_stream(vector, position, "mlp-in") if site.point == "mlp-in" else vector
+        last = site.layer + 1 == prompt.n_layers
+        after = prompt.measured.resid_final if last else prompt.layers[site.layer + 1].measured.resid_pre
+        value = (layer.measured.resid_pre, layer.measured.resid_mid, after)[passed][position] @ w
+        reader = Linear(2 * site.layer + passed, position, w)
+    node = _target_node(f"direction {site}", site.layer, position, value)
+    return Given(node, BOTTOM, reader, Write(site, position, shortest(float(value), vector)))
+
+
+def _eigenvector(prompt: Prompt, target: EigenvectorTarget) -> Source:
+    position, layer = prompt.position(target.position), prompt.layer(target.layer)
+    direction, tensor = checked_direction(target.direction, prompt.like), layer.normalised
+    require_index(target.rank, tensor.d_in, "eigenvector")
+    found = eigendecompose(tensor, direction)
+    value = found.activations(layer.normalised_input(position))[target.rank]
+    name = f"eigenvector {target.rank} of {target.layer}-mlp-out"
+    reader = Quadratic(target.layer, position, direction, rank=target.rank)
+    node = _target_node(name, target.layer, position, value)
+    write = Write(Site(target.layer, WRITTEN), position, shortest(float(value), direction))
+    return Given(node, BOTTOM, reader, write)
+
+
+def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
+    """Where a score is read, positions from 0; InputError unless the head exists and reads there."""
+    query = prompt.position(target.query)
+    key, against = (
+        None if place is None else prompt.position(place) for place in (target.key, target.against)
+    )
+    layer, head = prompt.layer(target.layer), target.head
+    attention = layer.attention
+    if not 0 <= head < attention.n_heads:
+        raise InputError(
+            f"head {target.layer}.{head} does not exist; layer {target.layer} has heads 0 to "
+            f"{attention.n_heads - 1}"
+        )
+    if key is None:
+        key = int(layer.measured.attention.pattern[head, query].argmax())
+    for place in (key, against):
+        if place is not None and not 0 <= query - place <= attention.max_offset:
+            raise InputError(
+                f"position {query} does not read position {place} in layer {target.layer}; expected a key at "
+                f"most {attention.max_offset} positions before the query, and none after it"
+            )
+    return Score(target.layer, head, query, key, against)
+
+
+def _score(prompt: Prompt, target: ScoreTarget) -> Source:
+    reader = read_score(prompt, target)
+    query, key, against = reader.query, reader.key, reader.against
+    scores = prompt.layers[target.layer].measured.attention.scores[target.head, query]
+    value = scores[key] if against is None else scores[key] - scores[against]
+    versus = "" if against is None else f" - {against}"
+    name = f"score {target.layer}.{target.head} @{query}<-{key}{versus}"
+    node = Node(
+        name, "target", layer=target.layer, position=query, index=target.head, key=key, value=float(value)
+    )
+    return Given(node, BOTTOM, reader)
+
+
+def checked_direction(
+    vector: Float[Tensor, "*axes"], like: Float[Tensor, "*rows d_model"]
+) -> Float[Tensor, " d_model"]:
+    """A direction in the precision of a model; InputError unless it is one of its residual stream."""
+    width = like.shape[-1]
+    if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
+        raise InputError(
+            f"a direction of shape {list(vector.shape)}; expected [{width}], the width of the model, and "
+            "finite numbers"
+        )
+    return vector.to(like)
+
+
+def passed_before(site: Site) -> int:
+    """How many parts of its layer wrote to the residual stream before a site; InputError at mlp-out."""
+    if site.point not in _PASSED:
+        raise InputError(f"a direction at {site}; expected one at mlp-out or at {', '.join(_PASSED)}")
+    return _PASSED[site.point]
+
+
+def _target_node(name: str, layer: int, position: int, value: Tensor) -> Node:
+    return Node(f"{name} @{position}", "target", layer=layer, position=position, value=float(value))

@@ -1,0 +1,144 @@
+"""Circuits from weights alone: what a logit or a feature is made of in any prompt, down to tokens.
+
+From the target downwards, every MLP is expanded by the strongest interactions of what is read of it: pairs
+of input features where there is a dictionary of its input, else eigenvectors of the interaction matrix, whose
+directions are in turn read of the layers below (arXiv 2406.03947, deep models). Every direction of the
+residual stream is followed to tokens, directly and through heads, to features of earlier MLPs, and to earlier
+MLPs themselves. The tree grows exponentially with depth, so that only the strongest of each node are kept.
+
+Scales of norms and weights of attention are 1, codes of features are those of features that are active.
+An edge's weight is a coefficient: the product of the weights along all paths from inputs to the target, each
+interaction once and with the product of both of its inputs, is what these inputs add to the target. To have
+edges from heads and from MLPs without a dictionary tell their strength, these nodes are normalised; see
+`analysis.circuits.weights.sources`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from analysis.circuits.labels import Names
+from analysis.circuits.prompt.prompt import Dictionaries
+from analysis.circuits.prompt.targets import checked_direction, passed_before
+from analysis.circuits.targets import DirectionTarget, FeatureTarget, LogitTarget, StaticTarget
+from analysis.circuits.weights.growth import grow
+from analysis.circuits.weights.model import StaticModel, static_model
+from analysis.circuits.weights.sources import (
+    Limits,
+    OutputReader,
+    Reader,
+    StreamReader,
+    read_source,
+    written_source,
+)
+from analysis.graphs.graph import Graph, Node
+from analysis.graphs.nodes import feature_node, logit_node
+from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.checks import require_count, require_number
+from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Site
+
+
+def static_circuit(
+    model: nn.Module,
+    target: StaticTarget,
+    dictionaries: Dictionaries | None = None,
+    *,
+    share: float = 0.5,
+    beam: int = 5,
+    depth: int = 2,
+    heads_in_a_row: int = 1,
+    max_nodes: int = 500,
+    vocabulary: Vocabulary | None = None,
+    labels: Mapping[Site, Sequence[str]] | None = None,
+    progress: bool = False,
+) -> Graph:
+    """The graph of what `target` is made of by the weights of a model; positions of targets are not used.
+
+    The sources of a node come in groups whose coefficients have one unit: tokens; heads; MLPs; the features
+    of one dictionary; pairs of features, or eigenvectors. Of each group the fewest of the strongest are kept
+    whose squares have `share` of all, at most `beam`. At most `depth` MLPs are passed on the way down, and
+    `heads_in_a_row` heads between two of them. Nodes come in by importance
+    (`analysis.circuits.weights.growth`) until there are `max_nodes`. What a dictionary leaves out of an MLP's
+    output is not followed.
+
+    `pruned` of the graph has what is not shown of each node, exactly: sum, sum of magnitudes, and number of
+    coefficients. `settings["shown"]` tells by node and group how much of the squares is shown,
+    `settings["unsplit"]` which nodes are at the end for `depth`, `settings["left_out"]` how many nodes and
+    interactions `max_nodes` kept out.
+
+    Permuting hidden units, or exchanging gate and in, changes nothing but rounding.
+
+    >>> graph = static_circuit(load_pretrained("stories"), LogitTarget(token=261))  # doctest: +SKIP
+    >>> [edge.source for edge in graph.into(graph.target)]  # doctest: +SKIP
+
+    Raises InputError for settings out of range, a target that does not exist, and for what `static_model`
+    refuses.
+    """
+    _require_settings(share, beam, depth, heads_in_a_row, max_nodes)
+    weights = static_model(model, dictionaries)
+    node, reader = _read(weights, target)
+    limits, names = Limits(share, beam, heads_in_a_row), Names(vocabulary, labels or {})
+    node = replace(node, label=names.of_target(target))
+    grown = grow(weights, node, reader, limits, depth, max_nodes, names, progress)
+    settings: dict[str, Any] = {
+        "dictionaries": sorted(str(site) for site in dictionaries or {}),
+        "share": share,
+        "beam": beam,
+        "depth": depth,
+        "heads_in_a_row": heads_in_a_row,
+        "max_nodes": max_nodes,
+        "shown": grown.shown,
+        "unsplit": grown.unsplit,
+        "left_out": grown.left_out,
+    }
+    return Graph(
+        nodes=tuple(grown.nodes.values()),
+        edges=tuple(grown.edges),
+        target=node.id,
+        model=weights.name,
+        settings=settings,
+        pruned=dict(grown.pruned),
+    )
+
+
+def _read(model: StaticModel, target: StaticTarget) -> tuple[Node, Reader]:
+    """The node of a target and how it is read."""
+    if isinstance(target, LogitTarget):
+        reader = StreamReader(2 * model.n_layers, target.of(model.W_U))
+        return logit_node([target.token], target.against), reader
+    if isinstance(target, FeatureTarget):
+        return _read_feature(model, target)
+    return _read_direction(model, target)
+
+
+def _read_feature(model: StaticModel, target: FeatureTarget) -> tuple[Node, Reader]:
+    site, layer = target.site, model.layer(target.site.layer)
+    for found, source in ((layer.outputs, written_source), (layer.inputs, read_source)):
+        if found is not None and found[0] == site:
+            reader = source(layer, target.feature).reader
+            assert reader is not None  # features are read
+            return feature_node(site, target.feature), reader()
+    raise InputError(f"there is no dictionary of {site}; expected one among the dictionaries")
+
+
+def _read_direction(model: StaticModel, target: DirectionTarget) -> tuple[Node, Reader]:
+    site, layer = target.site, model.layer(target.site.layer)
+    vector = checked_direction(target.vector, model.W_E)
+    node = Node(f"direction {site}", "target", layer=site.layer, site=str(site))
+    if site.point == "mlp-out":
+        return node, OutputReader(site.layer, vector)
+    depth = 2 * site.layer + passed_before(site)
+    return node, StreamReader(depth, layer.from_stream(vector, site.point))
+
+
+def _require_settings(share: float, beam: int, depth: int, heads_in_a_row: int, max_nodes: int) -> None:
+    require_number(share, f"share={share}", "more than 0, up to 1", least=sys.float_info.min, most=1)
+    least = {"beam": (beam, 1), "depth": (depth, 0), "max_nodes": (max_nodes, 1)}
+    for name, (value, smallest) in (least | {"heads_in_a_row": (heads_in_a_row, 0)}).items():
+        require_count(value, f"{name}={value}", f"at least {smallest}", least=smallest)

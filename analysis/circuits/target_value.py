@@ -1,0 +1,81 @@
+"""The value of a target in a run of the model, also one that something was changed in."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from analysis.attention.pattern import attend
+from analysis.circuits.prompt.prompt import Prompt
+from analysis.circuits.prompt.targets import read_score
+from analysis.circuits.targets import (
+    DirectionTarget,
+    EigenvectorTarget,
+    FeatureTarget,
+    LogitTarget,
+    ScoreTarget,
+    Target,
+)
+from analysis.spectra.eigen import eigendecompose
+from bilinear_lm.families import attention_norm, mlp_norm, plain
+from bilinear_lm.norms import norm_epsilon, norm_scale
+from bilinear_lm.sites import Site, site_activations
+
+
+def read_measured(
+    model: nn.Module, prompt: Prompt, target: Target, ids: Int[Tensor, "batch pos"], held: bool
+) -> Float[Tensor, " batch"]:
+    """The target's value for each row of a batch, with whatever hooks the model has at the moment.
+
+    Of a feature it is what the code is where the feature is active, also where it falls below others or
+    below zero. `held` says that scales of norms are those of `prompt`.
+    """
+    if isinstance(target, LogitTarget):
+        position = prompt.position(target.position)
+        with torch.no_grad():
+            logits = model(input_ids=ids, use_cache=False).logits[:, position]
+        return target.of(logits.to(prompt.like.dtype))
+    if isinstance(target, FeatureTarget):
+        direction, constant = prompt.features(target.site).reading(target.feature)
+        x = _at(model, prompt, target.site, ids)
+        return x[:, prompt.position(target.position)] @ direction + constant
+    if isinstance(target, DirectionTarget):
+        x = _at(model, prompt, target.site, ids)
+        return x[:, prompt.position(target.position)] @ target.vector.to(x)
+    if isinstance(target, EigenvectorTarget):
+        return _eigenvector(model, prompt, target, ids, held)
+    return _score(model, prompt, target, ids, held)
+
+
+def _eigenvector(
+    model: nn.Module, prompt: Prompt, target: EigenvectorTarget, ids: Tensor, held: bool
+) -> Tensor:
+    layer, position = prompt.layers[target.layer], prompt.position(target.position)
+    x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
+    epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
+    scale = layer.measured.ln2_scale[position] if held else norm_scale(x, epsilon).unsqueeze(-1)
+    x, tensor = x / scale, layer.normalised
+    if tensor.constant:
+        x = torch.nn.functional.pad(x, (0, 1), value=1.0)
+    found = eigendecompose(tensor, target.direction.to(x))
+    return found.activations(x)[:, target.rank]
+
+
+def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, held: bool) -> Tensor:
+    layer, reader = prompt.layers[target.layer], read_score(prompt, target)
+    attention, streams = layer.attention, _at(model, prompt, Site(target.layer, "resid-pre"), ids)
+    epsilon = norm_epsilon(plain(attention_norm(model, target.layer)))
+    values = []
+    for x in streams:
+        scale = layer.measured.ln1_scale if held else norm_scale(x, epsilon)
+        scores = attend(attention, x / scale.unsqueeze(-1)).scores[target.head, reader.query]
+        against = 0.0 if reader.against is None else scores[reader.against]
+        values.append(scores[reader.key] - against)
+    return torch.stack(values)
+
+
+def _at(model: nn.Module, prompt: Prompt, site: Site, ids: Tensor) -> Tensor:
+    """The activations at a site, in the precision of what was measured."""
+    (seen,) = site_activations(model, [ids], [site])
+    return seen[site].clone().to(prompt.like.dtype)

@@ -1,0 +1,123 @@
+"""`trace`: a graph of what a logit, a feature or an attention score is made of, asked for by words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from analysis.circuits.attribution import attribute_prompt
+from analysis.circuits.labels import _feature_labels, labelled
+from analysis.circuits.prompt.prompt import Dictionaries, Prompt, open_prompt
+from analysis.circuits.static import static_circuit
+from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
+from analysis.graphs.graph import Graph
+from analysis.text.tokens import parse_direction
+from analysis.text.vocabulary import Vocabulary
+from analysis.text.windows import prompt_ids
+from bilinear_lm.errors import InputError
+from bilinear_lm.weights import embedding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MAX_NODES = 200
+"""Nodes of a graph that people can look through."""
+
+_SHARE_ON_PROMPT, _SHARE_STATIC = 0.8, 0.5
+
+
+def trace(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | None = None,
+    *,
+    token: str | None = None,
+    feature: str | None = None,
+    head: str | None = None,
+    key: int | None = None,
+    position: int = -1,
+    dictionaries: Dictionaries | None = None,
+    text: str | None = None,
+    share: float | None = None,
+    max_nodes: int = MAX_NODES,
+    progress: bool = False,
+) -> Graph:
+    """What a logit, a feature or a score is made of: on a prompt by `attribute`, else by `static_circuit`.
+
+    The target is the logit of `token` ("swim", or "swim - run, fly" for one against the mean of others), or
+    the `feature` LAYER-POINT-NUMBER of a dictionary, such as 2-mlp-out-17, or on a prompt the attention score
+    of the `head` LAYER.HEAD, such as 2.3, for the position `key`, by default the one that it attends to most.
+    On a prompt it is read at `position` (the query of a score), and by default it is the logit of the
+    likeliest next token. A prompt begins with the beginning-of-sequence token, where the tokenizer has one.
+
+    `dictionaries` are followed where they are there, eigenvectors elsewhere. With a `text` (documents
+    separated by <|endoftext|>) features are named by where they are most active in it. `share` is by default
+    0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph tells how many nodes were strong
+    enough for it and left out for `max_nodes`.
+
+    >>> graph = trace(model, tokenizer, "Her mom gave her a big", dictionaries=scope)  # doctest: +SKIP
+
+    Raises InputError for an empty prompt, one that the context does not hold, a target that does not exist,
+    and for what `attribute` or `static_circuit` refuses.
+    """
+    given = {"token": token, "feature": feature, "head": head}
+    targets = [f"{name} {value!r}" for name, value in given.items() if value is not None]
+    if len(targets) > 1:
+        raise InputError(f"trace: {' and '.join(targets)}; expected one of them as target")
+    if head is None and key is not None:
+        raise InputError(f"trace: key {key} without a head; expected the head whose score it is")
+    if head is not None and prompt is None:
+        raise InputError(f"trace: head {head} without a prompt; a score is that of two positions in one")
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    if prompt is None:
+        target = _target(vocabulary, token, feature, position)
+        if target is None:
+            raise InputError("trace: nothing to trace; give a prompt, a token or a feature")
+        graph = static_circuit(
+            model,
+            target,
+            dictionaries,
+            share=_SHARE_STATIC if share is None else share,
+            max_nodes=max_nodes,
+            vocabulary=vocabulary,
+            progress=progress,
+        )
+    else:
+        on_prompt = _score(model, head, key, position) if head is not None else None
+        measured = open_prompt(model, prompt_ids(model, tokenizer, prompt), dictionaries)
+        graph = attribute_prompt(
+            measured,
+            on_prompt or _target(vocabulary, token, feature, position) or _likeliest(measured, position),
+            share=_SHARE_ON_PROMPT if share is None else share,
+            max_nodes=max_nodes,
+            vocabulary=vocabulary,
+            progress=progress,
+        ).graph
+        graph = replace(graph, settings={**graph.settings, "prompt": prompt})
+    if text is None or not dictionaries:
+        return graph
+    return labelled(graph, _feature_labels(model, tokenizer, vocabulary, dictionaries, graph, text, progress))
+
+
+def _target(
+    vocabulary: Vocabulary, token: str | None, feature: str | None, position: int
+) -> LogitTarget | FeatureTarget | None:
+    if token is not None:
+        direction = parse_direction(token, vocabulary)
+        return LogitTarget(direction.token, direction.against, position)
+    if feature is not None:
+        return FeatureTarget(*parse_feature(feature), position)
+    return None
+
+
+def _score(model: PreTrainedModel, head: str, key: int | None, position: int) -> ScoreTarget:
+    layer, number = parse_head(head)
+    n_layers, n_heads = model.config.num_hidden_layers, model.config.num_attention_heads
+    if layer >= n_layers or number >= n_heads:
+        raise InputError(f"head {head} does not exist; expected 0.0 to {n_layers - 1}.{n_heads - 1}")
+    return ScoreTarget(layer, number, position, key)
+
+
+def _likeliest(prompt: Prompt, position: int) -> LogitTarget:
+    logits = prompt.measured.logits[prompt.position(position)]
+    return LogitTarget(int(logits.argmax()), position=position)

@@ -1,0 +1,1 @@
+"""A model as its weights, and what directions read by weights alone."""

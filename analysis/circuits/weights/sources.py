@@ -1,0 +1,325 @@
+"""What a direction reads, by the weights alone: the sources of one node, in groups of one unit each.
+
+A direction r of the residual stream is written by tokens (W_E[t] · r), by features of earlier MLPs
+(decoder · r), by heads, and by MLPs without a dictionary. An output direction u of an MLP is written by pairs
+of input features (value · c_i c_j, `analysis.features.interactions`), or by eigenvectors of Q_u (λ (v · x)²).
+
+A head or an MLP is followed along r / s, s its **strength** along r, so that edges show which are strong:
+s² = Σ_t (W_E[t] OV_h · r)², the squares of all virtual tokens, for a head; s = ‖Q_r‖ for an MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.circuits.prompt.readers import BOTTOM, Stage, stage
+from analysis.circuits.weights.model import StaticLayer, StaticModel
+from analysis.distributed import Part, gather_rows
+from analysis.features.dictionaries import WRITTEN, feature_reading
+from analysis.features.layer import FeatureLayer
+from analysis.graphs.graph import Node, Pruned
+from analysis.graphs.nodes import (
+    bias_node,
+    direction_node,
+    eigenvector_node,
+    feature_node,
+    head_node,
+    token_node,
+)
+from analysis.spectra.eigen import eigendecompose
+from analysis.streaming import Strongest
+from bilinear_lm.sites import Site
+
+
+@dataclass(frozen=True)
+class StreamReader:
+    """w · x + constant of the residual stream x.
+
+    `depth` counts the parts that wrote to the stream before: 2 l before the attention of layer l, 2 l + 1
+    before its MLP, twice the number of layers at the end.
+    """
+
+    depth: int
+    w: Float[Tensor, " d_model"]
+    constant: float = 0.0
+    bias: str = ""
+    """Which bias the constant belongs to."""
+    heads: int = 0
+    """How many heads in a row moved what is read here."""
+
+
+@dataclass(frozen=True)
+class OutputReader:
+    """u · B(x, x) + constant of what a layer's MLP reads."""
+
+    layer: int
+    u: Float[Tensor, " d_model"]
+    constant: float = 0.0
+
+
+Reader = StreamReader | OutputReader
+
+
+@dataclass(frozen=True)
+class StaticSource:
+    """A node as a part of others, and how it is read itself; None: it is not split."""
+
+    node: Node
+    stage: Stage
+    reader: Callable[[], Reader] | None = None
+
+
+@dataclass(frozen=True)
+class StaticPart:
+    """One coefficient: of a source, or of a pair of them (twice the same: a square)."""
+
+    weight: float
+    sources: tuple[StaticSource, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sources of a node whose coefficients have one unit: its strongest, and the rest in numbers."""
+
+    name: str
+    kept: tuple[StaticPart, ...]
+    square: float
+    """The sum of the squares of all coefficients."""
+    pruned: Pruned
+
+    @property
+    def shown(self) -> float:
+        """How much of `square` is that of `kept`; 1 where it is 0."""
+        return sum(part.weight**2 for part in self.kept) / self.square if self.square else 1.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a group is kept: the fewest of its strongest with `share` of its square, `beam` at most."""
+
+    share: float
+    beam: int
+    heads_in_a_row: int
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Sums over all coefficients of a group."""
+
+    square: float
+    signed: float
+    absolute: float
+    count: int
+
+    @classmethod
+    def of(cls, weights: Tensor) -> _Whole:
+        weights = weights.double().flatten()
+        return cls(
+            float(weights @ weights),
+            float(weights.sum()),
+            float(weights.norm(p=1)),
+            int(weights.count_nonzero()),
+        )
+
+    def __add__(self, other: _Whole) -> _Whole:
+        return _Whole(
+            self.square + other.square,
+            self.signed + other.signed,
+            self.absolute + other.absolute,
+            self.count + other.count,
+        )
+
+
+def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits) -> Iterator[Group]:
+    """The groups of what a node reads; biases are a group of their own, and whole."""
+    if isinstance(reader, StreamReader):
+        yield from _of_stream(model, node, reader, limits)
+    elif model.layers[reader.layer].inputs is None:
+        yield from _of_eigenvectors(model.layers[reader.layer], node, reader, limits)
+    else:
+        yield from _of_pairs(model.layers[reader.layer], reader, limits)
+
+
+def written_source(layer: StaticLayer, feature: int) -> StaticSource:
+    """A feature of what an MLP writes."""
+    assert layer.outputs is not None  # asked for only where there is one
+    site, dictionary = layer.outputs
+    return StaticSource(
+        feature_node(site, feature),
+        stage(layer.number, "out"),
+        lambda: OutputReader(layer.number, *feature_reading(dictionary, feature)),
+    )
+
+
+def read_source(layer: StaticLayer, feature: int) -> StaticSource:
+    """A feature of what an MLP reads."""
+    assert layer.inputs is not None  # asked for only where there is one
+    site, dictionary = layer.inputs
+
+    def reader() -> Reader:
+        direction, constant = feature_reading(dictionary, feature)
+        return StreamReader(
+            2 * layer.number + 1, layer.from_stream(direction, site.point), constant, str(site)
+        )
+
+    return StaticSource(feature_node(site, feature), stage(layer.number, "in"), reader)
+
+
+def _of_stream(model: StaticModel, node: Node, reader: StreamReader, limits: Limits) -> Iterator[Group]:
+    w, biases = reader.w, [(bias_node(reader.bias, node.layer), reader.constant)]
+    yield _group("tokens", model.W_E @ w, limits, lambda token: StaticSource(token_node(token), BOTTOM))
+    attended = model.layers[: (reader.depth + 1) // 2]
+    if attended:
+        yield _heads(model, attended, node, reader, limits)
+    for layer in attended:
+        if layer.attention_bias is not None:
+            number = layer.number
+            biases.append((bias_node(f"{number}-attn-out", number), float(layer.attention_bias @ w)))
+    plain: list[StaticLayer] = []
+    for layer in model.layers[: reader.depth // 2]:
+        if layer.outputs is None:
+            plain.append(layer)
+            continue
+        site, dictionary = layer.outputs
+        yield _group(
+            f"features of {site}",
+            dictionary.decoder @ w,
+            limits,
+            partial(written_source, layer),
+        )
+        if dictionary.b_dec is not None:
+            biases.append((bias_node(str(site), layer.number), float(dictionary.b_dec @ w)))
+    if plain:
+        yield _mlps(plain, node, w, limits)
+    yield _bias_group(biases)
+
+
+def _heads(
+    model: StaticModel, layers: Sequence[StaticLayer], node: Node, reader: StreamReader, limits: Limits
+) -> Group:
+    """The heads below a reader; none is kept where it is the last that may follow another."""
+    moved = []
+    for layer in layers:
+        values = (layer.W_O @ reader.w).unflatten(0, (len(layer.W_V), -1))
+        moved.append((values @ layer.W_V.mT).flatten(0, 1))
+    n_heads, rows = len(layers[0].W_O), torch.cat(moved)
+    strengths = model.token_strength(rows)
+
+    def source(place: int) -> StaticSource:
+        layer, head = layers[place // n_heads].number, place % n_heads
+        w = rows[place] / strengths[place].to(rows)
+        onward = StreamReader(2 * layer, w, heads=reader.heads + 1)
+        return StaticSource(head_node(layer, head, node), stage(layer, "head"), lambda: onward)
+
+    beam = limits.beam if reader.heads < limits.heads_in_a_row else 0
+    return _group("heads", strengths, Limits(limits.share, beam, limits.heads_in_a_row), source)
+
+
+def _mlps(layers: Sequence[StaticLayer], node: Node, w: Tensor, limits: Limits) -> Group:
+    """The MLPs without a dictionary below a reader."""
+    strengths = w.new_tensor([layer.strength(w) for layer in layers], dtype=torch.float64)
+
+    def source(place: int) -> StaticSource:
+        layer = layers[place].number
+        onward = OutputReader(layer, w / strengths[place].to(w))
+        return StaticSource(direction_node(Site(layer, WRITTEN), node), stage(layer, "out"), lambda: onward)
+
+    return _group("MLPs", strengths, limits, source)
+
+
+def _of_eigenvectors(layer: StaticLayer, node: Node, reader: OutputReader, limits: Limits) -> Iterator[Group]:
+    found = eigendecompose(layer.tensor, reader.u)
+    width = len(layer.factor)
+
+    def square(rank: int) -> tuple[StaticSource, StaticSource]:
+        direction, constant = found.vectors[rank, :width], float(found.vectors[rank, width:].sum())
+        onward = StreamReader(2 * layer.number + 1, direction, constant, f"{layer.number}-mlp-in")
+        source = StaticSource(eigenvector_node(node, rank), stage(layer.number, "in"), lambda: onward)
+        return source, source
+
+    yield _group("eigenvectors", found.values, limits, square)
+    yield _bias_group([(bias_node(f"{layer.number}-mlp", layer.number), reader.constant)])
+
+
+def _of_pairs(layer: StaticLayer, reader: OutputReader, limits: Limits) -> Iterator[Group]:
+    features = layer.features
+    found, whole = _strongest_pairs(features, reader.u, limits.beam)
+
+    def pair(place: int) -> tuple[StaticSource, StaticSource]:
+        left, right = divmod(place, features.n_in)
+        return read_source(layer, left), read_source(layer, right)
+
+    yield _cut("pairs", found, whole, limits.share, pair)
+    linear = features.linear(reader.u)
+    yield _group("features alone", linear, limits, partial(read_source, layer))
+    constant = float(features.constant(reader.u)) + reader.constant
+    yield _bias_group([(bias_node(f"{layer.number}-mlp", layer.number), constant)])
+
+
+def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Strongest, _Whole]:
+    """The k strongest interactions along u, at places left · n_in + right, and the sums over all of them.
+
+    The processes of a group share the strips.
+    """
+    found, sums, n = Strongest(k, u), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
+    for start, strip in features.along(u.unsqueeze(0)).strips(u, Part.own()):
+        values = strip * 2
+        values.diagonal().div_(2)
+        below = torch.ones(len(strip), len(strip), dtype=torch.bool, device=u.device).tril(-1)
+        values[:, : len(strip)].masked_fill_(below, 0)
+        sums.append(sums[0].new_tensor([[start, *vars(_Whole.of(values)).values()]]))
+        sizes = values.abs()
+        sizes[:, : len(strip)].masked_fill_(below, -1)
+        row, column = found.candidates(sizes)
+        found.add(values[row, column], (row + start) * n + column + start)
+    everywhere = Strongest(k, u)
+    everywhere.add(gather_rows(found.values), gather_rows(found.places))
+    whole = _Whole(0.0, 0.0, 0.0, 0)
+    for _, square, signed, absolute, count in sorted(gather_rows(torch.cat(sums)).tolist()):
+        whole += _Whole(square, signed, absolute, int(count))
+    return everywhere, whole
+
+
+def _group(
+    name: str,
+    weights: Float[Tensor, " n"],
+    limits: Limits,
+    source: Callable[[int], StaticSource | tuple[StaticSource, ...]],
+) -> Group:
+    """The group of all coefficients of a row."""
+    found = Strongest(limits.beam, weights)
+    if limits.beam:
+        found.add(weights, torch.arange(len(weights), device=weights.device))
+    return _cut(name, found, _Whole.of(weights), limits.share, source)
+
+
+def _cut(
+    name: str,
+    found: Strongest,
+    whole: _Whole,
+    share: float,
+    source: Callable[[int], StaticSource | tuple[StaticSource, ...]],
+) -> Group:
+    """The fewest of the strongest coefficients that have a share of the whole square."""
+    kept, reached = [], 0.0
+    signed, absolute = whole.signed, whole.absolute
+    for weight, place in zip(found.values.tolist(), found.places.tolist(), strict=True):
+        if not weight or reached >= share * whole.square:
+            break
+        sources = source(place)
+        kept.append(StaticPart(weight, (sources,) if isinstance(sources, StaticSource) else sources))
+        reached, signed, absolute = reached + weight**2, signed - weight, absolute - abs(weight)
+    left = whole.count - len(kept)
+    pruned = Pruned(signed, max(absolute, abs(signed)), left) if left else Pruned()
+    return Group(name, tuple(kept), whole.square, pruned)
+
+
+def _bias_group(biases: list[tuple[Node, float]]) -> Group:
+    parts = tuple(StaticPart(weight, (StaticSource(node, BOTTOM),)) for node, weight in biases if weight)
+    return Group("biases", parts, sum((part.weight**2 for part in parts), 0.0), Pruned())

@@ -1,0 +1,156 @@
+"""`bilinear-lm eigen`: the strongest eigenvectors of a layer for many output directions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from bilinear_lm.checks import require_count, require_index, require_number, require_seed
+from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+FIGURES = 16
+"""Spectra are drawn for up to so many directions."""
+
+
+def eigen(
+    checkpoint: Checkpoint = DEFAULT_MODEL,
+    /,
+    *,
+    layer: int,
+    output: Output,
+    tokens: tuple[str, ...] = (),
+    all_tokens: bool = False,
+    dictionary: str | None = None,
+    features: tuple[int, ...] = (),
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 16,
+    method: Literal["auto", "dense", "block"] = "auto",
+    tolerance: float | None = None,
+    device: DeviceName = "auto",
+    seed: int = 0,
+    resume: bool = False,
+) -> None:
+    """Decompose the interaction matrices of an MLP, for tokens or for features of a dictionary.
+
+    Writes settings.json (what was computed, with the names of the directions) and part-00000.safetensors
+    and on (values, vectors, residuals, gap); `analysis.load_decomposition` reads the folder. For a few
+    directions also spectrum-00000.png and on. A run that was killed is finished with --resume.
+
+    Args:
+        checkpoint: Folder, hub repository, or name of a shipped model.
+        layer: Layer of the MLP; negative numbers count from the end.
+        output: New folder for the results.
+        tokens: Output directions: "swim" (a token against the mean of all), or "swim - run, climb" (against
+            the mean of others).
+        all_tokens: Every token of the vocabulary, against the mean of all, in the order of their ids.
+        dictionary: Dictionary of what the MLP writes; the directions are those its features read.
+        features: Features of the dictionary; all of them by default.
+        k: How many eigenvectors of each direction, from both ends of the spectrum by magnitude.
+        method: All eigenvectors of each matrix (dense), only the k (block), or what is faster (auto).
+        tolerance: Largest residual of the block method, relative to the largest eigenvalue.
+        device: Where to compute.
+        seed: Seeds the block method.
+        resume: Finish what a killed run left in the folder.
+    """
+    import torch
+
+    from analysis.spectra.eigen_run import eigendecompose_to_folder, require_unbegun
+    from bilinear_lm import mlp_tensor
+    from bilinear_lm.checkpoints import load_pretrained
+
+    require_seed(seed)
+    _require_one_choice(tokens, all_tokens, dictionary, features)
+    require_count(k, f"k={k} eigenvectors")
+    if tolerance is not None:
+        require_number(tolerance, f"tolerance {tolerance:g}", "more than 0, below 1", least=5e-324, most=1)
+    if not resume:
+        require_unbegun(output)
+    place = find_device(device)
+    model = load_pretrained(checkpoint, device=place)
+    tensor = mlp_tensor(model, layer).to(torch.float32)
+    if dictionary is None:
+        u, names = _token_directions(model, checkpoint, tokens)
+    else:
+        n_layers = model.config.num_hidden_layers
+        u, names = _feature_directions(dictionary, layer % n_layers, features, place)
+    eigendecompose_to_folder(
+        tensor,
+        u.to(torch.float32),
+        output,
+        k,
+        method=method,
+        tolerance=tolerance,
+        seed=seed,
+        resume=resume,
+        about={"checkpoint": checkpoint, "layer": layer, "dictionary": dictionary, "directions": names},
+    )
+    if len(names) <= FIGURES:
+        _draw(output, names)
+    print(output)
+
+
+def _require_one_choice(
+    tokens: tuple[str, ...], all_tokens: bool, dictionary: str | None, features: tuple[int, ...]
+) -> None:
+    given = {"--tokens": bool(tokens), "--all-tokens": all_tokens, "--dictionary": dictionary is not None}
+    chosen = [name for name, there in given.items() if there]
+    if len(chosen) != 1:
+        raise InputError(
+            f"output directions by {' and '.join(chosen) or 'nothing'}; expected one of {', '.join(given)}"
+        )
+    if features and dictionary is None:
+        raise InputError("--features without --dictionary; expected the dictionary that has them")
+
+
+def _token_directions(
+    model: PreTrainedModel, checkpoint: str, tokens: tuple[str, ...]
+) -> tuple[Tensor, list[str]]:
+    """The logits of the tokens asked for, against others; without any, of every token against the mean."""
+    import torch
+
+    from analysis.text.tokens import parse_direction
+    from analysis.text.vocabulary import Vocabulary
+    from bilinear_lm import unembedding
+    from bilinear_lm.checkpoints import load_tokenizer
+
+    W_U = unembedding(model)
+    vocabulary = Vocabulary.of(load_tokenizer(checkpoint), W_U.shape[1])
+    if tokens:
+        return torch.stack([parse_direction(text, vocabulary).vector(W_U) for text in tokens]), list(tokens)
+    return (W_U - W_U.mean(dim=1, keepdim=True)).T, [vocabulary.label(token) for token in range(W_U.shape[1])]
+
+
+def _feature_directions(
+    path: str, layer: int, features: tuple[int, ...], place: Any
+) -> tuple[Tensor, list[str]]:
+    """The encoder's columns for the features asked for; without any, for all."""
+    from bilinear_lm.dictionaries import load_dictionary
+
+    found = load_dictionary(path, device=place)
+    if found.nonlinear is not None:
+        raise InputError(f"{path}: {found.nonlinear}, whose features read no one direction")
+    if found.site and (found.site.layer != layer or found.site.point not in ("mlp-out", "resid-post")):
+        raise InputError(
+            f"{path}: is a dictionary of {found.site}; expected one of {layer}-mlp-out or {layer}-resid-post"
+        )
+    chosen = list(features or range(found.n_feat))
+    for feature in chosen:
+        require_index(feature, found.n_feat, f"{path}: feature")
+    return found.encoder[:, chosen].T, [f"feature {feature}" for feature in chosen]
+
+
+def _draw(folder: Path, names: list[str]) -> None:
+    from analysis.plots import save_figure, spectrum_plot
+    from analysis.spectra.eigen_folder import load_decomposition
+
+    values = load_decomposition(folder).values
+    for index, name in enumerate(names):
+        title = f"{values.shape[1]} largest eigenvalues, {name}"
+        save_figure(spectrum_plot(values[index], title), folder / f"spectrum-{index:05}.png")

@@ -1,0 +1,116 @@
+"""`bilinear-lm hosvd`: the directions that carry a layer's tensor, and what they mean in tokens."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal
+
+from bilinear_lm.checks import require_count
+from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.files import new_folder, require_new, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from analysis.spectra.hosvd import HOSVD
+    from analysis.text.vocabulary import Vocabulary
+
+
+def hosvd(
+    checkpoint: Checkpoint = DEFAULT_MODEL,
+    /,
+    *,
+    layer: int,
+    output: Output,
+    k: int = 16,
+    leg: Literal["output", "input"] = "output",
+    eigenvectors: int = 2,
+    tokens: int = 8,
+    device: DeviceName = "auto",
+) -> None:
+    """Decompose an MLP into orthogonal directions, each with an interaction matrix of its own.
+
+    Writes hosvd.json (singular values, effective rank, the error of keeping only the first directions, and
+    what each direction means in tokens) and hosvd.safetensors (the directions and eigenvectors).
+
+    Args:
+        checkpoint: Folder, hub repository, or name of a shipped model.
+        layer: Layer of the MLP; negative numbers count from the end.
+        output: New folder for the two files.
+        k: How many directions.
+        leg: Directions that the MLP writes along (output), or that it reads (input).
+        eigenvectors: How many eigenvectors of each output direction.
+        tokens: How many tokens to list at each end of a direction.
+        device: Where to compute.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from analysis.spectra.hosvd import hosvd as decompose
+    from analysis.spectra.hosvd import singular_eigenvectors
+    from analysis.text.vocabulary import Vocabulary
+    from bilinear_lm import embedding, mlp_tensor, unembedding
+    from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+
+    for name, count in (("k", k), ("eigenvectors", eigenvectors), ("tokens", tokens)):
+        require_count(count, f"--{name} {count}")
+    require_new(output)
+    model = load_pretrained(checkpoint, device=find_device(device))
+    precision = torch.promote_types(model.dtype, torch.float32)
+    tensor = mlp_tensor(model, layer).to(precision)
+    W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
+    vocabulary = Vocabulary.of(load_tokenizer(checkpoint), len(W_E))
+    found = decompose(tensor, k, leg)
+    tensors = {"spectrum": found.spectrum, f"{leg}_directions": found.directions}
+    if leg == "output":
+        directions = _readings(found.singular_values, found.directions @ W_U, vocabulary, tokens)
+        eigen = singular_eigenvectors(tensor, found, eigenvectors)
+        tensors |= {"eigenvalues": eigen.values, "eigenvectors": eigen.vectors}
+        scores = eigen.vectors[..., : W_E.shape[1]] @ W_E.T
+        for direction, values, rows in zip(directions, eigen.values, scores, strict=True):
+            direction["eigenvectors"] = _readings(values, rows, vocabulary, tokens)
+    else:
+        scores = found.directions[:, : W_E.shape[1]] @ W_E.T
+        directions = _readings(found.singular_values, scores, vocabulary, tokens)
+    settings = {"checkpoint": checkpoint, "layer": layer, "k": k, "leg": leg}
+    with new_folder(output) as folder:
+        write_json(folder / "hosvd.json", {**_summary(found), "directions": directions, "settings": settings})
+        save_file(
+            {name: value.contiguous().cpu() for name, value in tensors.items()}, folder / "hosvd.safetensors"
+        )
+    print(output)
+
+
+def _summary(found: HOSVD) -> dict[str, Any]:
+    from analysis.spectra.eigen import effective_rank
+    from bilinear_lm.numerics.rescaling import norms
+
+    packages = ("bilinear-lm", "torch", "transformers")
+    return {
+        "norm": float(norms(found.spectrum, 0)),
+        "rank": found.rank,
+        "effective_rank": float(effective_rank(found.spectrum)),
+        "singular_values": found.singular_values.tolist(),
+        "truncation_errors": [found.truncation_error(kept + 1) for kept in range(len(found.directions))],
+        "versions": {package.replace("-", "_"): version(package) for package in packages},
+    }
+
+
+def _readings(values: Tensor, scores: Tensor, vocabulary: Vocabulary, n: int) -> list[dict[str, Any]]:
+    """For each direction its value, and the tokens with the highest and the lowest of its scores."""
+    from analysis.text.tokens import read_tokens
+
+    reading = read_tokens(scores, n)
+    ends = {"top": (reading.top, reading.top_scores), "bottom": (reading.bottom, reading.bottom_scores)}
+    return [
+        {"value": float(value)}
+        | {
+            end: [
+                {"token": vocabulary.label(token), "id": token, "score": score}
+                for token, score in zip(ids[row].tolist(), of_tokens[row].tolist(), strict=True)
+            ]
+            for end, (ids, of_tokens) in ends.items()
+        }
+        for row, value in enumerate(values)
+    ]

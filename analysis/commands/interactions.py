@@ -1,0 +1,233 @@
+"""`bilinear-lm interactions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bilinear_lm.checks import require_count, require_seed
+from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import InputError
+from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.text.files import read_plain_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from analysis.features.contexts import Contexts
+    from analysis.features.interactions import Interactions
+    from analysis.features.statistics import InteractionStatistics
+    from analysis.features.submatrix import Submatrix
+    from analysis.text.vocabulary import Vocabulary
+    from bilinear_lm.dictionaries.dictionary import Dictionary
+    from bilinear_lm.sites import Point
+
+PACKAGES = ("bilinear-lm", "torch", "transformers")
+"""Whose versions are noted beside the results."""
+
+N_SEEDS = 5
+"""Random sets of interactions beside the strongest."""
+
+
+def interactions(
+    checkpoint: Checkpoint = DEFAULT_MODEL,
+    /,
+    *,
+    layer: int,
+    inputs: str,
+    outputs: str,
+    output: Output,
+    features: tuple[int, ...] = (),
+    k: int = 50,
+    text: Path | None = None,
+    device: DeviceName = "auto",
+    seed: int = 0,
+) -> None:
+    """Tabulate and draw which pairs of input features an MLP combines into output features.
+
+    Writes interactions.json (a row for each output feature, and the strongest interactions),
+    interactions.safetensors (the same interactions and the drawn submatrices) and submatrix-FEATURE.png;
+    with a text also correlation.png and ablation.png, and features named by their contexts in it.
+
+    Args:
+        checkpoint: Folder, hub repository, or name of a shipped model.
+        layer: Layer of the MLP, from 0.
+        inputs: Dictionary of what the MLP reads, at mlp-in or resid-mid; mlp-in where its file does not tell.
+        outputs: Dictionary of what the MLP writes, at mlp-out.
+        output: New folder for the results.
+        features: Output features to tabulate and draw; by default all are tabulated, the strongest drawn.
+        k: How many interactions to list, and how many input features to draw.
+        text: Text file that features are named by, and on which eigenvectors and interactions are tested.
+        device: Where to compute.
+        seed: First seed of the random interactions that the strongest are compared with.
+    """
+    from analysis.features.interactions import strongest_interactions
+    from analysis.features.layer import feature_layer, require_site
+    from analysis.features.statistics import interaction_statistics
+    from analysis.features.submatrix import strongest_submatrix
+    from analysis.plots import save_figure
+    from bilinear_lm.checkpoints import load_pretrained
+
+    require_count(k, f"k={k} interactions")
+    require_seed(seed)
+    require_new(output)
+    words = None if text is None else _read_words(text)
+    place = find_device(device)
+    ends = (_load(inputs, layer, "mlp-in", place), _load(outputs, layer, "mlp-out", place))
+    require_site(ends[1].site, layer, ("mlp-out",), "output")
+    model = load_pretrained(checkpoint, device=place)
+    between = feature_layer(model, layer, *ends)
+    asked = list(dict.fromkeys(features)) or None
+    strongest = strongest_interactions(between, asked, k, progress=True)
+    table = interaction_statistics(between, asked, progress=True)
+    drawn = asked or [int(table.outputs[table.strength.argmax()])]
+    submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
+    reading = _Reading() if words is None else _read(model, checkpoint, layer, ends, words, strongest, seed)
+    given = {"checkpoint": checkpoint, "layer": layer, "inputs": inputs, "outputs": outputs, "k": k}
+    result = {
+        "settings": {**given, "text": None if text is None else str(text), "seed": seed},
+        "versions": {package.replace("-", "_"): version(package) for package in PACKAGES},
+        **_summary(strongest, table, reading),
+    }
+    with new_folder(output) as draft:
+        write_json(draft / "interactions.json", result)
+        _save_tensors(draft / "interactions.safetensors", strongest, submatrices)
+        for name, figure in (reading.figures | _drawings(submatrices, reading)).items():
+            save_figure(figure, draft / f"{name}.png")
+    print(output)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a text adds: names of features, results for the JSON file, figures by name."""
+
+    name_input: Callable[[int], str] = str
+    name_output: Callable[[int], str] = str
+    results: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+
+def _read(
+    model: PreTrainedModel,
+    checkpoint: str,
+    layer: int,
+    ends: tuple[Dictionary, Dictionary],
+    words: str,
+    strongest: Interactions,
+    seed: int,
+) -> _Reading:
+    from analysis.features.contexts import top_contexts
+    from analysis.features.explained import explained_on_text
+    from analysis.interventions.interactions import ablation_control
+    from analysis.plots import ablation_plot, correlation_plot
+    from analysis.text.vocabulary import Vocabulary
+    from analysis.text.windows import token_windows
+    from bilinear_lm.checkpoints import load_tokenizer
+    from bilinear_lm.weights import embedding
+
+    tokenizer = load_tokenizer(checkpoint)
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    windows = token_windows(tokenizer, words, model.config.max_position_embeddings)
+    skip = int(tokenizer.bos_token_id is not None)
+    named = [top_contexts(model, end, windows, skip=skip, progress=True) for end in ends]
+    into = sorted({item.output for item in strongest})
+    explained = explained_on_text(model, layer, ends[1], windows, into, skip=skip, progress=True)
+    predicted = [window for window in windows if len(window) > 1]
+    control = ablation_control(model, layer, *ends, strongest, predicted, range(seed, seed + N_SEEDS))
+    results = {
+        "contexts": {str(feature): _passages(named[1], feature, vocabulary) for feature in into},
+        "correlation": {
+            "features": into,
+            "all_tokens": _without_nan(explained.all_tokens),
+            "active_tokens": _without_nan(explained.active_tokens),
+            "n_active": explained.n_active.tolist(),
+        },
+        "ablation": {
+            measure: {
+                "strongest": float(getattr(control.strongest, measure).mean()),
+                "random": [float(getattr(effect, measure).mean()) for effect in control.random],
+            }
+            for measure in ("loss_change", "activation_change")
+        },
+    }
+    return _Reading(
+        name_input=partial(named[0].name, vocabulary=vocabulary),
+        name_output=partial(named[1].name, vocabulary=vocabulary),
+        results=results,
+        figures={"correlation": correlation_plot(explained), "ablation": ablation_plot(control)},
+    )
+
+
+def _summary(strongest: Interactions, table: InteractionStatistics, reading: _Reading) -> dict[str, Any]:
+    name_output, name_input = reading.name_output, reading.name_input
+    return {
+        "interactions": [
+            asdict(item)
+            | {"names": [name_output(item.output), name_input(item.left), name_input(item.right)]}
+            for item in strongest
+        ],
+        "n_deviations": table.n_deviations,
+        "features": [row | {"name": name_output(row["output"])} for row in table.rows()],
+        **reading.results,
+    }
+
+
+def _drawings(submatrices: list[Submatrix], reading: _Reading) -> dict[str, Figure]:
+    from analysis.plots import submatrix_plot
+
+    return {
+        f"submatrix-{submatrix.output}": submatrix_plot(
+            submatrix,
+            [reading.name_input(feature) for feature in submatrix.features.tolist()],
+            f"interactions into output feature {reading.name_output(submatrix.output)}",
+        )
+        for submatrix in submatrices
+    }
+
+
+def _read_words(path: Path) -> str:
+    words = read_plain_text(path)
+    if not words.strip():
+        raise InputError(f"{path}: the text is empty; expected a few pages to name features by")
+    return words
+
+
+def _load(path: str, layer: int, point: Point, place: Any) -> Dictionary:
+    from bilinear_lm.dictionaries import load_dictionary
+    from bilinear_lm.sites import Site
+
+    dictionary = load_dictionary(path, device=place)
+    return dictionary if dictionary.site else replace(dictionary, site=Site(layer, point))
+
+
+def _passages(contexts: Contexts, feature: int, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    return [
+        {
+            "tokens": [vocabulary.label(token) for token in context.tokens],
+            "activations": list(context.activations),
+            "peak": context.peak,
+        }
+        for context in contexts.of(feature)
+    ]
+
+
+def _without_nan(correlations: Tensor) -> list[list[float | None]]:
+    return [[None if value != value else value for value in row] for row in correlations.tolist()]
+
+
+def _save_tensors(path: Path, strongest: Interactions, submatrices: list[Submatrix]) -> None:
+    from safetensors.torch import save_file
+
+    columns = ("outputs", "left", "right", "values")
+    tensors = {name: getattr(strongest, name) for name in columns}
+    for submatrix in submatrices:
+        tensors[f"submatrix.{submatrix.output}.features"] = submatrix.features
+        tensors[f"submatrix.{submatrix.output}.matrix"] = submatrix.matrix
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)

@@ -1,0 +1,147 @@
+"""`bilinear-lm report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bilinear_lm.checks import require_seed
+from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.commands.shipped import shipped_scope
+from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import InputError
+from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.text.files import read_plain_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from analysis.graphs.graph import Graph
+    from analysis.report.options import FeatureSource
+
+SHOWN_FIRST = (3, 540)
+"""Layer and output feature with which the page about the default model opens."""
+
+PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
+"""The prompt of the graph on the page about the default model."""
+
+
+def report(
+    checkpoint: Checkpoint = DEFAULT_MODEL,
+    /,
+    output: Output = Path("report.html"),
+    tokens: tuple[str, ...] = (),
+    layers: tuple[int, ...] = (),
+    directions: int = 3,
+    eigenvectors: int = 2,
+    text: str | None = None,
+    validation: Path | None = None,
+    dictionaries: Path | None = None,
+    contexts: Path | None = None,
+    features: int = 1000,
+    prompt: str | None = None,
+    device: DeviceName = "auto",
+    seed: int = 0,
+) -> None:
+    """Write one self-contained page about what the MLPs of a bilinear language model compute.
+
+    Args:
+        checkpoint: Folder, hub repository, or name of a shipped model.
+        output: The page to write.
+        tokens: Output directions to show beside the strongest ones: "swim" (a token against the mean of
+            all), or "swim - run, climb" (against the mean of others).
+        layers: Layers to show; all of them by default.
+        directions: How many of the strongest output directions to show for each layer.
+        eigenvectors: How many eigenvectors to show for each direction.
+        text: Short text to show where eigenvectors fire; a small story by default.
+        validation: Text file to measure the loss on; the text above by default.
+        dictionaries: Folder of dictionaries at mlp-in (or resid-mid) and mlp-out, whose features are shown;
+            a shipped model has its own.
+        contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
+            has its own.
+        features: How many features of each dictionary to show, the most active; 0: no features.
+        prompt: A few words; the graph of the likeliest next token is shown. The default model has one.
+        device: Where to compute.
+        seed: Seeds the sampled text.
+    """
+    from analysis.features.dictionaries import read_dictionaries
+    from analysis.report.options import STORY, FeatureSource, ReportOptions
+    from analysis.report.write import report as render
+    from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+
+    require_seed(seed)
+    require_writable(output)
+    options = ReportOptions(
+        tokens=tokens,
+        layers=layers,
+        n_directions=directions,
+        n_eigenvectors=eigenvectors,
+        evaluation_text=None if validation is None else read_plain_text(validation),
+        seed=seed,
+        text=STORY if text is None else text,
+    )
+    files = _feature_files(checkpoint, dictionaries, contexts, features)
+    words = None if files is None else read_plain_text(files[1])
+    model = load_pretrained(checkpoint, device=find_device(device))
+    source = None
+    if files is not None and words is not None:
+        source = FeatureSource(
+            read_dictionaries(files[0], model),
+            words,
+            n_features=features,
+            first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
+        )
+    tokenizer = load_tokenizer(checkpoint)
+    if checkpoint == DEFAULT_MODEL and prompt is None:
+        prompt = PROMPT
+    graphs = _graphs(model, tokenizer, prompt, source)
+    write_text(output, render(model, tokenizer, Path(checkpoint).name, options, source, graphs))
+    print(output)
+
+
+def _graphs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str | None,
+    source: FeatureSource | None,
+) -> list[Graph]:
+    """The graph of a prompt, and the static circuit of the feature that the page opens with."""
+    from analysis.circuits.trace import trace
+
+    around = () if source is None else source.dictionaries
+    dictionaries = {found.read: found.inputs for found in around}
+    dictionaries |= {found.written: found.outputs for found in around}
+    graphs = []
+    if prompt is not None:
+        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries))
+    if source is not None and source.first is not None:
+        layer, feature = source.first
+        graphs.append(
+            trace(model, tokenizer, feature=f"{layer}-mlp-out-{feature}", dictionaries=dictionaries)
+        )
+    return graphs
+
+
+def _feature_files(
+    checkpoint: str, dictionaries: Path | None, contexts: Path | None, features: int
+) -> tuple[Path, Path] | None:
+    """Where the dictionaries and the text of the features part lie; None where there is to be none."""
+    if features < 0:
+        raise InputError(f"report: --features {features}; expected 0 or more")
+    if not features:
+        return None
+    folder, text = shipped_scope(checkpoint)
+    dictionaries, contexts = dictionaries or folder, contexts or text
+    if dictionaries is None and contexts is None:
+        return None
+    if contexts is None:
+        raise InputError(
+            f"report: --dictionaries {dictionaries} without --contexts; features are named by passages of a "
+            "text, give the file of one"
+        )
+    if dictionaries is None:
+        raise InputError(
+            f"report: --contexts {contexts} without --dictionaries; give the folder of the dictionaries "
+            "whose features it is to name"
+        )
+    return dictionaries, contexts

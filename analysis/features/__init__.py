@@ -1,0 +1,1 @@
+"""A layer between two dictionaries: interactions of features, their passages, and what explains them."""

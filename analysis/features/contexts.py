@@ -1,0 +1,239 @@
+"""Where the features of a dictionary are most active in a text, and names made of that.
+
+Each feature keeps its k highest peaks: tokens where its code is positive and the largest within `width`
+tokens to both sides, so that one passage does not fill the list. One pass over the text, with n_feat · k
+windows of 2 width + 1 codes in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import max_pool1d, pad
+
+from analysis.text.vocabulary import Vocabulary
+from analysis.text.windows import Windows, activations_on_windows
+from bilinear_lm.checks import require_count, require_index
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Site
+
+if TYPE_CHECKING:
+    pass
+
+BATCH = 4
+"""Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """A passage around a peak of a feature."""
+
+    tokens: tuple[int, ...]
+    activations: tuple[float, ...]
+    """The feature's code at each of the tokens."""
+    peak: int
+    """Which of the tokens is the peak."""
+    window: int
+    """The number of the window that it was found in."""
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The highest peaks of every feature of a dictionary in a text, highest first."""
+
+    values: Float[Tensor, "n_feat k"]
+    """Code at the peak; 0 where a feature has fewer peaks."""
+    window: Int[Tensor, "n_feat k"]
+    position: Int[Tensor, "n_feat k"]
+    around: Float[Tensor, "n_feat k span"]
+    """Codes from `width` tokens before the peak to `width` after it; 0 beyond the window."""
+    windows: tuple[tuple[int, ...], ...]
+    """The text."""
+
+    def of(self, feature: int) -> tuple[Context, ...]:
+        """The contexts of a feature, highest peak first; none of a feature that is never active."""
+        require_index(feature, len(self.values), "feature")
+        found = int((self.values[feature] > 0).sum())
+        return tuple(self._context(feature, rank) for rank in range(found))
+
+    def _context(self, feature: int, rank: int) -> Context:
+        number, position = int(self.window[feature, rank]), int(self.position[feature, rank])
+        width, window = self.around.shape[-1] // 2, self.windows[number]
+        start, end = max(0, position - width), min(len(window), position + width + 1)
+        codes = self.around[feature, rank, start - position + width : end - position + width]
+        return Context(window[start:end], tuple(codes.tolist()), position - start, number)
+
+    def name(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
+        """A feature in a few words: its number and its `words`, as in `#12 ␣the, ␣a`."""
+        return numbered(feature, self.words(feature, vocabulary, n_tokens))
+
+    def words(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
+        """The different tokens at a feature's highest peaks; empty for a feature that is never active."""
+        peaks = dict.fromkeys(context.tokens[context.peak] for context in self.of(feature))
+        return ", ".join(vocabulary.label(token) for token in list(peaks)[:n_tokens])
+
+
+def numbered(feature: int, words: str) -> str:
+    """A feature's number and words, `#12 ␣the, ␣a`; the number alone where there are no words."""
+    return f"#{feature} {words}" if words else f"#{feature}"
+
+
+def top_contexts(
+    model: nn.Module,
+    dictionary: Dictionary,
+    windows: Windows,
+    k: int = 10,
+    width: int = 10,
+    skip: int = 0,
+    batch_size: int = BATCH,
+    progress: bool = False,
+) -> Contexts:
+    """The k highest peaks of every feature of a dictionary in the windows of a text.
+
+    The first `skip` positions of each window are passed over (a beginning-of-sequence token). Of equal
+    peaks the earlier in the text comes first; where not all fit, any of them are left out.
+    """
+    site = dictionary.site
+    if site is None:
+        raise InputError("a dictionary without a site; load it with site=Site(layer, point)")
+    got = f"k={k} contexts, width={width}, skip={skip}"
+    for count, least in ((k, 1), (width, 0), (skip, 0)):
+        require_count(count, got, "at least 1, 0 and 0", least=least)
+    require_count(batch_size, f"batch_size={batch_size} windows")
+    best = Peaks.none(dictionary, width)
+    for numbers, seen in activations_on_windows(model, windows, [site], batch_size, progress):
+        code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
+        best = best.merged(Peaks.of(code, numbers, k, width, skip), k)
+    return best.contexts(windows)
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """The highest peaks found so far, for whoever reads a text for several dictionaries at once.
+
+    Columns as in `Contexts`.
+    """
+
+    values: Tensor
+    window: Tensor
+    position: Tensor
+    around: Tensor
+
+    @classmethod
+    def none(cls, dictionary: Dictionary, width: int, n: int | None = None) -> Peaks:
+        """No peaks yet, of n features; None: of all features of the dictionary."""
+        values = dictionary.encoder.new_empty(dictionary.n_feat if n is None else n, 0)
+        return cls(values, values.long(), values.long(), values.new_empty(len(values), 0, 2 * width + 1))
+
+    @classmethod
+    def of(cls, code: Tensor, numbers: list[int], k: int, width: int, skip: int) -> Peaks:
+        """The k highest peaks of each feature in codes [batch, pos, n_feat], in the order of the text."""
+        by_feature = code.permute(2, 0, 1)
+        kept = by_feature.clone()
+        kept[..., :skip] = 0
+        highest = max_pool1d(kept, 2 * width + 1, stride=1, padding=width)
+        flat = torch.where(kept == highest, kept, 0.0).flatten(1)
+        places = flat.topk(min(k, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
+        row, position = places // code.shape[1], places % code.shape[1]
+        steps = torch.arange(2 * width + 1, device=code.device)
+        feature = torch.arange(len(flat), device=code.device)[:, None, None]
+        around = pad(by_feature, (width, width))[feature, row[..., None], position[..., None] + steps]
+        return cls(flat.gather(1, places), torch.tensor(numbers, device=code.device)[row], position, around)
+
+    def merged(self, other: Peaks, k: int) -> Peaks:
+        """The k highest of both, highest first; `other` comes later in the text."""
+        values = torch.cat([self.values, other.values], dim=1)
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        feature = torch.arange(len(values), device=values.device)[:, None]
+        rest = ((self.window, other.window), (self.position, other.position), (self.around, other.around))
+        columns = (torch.cat(pair, dim=1)[feature, order] for pair in rest)
+        return Peaks(values.gather(1, order), *columns)
+
+    def contexts(self, windows: Windows) -> Contexts:
+        """The peaks on the CPU, with the text that they were found in."""
+        return Contexts(
+            values=self.values.cpu(),
+            window=self.window.cpu(),
+            position=self.position.cpu(),
+            around=self.around.cpu(),
+            windows=tuple(tuple(window) for window in windows),
+        )
+
+
+_N_PEAKS = 10
+
+_WIDTH = 10
+
+
+def feature_names(
+    model: nn.Module,
+    dictionaries: Mapping[Site, Dictionary],
+    wanted: Mapping[Site, Sequence[int]],
+    windows: Windows,
+    vocabulary: Vocabulary,
+    skip: int = 0,
+    progress: bool = False,
+) -> dict[Site, dict[int, str]]:
+    """The names of the wanted features as `Contexts.name` gives them: number, and tokens at its peaks.
+
+    The first `skip` positions of each window are passed over (a beginning-of-sequence token). Memory and time
+    grow with the features wanted, beside one run of the model over the text.
+    """
+    columns = {site: sorted(set(features)) for site, features in wanted.items() if features}
+    best = {site: Peaks.none(dictionaries[site], _WIDTH, len(chosen)) for site, chosen in columns.items()}
+    batches = activations_on_windows(model, windows, list(columns), BATCH, progress) if columns else ()
+    for numbers, seen in batches:
+        for site, chosen in columns.items():
+            dictionary = dictionaries[site]
+            code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))[..., chosen]
+            best[site] = best[site].merged(Peaks.of(code, numbers, _N_PEAKS, _WIDTH, skip), _N_PEAKS)
+    return {site: _names(peaks, columns[site], windows, vocabulary) for site, peaks in best.items()}
+
+
+def _names(peaks: Peaks, chosen: list[int], windows: Windows, vocabulary: Vocabulary) -> dict[int, str]:
+    """Names by number; the peaks are those of the features at places 0, 1, … in `chosen`."""
+    found = peaks.contexts(windows)
+    return {feature: numbered(feature, found.words(at, vocabulary)) for at, feature in enumerate(chosen)}
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Where the features of a dictionary are active in a text."""
+
+    contexts: Contexts
+    n_active: Int[Tensor, " n_feat"]
+    """Tokens where a feature's code is not zero."""
+
+    def most_active(self, n: int) -> Int[Tensor, " k"]:
+        """The n features active at most tokens, in the order of their numbers."""
+        return self.n_active.argsort(descending=True, stable=True)[:n].sort().values
+
+
+def activity_on_text(
+    model: nn.Module,
+    dictionaries: Mapping[Site, Dictionary],
+    windows: Windows,
+    k: int,
+    width: int,
+    skip: int = 0,
+    progress: bool = False,
+) -> dict[Site, Activity]:
+    """Contexts of every dictionary as by `top_contexts`, and the number of active tokens.
+
+    The first `skip` positions of each window do not count.
+    """
+    best = {site: Peaks.none(dictionary, width) for site, dictionary in dictionaries.items()}
+    counts = {site: torch.zeros(found.n_feat, dtype=torch.long) for site, found in dictionaries.items()}
+    for numbers, seen in activations_on_windows(model, windows, list(dictionaries), BATCH, progress):
+        for site, dictionary in dictionaries.items():
+            code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
+            best[site] = best[site].merged(Peaks.of(code, numbers, k, width, skip), k)
+            counts[site] += (code[:, skip:] != 0).sum(dim=(0, 1)).cpu()
+    text = tuple(tuple(window) for window in windows)  # all contexts share the windows of one copy
+    return {site: Activity(peaks.contexts(text), counts[site]) for site, peaks in best.items()}

@@ -1,0 +1,188 @@
+"""Dictionaries that circuits are followed through: at which sites, and what their features read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from analysis.features.layer import require_site
+from bilinear_lm.checks import require_index
+from bilinear_lm.dictionaries import load_dictionary
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Point, Site
+from bilinear_lm.weights import embedding
+
+READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
+"""Points whose features the input of an MLP is split into."""
+
+WRITTEN: Point = "mlp-out"
+"""The point whose features the output of an MLP is split into."""
+
+
+def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor, " width"], float]:
+    """The direction and the constant of the linear map that a feature's code is where it is active."""
+    require_index(feature, dictionary.n_feat, "feature")
+    direction = dictionary.encoder[:, feature]
+    constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
+    if dictionary.b_dec_to_input and dictionary.b_dec is not None:
+        constant -= float(dictionary.b_dec @ direction)
+    return direction, constant
+
+
+def read_site(sites: Collection[Site], layer: int) -> Site | None:
+    """That of the sites which describes what the MLP of a layer reads; InputError where two do."""
+    found = [site for point in READ if (site := Site(layer, point)) in sites]
+    if len(found) > 1:
+        raise InputError(
+            f"dictionaries of {found[0]} and of {found[1]} both describe what the MLP of layer {layer} "
+            "reads; give one of them"
+        )
+    return found[0] if found else None
+
+
+def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width: int) -> None:
+    """Raises InputError unless a dictionary describes what an MLP of a model reads or writes, linearly."""
+    points = (*READ, WRITTEN)
+    if site.point not in points or site.layer >= n_layers:
+        raise InputError(
+            f"a dictionary of {site}; expected one of layers 0 to {n_layers - 1} at {', '.join(points)}"
+        )
+    if dictionary.site not in (None, site):
+        raise InputError(f"the dictionary given for {site} belongs to {dictionary.site}")
+    if dictionary.target not in (None, site):
+        raise InputError(
+            f"the dictionary of {site} reconstructs {dictionary.target} (a transcoder); expected a sparse "
+            "autoencoder of the site itself"
+        )
+    if (dictionary.d_in, dictionary.d_out) != (width, width):
+        raise InputError(
+            f"the dictionary of {site} reads {dictionary.d_in} numbers and writes {dictionary.d_out}; "
+            f"expected {width}, the width of the model: it belongs to another"
+        )
+    if dictionary.encoder_gate is not None or dictionary.skip is not None:
+        raise InputError(
+            f"the dictionary of {site} has a bilinear encoder or a skip connection, so that its codes are "
+            "not linear in what it reads; expected a plain sparse autoencoder"
+        )
+    if dictionary.nonlinear is not None:
+        raise InputError(
+            f"the dictionary of {site} {dictionary.nonlinear}, so that its codes are not linear in it; "
+            "expected one without normalisation"
+        )
+
+
+def dictionaries_in(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
+    """The dictionaries in a folder by site, on the CPU.
+
+    A dictionary whose file does not tell its site is named by it, as `4-mlp-out`. Files, and folders that
+    begin with a dot, are passed over.
+
+    Raises InputError where there is no such folder, for a dictionary of another width or of a
+    layer that the model does not have, and for two of one site.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected one that holds a folder for each dictionary")
+    found: dict[Site, Dictionary] = {}
+    for part in sorted(part for part in folder.iterdir() if part.is_dir() and part.name[0] != "."):
+        site, dictionary = _load(part, model)
+        if site in found:
+            raise InputError(f"{folder}: two dictionaries of {site}, one in {part.name}; expected one a site")
+        found[site] = dictionary
+    return found
+
+
+def around_mlps(dictionaries: Mapping[Site, Dictionary]) -> dict[Site, Dictionary]:
+    """Those that say what MLPs read and write: at mlp-in, else resid-mid, and at mlp-out.
+
+    Transcoders are left out: their features are no parts of what they read.
+    """
+    own = {site: found for site, found in dictionaries.items() if found.target in (None, site)}
+    return {
+        site: found
+        for site, found in own.items()
+        if site.point in ("mlp-in", "mlp-out")
+        or (site.point == "resid-mid" and Site(site.layer, "mlp-in") not in own)
+    }
+
+
+def _load(part: Path, model: nn.Module) -> tuple[Site, Dictionary]:
+    dictionary = load_dictionary(part, d_in=embedding(model).shape[1])
+    site, config = dictionary.site or _named(part), cast(Any, model.config)
+    if site.layer >= config.num_hidden_layers:
+        raise InputError(
+            f"{part}: a dictionary of {site}, and the model has layers 0 to {config.num_hidden_layers - 1}; "
+            "it belongs to another model"
+        )
+    return site, replace(dictionary, site=site)
+
+
+def _named(part: Path) -> Site:
+    try:
+        return Site.parse(part.name)
+    except InputError as error:
+        raise InputError(
+            f"{part}: the dictionary does not tell its site; name its folder by it, such as 4-mlp-out"
+        ) from error
+
+
+_READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
+
+_WRITTEN: tuple[Point, ...] = ("mlp-out",)
+
+
+@dataclass(frozen=True)
+class LayerDictionaries:
+    """The features of what one MLP reads and of what it writes."""
+
+    layer: int
+    inputs: Dictionary
+    """At mlp-in or resid-mid."""
+    outputs: Dictionary
+    """At mlp-out."""
+
+    @property
+    def read(self) -> Site:
+        """The site of the input features."""
+        return Site(self.layer, require_site(self.inputs.site, self.layer, _READ, "input"))
+
+    @property
+    def written(self) -> Site:
+        """The site of the output features."""
+        return Site(self.layer, require_site(self.outputs.site, self.layer, _WRITTEN, "output"))
+
+
+def read_dictionaries(folder: Path, model: nn.Module) -> tuple[LayerDictionaries, ...]:
+    """The dictionaries in a folder, one folder each, paired by the MLPs that they lie around.
+
+    A dictionary whose file does not tell its site is named by it, as `4-mlp-out`. Those of other sites, and
+    of layers that have only one of the two, are left out; where both mlp-in and resid-mid are there,
+    mlp-in is taken.
+
+    Raises InputError where no layer has both sides, for a dictionary of another width or of a layer that
+    the model does not have, and for two of one site.
+    """
+    by_site = dictionaries_in(folder, model)
+    found = tuple(_paired(by_site))
+    if not found:
+        listed = ", ".join(map(str, sorted(by_site))) or "none"
+        raise InputError(
+            f"{folder}: no layer has a dictionary at mlp-in (or resid-mid) and one at mlp-out; got {listed}"
+        )
+    return found
+
+
+def _paired(by_site: dict[Site, Dictionary]) -> Iterable[LayerDictionaries]:
+    around = around_mlps(by_site)
+    for layer in sorted({site.layer for site in around}):
+        read, written = (
+            [around[site] for point in points if (site := Site(layer, point)) in around]
+            for points in (_READ, _WRITTEN)
+        )
+        if read and written:
+            yield LayerDictionaries(layer, read[0], written[0])

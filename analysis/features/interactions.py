@@ -1,0 +1,197 @@
+"""The strongest interactions between features, without the matrices they are entries of.
+
+The value of an interaction is the coefficient of c_i c_j in u · B(x, x), x = Σ_i c_i f_i: Q_ii of a feature
+with itself, and 2 Q_ij of two features i < j, both orders together. So its contribution at codes c is
+value · c_i · c_j, and those of all pairs i ≤ j sum to the quadratic part of the output (arXiv 2410.08417,
+section 3). Interactions are ranked by |value|, then by output, left and right feature.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from analysis.distributed import Part, gather_rows
+from analysis.features.layer import FeatureLayer
+from analysis.streaming import Strongest
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.rescaling import in_precision, norms
+from bilinear_lm.tensor import CHUNK_BYTES
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What the product of two input features adds to an output feature: value · c_left · c_right."""
+
+    output: int
+    left: int
+    right: int
+    """At least `left`; equal to it where a feature interacts with itself."""
+    value: float
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Interactions of a layer as columns, strongest first; iterating gives `Interaction`s."""
+
+    outputs: Int[Tensor, " k"]
+    left: Int[Tensor, " k"]
+    right: Int[Tensor, " k"]
+    values: Float[Tensor, " k"]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        columns = (column.tolist() for column in (self.outputs, self.left, self.right, self.values))
+        return (Interaction(*row) for row in zip(*columns, strict=True))
+
+    def contributions(self, code: Float[Tensor, "*axes n_in"]) -> Float[Tensor, "*axes k"]:
+        """value · c_left · c_right of each interaction at codes of the input features."""
+        return self.values * code[..., self.left] * code[..., self.right]
+
+
+def n_pairs(n: int) -> int:
+    """How many pairs i ≤ j of n features there are."""
+    return n * (n + 1) // 2
+
+
+def strongest_interactions(
+    features: FeatureLayer, outputs: Iterable[int] | None = None, k: int = 50, progress: bool = False
+) -> Interactions:
+    """The k interactions of largest |value| into `outputs` together; None: into all output features.
+
+    Matrices are computed tile by tile, except for tiles that a bound on their entries rules out, and of each
+    tile only what may be among the k is kept. For another output direction than a feature's, take
+    `features.along(u[None])`.
+
+    >>> features = FeatureLayer(tensor, inputs.decoder, outputs.encoder.T)  # doctest: +SKIP
+    >>> for interaction in strongest_interactions(features, [3], k=10):  # doctest: +SKIP
+    ...     print(interaction.left, interaction.right, interaction.value)
+    """
+    selected = list(dict.fromkeys(features.select(outputs)))
+    require_as_many(k, len(selected) * n_pairs(features.n_in))
+    scaled, *powers = features.scaled(selected)
+    found = Strongest(k, features.inputs)
+    for output in tqdm(_strong_first(scaled, selected), desc="interactions", disable=not progress):
+        _offer(found, scaled, output)
+    result = named(found, features.n_in)
+    return replace(result, values=put_back(result.values, sum(powers)))
+
+
+def strongest_of_each(
+    features: FeatureLayer, outputs: Iterable[int] | None = None, k: int = 10, progress: bool = False
+) -> Iterator[Interactions]:
+    """The k strongest interactions of each output feature in turn; None: of all of them."""
+    for output in tqdm(features.select(outputs), desc="features", disable=not progress):
+        yield strongest_interactions(features, [output], k)
+
+
+def merged_interactions(parts: Iterable[Interactions], k: int) -> Interactions:
+    """The k strongest interactions of several results into different output features."""
+    columns = [(part.outputs, part.left, part.right, part.values) for part in parts]
+    if not columns:
+        raise InputError("no interactions to merge; expected the results of one output feature or more")
+    outputs, left, right, values = (torch.cat(column) for column in zip(*columns, strict=True))
+    require_as_many(k, len(values))
+    n_in = int(right.max()) + 1
+    found = Strongest(k, values)
+    found.add(values, (outputs * n_in + left) * n_in + right)
+    return named(found, n_in)
+
+
+def require_as_many(k: int, most: int) -> None:
+    """Raises InputError unless there are k interactions to be found."""
+    require_count(k, f"k={k} interactions", f"1 to the {most:,} that there are", most=most)
+
+
+def put_back(values: Float[Tensor, "*axes"], power: int) -> Float[Tensor, "*axes"]:
+    """Interactions that were computed in units of 2^power. Raises InputError where they cannot be held."""
+    return in_precision(values, power, values.dtype, "interactions", "features") if power else values
+
+
+def named(found: Strongest, n_in: int) -> Interactions:
+    """What was found at places (output · n_in + left) · n_in + right, strongest first."""
+    pairs, right = found.places // n_in, found.places % n_in
+    return Interactions(pairs // n_in, pairs % n_in, right, found.values)
+
+
+def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
+    """Has `found` take what is strong enough of the interactions into an output feature.
+
+    With Q = L Rᵀ, |Q_ij| is at most |L_i| |R_j| and |L_j| |R_i|. Features are sorted by these norms, so that
+    strong ones share tiles, and tiles that cannot reach the threshold are not computed. Which tiles there are
+    depends on nothing that was found before.
+    """
+    left, right = features.factors(features.outputs[output])
+    order = (norms(left, 1) * norms(right, 1)).argsort(descending=True, stable=True)
+    left, right, size = left[order], right[order], _tile_size(features)
+    tiles = list(zip(left.split(size), right.split(size), order.split(size), strict=True))
+    reach = _reach(left, right, size)
+    for row, (rows, _, i) in enumerate(tiles):
+        for column, (_, columns, j) in enumerate(tiles[row:], row):
+            if reach[row][column] < found.threshold:
+                continue
+            values = (rows @ columns.T).mul_(2)
+            sizes = values.abs()
+            if row == column:
+                values.diagonal().div_(2)
+                sizes = values.abs().masked_fill_(torch.ones_like(values, dtype=torch.bool).tril(-1), -1)
+            place = found.candidates(sizes)
+            first, second = i[place[0]], j[place[1]]
+            pair = torch.minimum(first, second) * features.n_in + torch.maximum(first, second)
+            found.add(values[place], output * features.n_in**2 + pair)
+
+
+def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
+    """For each pair of tiles, what no |value| in it exceeds, rounding allowed for."""
+    L, R = (
+        torch.stack([part.max() for part in norms(factor, 1).split(size)]).double()
+        for factor in (left, right)
+    )
+    slack = 1 + 4 * left.shape[1] * torch.finfo(left.dtype).eps
+    return (2 * slack * torch.minimum(L[:, None] * R, R[:, None] * L)).tolist()
+
+
+def _tile_size(features: FeatureLayer) -> int:
+    """About 16 tiles a side; not too small for fast products, nor larger than a chunk of memory."""
+    least = 128 if features.inputs.device.type == "cpu" else 1024
+    most = max(1, math.isqrt(CHUNK_BYTES // features.inputs.element_size()))
+    return min(max(least, -(-features.n_in // 16)), most)
+
+
+def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
+    """The output features in the order of a guess at their strength, so that the threshold rises early."""
+    tensor = features.tensor
+    units = tensor.W_gate.norm(dim=0) * tensor.W_in.norm(dim=0)
+    strength = ((features.outputs[outputs] @ tensor.W_out.T) * units).norm(dim=1)
+    return [outputs[place] for place in strength.argsort(descending=True, stable=True).tolist()]
+
+
+def split_strongest_interactions(
+    features: FeatureLayer, outputs: Iterable[int] | None = None, k: int = 50, progress: bool = False
+) -> Interactions:
+    """`strongest_interactions` with the output features split over the processes of a group.
+
+    Every process is to call it with the same arguments, and gets the whole result. Each has the whole layer
+    on its own device. The result is that of one process, to the last bit where the device, its number of
+    threads and the alignment of the tensors in memory are alike. Without a group, give the `outputs` of each
+    part (`Part.of`) to `strongest_interactions`, and the results to `merged_interactions`.
+    """
+    selected = list(dict.fromkeys(features.select(outputs)))
+    require_as_many(k, len(selected) * n_pairs(features.n_in))
+    own = [selected[place] for place in Part.own().of(len(selected))]
+    found = named(Strongest(k, features.inputs), features.n_in)
+    if own:
+        found = strongest_interactions(features, own, min(k, len(own) * n_pairs(features.n_in)), progress)
+    places = torch.stack([found.outputs, found.left, found.right], dim=1)
+    places, values = gather_rows(places), gather_rows(found.values)
+    into, left, right = places.unbind(1)
+    return merged_interactions([Interactions(into, left, right, values)], k)

@@ -1,0 +1,313 @@
+"""`Graph`: what a value is made of, as nodes and edges whose weights add up.
+
+**Nodes.** A node is a number that the model computes, or an input of it that is not split further:
+
+| kind | what it is | value |
+|---|---|---|
+| target | the value asked for, where it is none of the kinds below | that value |
+| logit | a logit, or a difference of logits | that value |
+| feature | a feature of a dictionary at its site | its code |
+| eigenvector | an eigenvector v of an interaction matrix | v · x |
+| direction | what an MLP writes, along one direction u | u · B(x, x) |
+| interaction | two inputs of an MLP at one of its outputs | what the pair adds to that output |
+| head | what a head moves from one position to another, along one direction | that number |
+| token | the embedding of a token (not split) | none |
+| error | what a dictionary leaves out (not split) | none |
+| bias | what biases add (not split) | none |
+
+**Edges.** An edge says what its source adds to the value of its target. Over the edges into a node
+
+    Σ weights + pruned.signed = value,
+
+where `pruned` holds what is not shown; a node with neither edges in nor an entry of `pruned` is not split.
+**Interactions are nodes of their own**, two in and one out: the edge from an interaction to its output
+carries what the pair adds, and each of the edges from its inputs repeats that number, to say who takes part.
+An interaction of an input with itself (a square) has one edge in. So the edges into an interaction are not to
+be added up; those into all other nodes are.
+
+A graph of weights alone has no prompt: its nodes have no position and no value, and an edge's weight is the
+coefficient instead of the contribution.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from bilinear_lm.errors import InputError
+
+Kind = Literal[
+    "target",
+    "logit",
+    "feature",
+    "eigenvector",
+    "direction",
+    "interaction",
+    "head",
+    "token",
+    "error",
+    "bias",
+]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node; `analysis.graphs.graph` says what each kind means."""
+
+    id: str
+    """Unique and stable: the same node of the same model and prompt has the same id in every graph."""
+    kind: Kind
+    layer: int | None = None
+    position: int | None = None
+    """Where in the prompt; of a head, the position that it writes at."""
+    index: int | None = None
+    """The number of the token, feature, eigenvector (0 the strongest) or head."""
+    site: str | None = None
+    """The site of a feature, an error or what an MLP writes, such as 2-mlp-out."""
+    key: int | None = None
+    """Of a head, the position that it reads."""
+    label: str = ""
+    """A few words for people; the id where there are none."""
+    value: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The label, or else the id."""
+        return self.label or self.id
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What `source` adds to `target`; into an interaction, what the interaction adds to its output."""
+
+    source: str
+    target: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What is not shown of the contributions to one node."""
+
+    signed: float = 0.0
+    """Their sum."""
+    absolute: float = 0.0
+    """The sum of their magnitudes."""
+    count: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(self.signed + other.signed, self.absolute + other.absolute, self.count + other.count)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes and edges that lead to a target; `analysis.graphs.graph` says what they mean.
+
+    Raises InputError for two nodes of one id, an edge to a node that is not there, two edges between the same
+    nodes, and a cycle.
+
+    >>> nodes = (Node("logit 7 @1", "logit", value=2.0), Node("token 5 @1", "token"))
+    >>> graph = Graph(nodes, (Edge("token 5 @1", "logit 7 @1", 2.0),), target="logit 7 @1")
+    >>> graph.into("logit 7 @1")
+    (Edge(source='token 5 @1', target='logit 7 @1', weight=2.0),)
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    target: str
+    """The id of the node that all others lead to."""
+    model: str | None = None
+    tokens: tuple[int, ...] | None = None
+    """The prompt; None for a graph of weights alone."""
+    texts: tuple[str, ...] | None = None
+    """The text of each token of the prompt, where it is known."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How the graph was made: what JSON can hold."""
+    pruned: Mapping[str, Pruned] = field(default_factory=dict)
+    """By node, what is not shown of the contributions to it."""
+
+    def __post_init__(self):
+        self.check()
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._by_id
+
+    def node(self, node: str) -> Node:
+        """The node of an id."""
+        if node not in self._by_id:
+            raise InputError(f"node {node!r} is not in the graph; expected one of its {len(self)} ids")
+        return self._by_id[node]
+
+    def into(self, node: str) -> tuple[Edge, ...]:
+        """The edges into a node, strongest first."""
+        self.node(node)
+        return self._into.get(node, ())
+
+    def out_of(self, node: str) -> tuple[Edge, ...]:
+        """The edges out of a node, strongest first."""
+        self.node(node)
+        return self._out_of.get(node, ())
+
+    def of_kind(self, *kinds: Kind) -> tuple[Node, ...]:
+        """The nodes of these kinds."""
+        return tuple(node for node in self.nodes if node.kind in kinds)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """All ids so that every edge goes forward."""
+        waiting = Counter(edge.target for edge in self.edges)
+        ready = [node.id for node in self.nodes if not waiting[node.id]]
+        for node in ready:  # grows while it is gone through
+            for edge in self._out_of.get(node, ()):
+                waiting[edge.target] -= 1
+                if not waiting[edge.target]:
+                    ready.append(edge.target)
+        return tuple(ready)
+
+    def check(self) -> None:
+        """Raises InputError unless ids are unique, edges join nodes of the graph, and there is no cycle."""
+        if doubled := [node for node, count in Counter(node.id for node in self.nodes).items() if count > 1]:
+            raise InputError(f"two nodes of a graph are {doubled[0]!r}; expected ids of their own")
+        ends = {"the target": [self.target], "an entry of pruned": self.pruned}
+        ends |= {"an edge": [end for edge in self.edges for end in (edge.source, edge.target)]}
+        for name, named in ends.items():
+            if missing := [node for node in named if node not in self._by_id]:
+                raise InputError(f"{name} of a graph names {missing[0]!r}, which is none of its nodes")
+        if len({(edge.source, edge.target) for edge in self.edges}) < len(self.edges):
+            raise InputError("two edges of a graph join the same nodes; expected their sum as one edge")
+        if len(self.order) < len(self.nodes):
+            inside = next(node.id for node in self.nodes if node.id not in set(self.order))
+            raise InputError(f"a cycle of edges leads to {inside!r}; expected edges from inputs to outputs")
+        if self.texts is not None and len(self.texts) != len(self.tokens or ()):
+            raise InputError(
+                f"a graph has {len(self.texts)} texts for {len(self.tokens or ())} tokens; expected one each"
+            )
+
+    def shares(self) -> dict[str, float]:
+        """How much of the target's absolute contributions goes through each node, 0 to 1.
+
+        The target has 1. A node hands its share on to what it is made of in proportion to |weight|, what is
+        pruned of it counted; an interaction hands it on in equal parts. Nodes that no edges join to the
+        target have 0.
+        """
+        return dict(self._shares)
+
+    @cached_property
+    def _shares(self) -> dict[str, float]:
+        shares = dict.fromkeys(self._by_id, 0.0)
+        shares[self.target] = 1.0
+        for node in reversed(self.order):
+            edges = self._into.get(node, ())
+            if not shares[node] or not edges:
+                continue
+            whole = sum(abs(edge.weight) for edge in edges)
+            if node in self.pruned:
+                whole += self.pruned[node].absolute
+            for edge in edges:
+                shares[edge.source] += shares[node] * abs(edge.weight) / whole if whole else 0.0
+        return shares
+
+    def prune(self, max_nodes: int | None = None, min_share: float = 0.0) -> Pruning:
+        """The graph with only its strongest nodes, by `shares`: at most `max_nodes`, each of `min_share`.
+
+        The target stays. An interaction stays together with its inputs or not at all, and so does what no
+        longer leads to the target. What goes is added to `pruned` of the nodes that it went into.
+        """
+        if max_nodes is not None and max_nodes < 1:
+            raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
+        if not 0 <= min_share <= 1:
+            raise InputError(f"min_share={min_share}; expected 0 to 1")
+        shares = self._shares
+        strong = [node for node in self.order if shares[node] >= min_share and node != self.target]
+        strong.sort(key=shares.__getitem__, reverse=True)
+        kept = {self.target}
+        for node in strong:
+            group = {node}
+            if self._by_id[node].kind == "interaction":
+                group |= {edge.source for edge in self._into.get(node, ())}
+            if max_nodes is None or len(kept | group) <= max_nodes:
+                kept |= group
+        return self.subgraph(kept)
+
+    def subgraph(self, ids: Iterable[str]) -> Pruning:
+        """The graph of some of its nodes, among them the target.
+
+        Of these, nodes go that do not lead to the target, and interactions one of whose inputs is left out.
+        Contributions of what is left out are added to `pruned`.
+        """
+        kept = {self.node(node).id for node in ids}
+        if self.target not in kept:
+            raise InputError(f"a subgraph without the target {self.target!r}; expected it among the nodes")
+        for interaction in self.of_kind("interaction"):
+            inputs = {edge.source for edge in self._into.get(interaction.id, ())}
+            if interaction.id != self.target and not inputs <= kept:
+                kept.discard(interaction.id)
+        for node in reversed(self.order):
+            if node != self.target and all(edge.target not in kept for edge in self._out_of.get(node, ())):
+                kept.discard(node)
+        pruned = defaultdict(Pruned, {node: part for node, part in self.pruned.items() if node in kept})
+        edges: list[Edge] = []
+        for edge in self.edges:
+            if edge.source in kept and edge.target in kept:
+                edges.append(edge)
+            elif edge.target in kept:
+                pruned[edge.target] += Pruned(edge.weight, abs(edge.weight), 1)
+        graph = replace(
+            self,
+            nodes=tuple(node for node in self.nodes if node.id in kept),
+            edges=tuple(edges),
+            pruned=dict(pruned),
+        )
+        shares = self._shares
+        gone = sorted((node.id for node in self.nodes if node.id not in kept), key=shares.__getitem__)
+        return Pruning(graph, tuple(reversed(gone)), len(self.edges) - len(edges))
+
+    @cached_property
+    def shown(self) -> float:
+        """How much of the target's absolute contributions is followed down to nodes that are not split."""
+        shares = self._shares
+        split = {edge.target for edge in self.edges} | set(self.pruned)
+        return sum((share for node, share in shares.items() if node not in split), 0.0)
+
+    @cached_property
+    def _by_id(self) -> dict[str, Node]:
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def _into(self) -> dict[str, tuple[Edge, ...]]:
+        return _grouped(self.edges, "target")
+
+    @cached_property
+    def _out_of(self) -> dict[str, tuple[Edge, ...]]:
+        return _grouped(self.edges, "source")
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """A smaller graph, and what went."""
+
+    graph: Graph
+    removed: tuple[str, ...]
+    """The nodes that went, of the largest share first."""
+    removed_edges: int
+
+    def __str__(self) -> str:
+        whole = len(self.graph) + len(self.removed)
+        return (
+            f"{len(self.removed)} of {whole} nodes and {self.removed_edges} of "
+            f"{self.removed_edges + len(self.graph.edges)} edges were pruned"
+        )
+
+
+def _grouped(edges: Sequence[Edge], end: Literal["source", "target"]) -> dict[str, tuple[Edge, ...]]:
+    """Edges by one of their ends, strongest first."""
+    groups: dict[str, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        groups[getattr(edge, end)].append(edge)
+    return {node: tuple(sorted(group, key=lambda edge: -abs(edge.weight))) for node, group in groups.items()}

@@ -1,0 +1,1 @@
+"""A model with an MLP replaced, interactions taken out, or attention and norms frozen."""

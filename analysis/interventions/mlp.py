@@ -1,0 +1,163 @@
+"""A model with one MLP replaced by another map, and what that costs it on a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from analysis.spectra.hosvd import truncate_eigenvectors
+from analysis.text.windows import Windows, require_windows, window_losses
+from bilinear_lm.checks import require_count
+from bilinear_lm.errors import InputError
+from bilinear_lm.families import decoder_block, mlp_norm, plain
+from bilinear_lm.norms import normalised
+from bilinear_lm.tensor import BilinearTensor
+from bilinear_lm.weights import mlp_tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@contextmanager
+def replaced_mlp(
+    model_or_bridge: nn.Module,
+    layer: int,
+    replacement: BilinearTensor | Callable[[Tensor], Tensor],
+    fold_norm: bool = True,
+) -> Iterator[None]:
+    """Within the block, MLP `layer` gives `replacement(x)` [..., d_model] instead of its own output.
+
+    x is what the tensor of `mlp_tensor(model_or_bridge, layer, fold_norm)` reads: x / rms(x) of the residual
+    stream (x itself where norms are the identity), or the output of the norm with fold_norm=False. So that
+    tensor as the replacement leaves the logits unchanged to rounding. Any map of [..., d_model] will do,
+    and the MLP that is replaced may have any activation; no weight is changed. A tensor computes on its own
+    device and in its own precision.
+
+    >>> with replaced_mlp(model, 3, truncate(tensor, hosvd(tensor), 8)):  # doctest: +SKIP
+    ...     logits = model(input_ids=ids).logits
+    """
+    mlp = plain(decoder_block(model_or_bridge, layer).mlp)
+    norm = mlp_norm(model_or_bridge, layer) if fold_norm else None
+    if isinstance(replacement, BilinearTensor):
+        _require_fit(replacement, plain(mlp.down_proj).weight.shape[0])
+    points: list[Tensor] = []
+
+    def remember(_: nn.Module, args: tuple[Any, ...]) -> None:
+        points[:] = [normalised(plain(norm), args[0])]
+
+    def swap(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = args[0] if norm is None else points.pop()
+        if isinstance(replacement, BilinearTensor):
+            x = x.to(replacement.device, replacement.dtype)
+        return replacement(x).to(output)
+
+    # A bridge computes the norm itself but calls the MLP's own module, between its hooks.
+    handles = [mlp.register_forward_hook(swap)]
+    if norm is not None:
+        handles.append(norm.register_forward_pre_hook(remember))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(frozen=True)
+class ReplacementCost:
+    """The cross-entropy of a text, in nats per token, with the model's own MLP and with the other."""
+
+    before: float
+    after: float
+
+    @property
+    def nats_per_token(self) -> float:
+        """How much the replacement costs; negative where it helps."""
+        return self.after - self.before
+
+
+def cost_of_replacing(
+    model: PreTrainedModel,
+    layer: int,
+    replacement: BilinearTensor | Callable[[Tensor], Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    fold_norm: bool = True,
+) -> ReplacementCost:
+    """What it costs a transformers model on a text to have `replacement` for its MLP `layer`.
+
+    See `replaced_mlp` for the replacement and `bilinear_lm.text.evaluate.text_loss` for the windows of the
+    text.
+    """
+    from bilinear_lm.text.evaluate import text_loss
+
+    before = text_loss(model, tokenizer, text)
+    with replaced_mlp(model, layer, replacement, fold_norm):
+        after = text_loss(model, tokenizer, text)
+    return ReplacementCost(before.nats_per_token, after.nats_per_token)
+
+
+def _require_fit(tensor: BilinearTensor, d_model: int) -> None:
+    widths = (tensor.d_in - tensor.constant, tensor.d_out)
+    if tensor.batch_shape or widths != (d_model, d_model):
+        raise InputError(
+            f"a tensor of batch {list(tensor.batch_shape)} from width {widths[0]} to {widths[1]} cannot "
+            f"replace an MLP; expected one layer of width {d_model}"
+        )
+
+
+@dataclass(frozen=True)
+class TruncationCosts:
+    """The loss of a text with one MLP truncated, in nats per token."""
+
+    ranks: tuple[int, ...]
+    losses: Float[Tensor, " n_ranks"]
+    """With the layer truncated to each rank."""
+    whole: float
+    """With the model as it is."""
+    without: float
+    """With the layer's output put to zero."""
+
+
+def truncation_costs(
+    model: nn.Module,
+    layer: int,
+    ranks: Sequence[int],
+    windows: Windows,
+    truncate: Callable[[BilinearTensor, int], BilinearTensor] = truncate_eigenvectors,
+) -> TruncationCosts:
+    """The mean loss over windows of a text with an MLP truncated to each of `ranks`.
+
+    `truncate(tensor, rank)` says how; by default to the top eigenvectors of each output singular direction.
+    """
+    if not ranks:
+        raise InputError("no ranks to truncate to; expected one or more")
+    require_windows(model, windows, least=2)
+    tensor = mlp_tensor(model, layer)
+    most = tensor.d_in if truncate is truncate_eigenvectors else None
+    expected = "0 or more" if most is None else f"1 to d_in={most}"
+    for rank in ranks:
+        require_count(rank, f"truncation to rank {rank}", expected, least=0 if most is None else 1, most=most)
+    tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+    def loss(replacement: BilinearTensor | Callable[[Tensor], Tensor]) -> float:
+        with replaced_mlp(model, layer, replacement):
+            return _mean_loss(model, windows)
+
+    return TruncationCosts(
+        ranks=tuple(ranks),
+        losses=torch.tensor([loss(truncate(tensor, rank)) for rank in ranks]),
+        whole=_mean_loss(model, windows),
+        without=loss(torch.zeros_like),
+    )
+
+
+def _mean_loss(model: nn.Module, windows: Windows) -> float:
+    """Nats per token, every token of every window counted once."""
+    predicted = torch.tensor([len(window) - 1.0 for window in windows], dtype=torch.float64)
+    return float((window_losses(model, windows) * predicted).sum() / predicted.sum())

@@ -1,0 +1,213 @@
+"""What a model computes on a prompt, in the parts that analyses add up: `measure`.
+
+Attention patterns and scales of norms are measured numbers. Given these, everything else in a bilinear model
+is a polynomial of the embeddings: heads are linear, MLPs quadratic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from analysis.attention.layer import attention_layer
+from analysis.attention.pattern import MeasuredAttention, attend
+from analysis.paths.components import Source, Sources
+from analysis.text.windows import require_windows
+from bilinear_lm.checks import require_index
+from bilinear_lm.errors import InputError
+from bilinear_lm.families import (
+    attention_norm,
+    decoder,
+    mlp_norm,
+    require_plain_blocks,
+    require_unhooked,
+)
+from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
+
+
+@dataclass(frozen=True)
+class MeasuredLayer:
+    """One block on a prompt."""
+
+    resid_pre: Float[Tensor, "pos d_model"]
+    ln1_scale: Float[Tensor, " pos"]
+    """What the norm before the attention divides by: the root mean square, or 1 where it is the identity."""
+    attention: MeasuredAttention
+    resid_mid: Float[Tensor, "pos d_model"]
+    ln2_scale: Float[Tensor, " pos"]
+    """What the norm before the MLP divides by."""
+    mlp_out: Float[Tensor, "pos d_model"]
+
+    @property
+    def pattern(self) -> Float[Tensor, "n_heads pos pos"]:
+        """The attention pattern, rows the queries."""
+        return self.attention.pattern
+
+    @property
+    def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
+        """What each head writes, without the value bias."""
+        return self.attention.heads
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model on one prompt; made by `measure`."""
+
+    ids: Int[Tensor, " pos"]
+    layers: tuple[MeasuredLayer, ...]
+    resid_final: Float[Tensor, "pos d_model"]
+    final_scale: Float[Tensor, " pos"]
+    """What the norm before the unembedding divides by."""
+    logits: Float[Tensor, "pos d_vocab"]
+
+    def before_attention(self, layer: int) -> Sources:
+        """The parts of the residual stream that the attention of a layer reads (before its norm)."""
+        require_index(layer, len(self.layers), "layer")
+        return self._sources(layer, with_attention=False)
+
+    def before_mlp(self, layer: int) -> Sources:
+        """The parts of the residual stream that the MLP of a layer reads (before its norm)."""
+        require_index(layer, len(self.layers), "layer")
+        return self._sources(layer, with_attention=True)
+
+    def before_unembedding(self) -> Sources:
+        """The parts of the residual stream that logits are read from (before the last norm)."""
+        return self._sources(len(self.layers), with_attention=False)
+
+    def _sources(self, n_whole: int, with_attention: bool) -> Sources:
+        """The embedding, all that the first `n_whole` blocks wrote, and the attention of the next one."""
+        names, values = [Source("embedding")], [self.layers[0].resid_pre.unsqueeze(0)]
+        for number, layer in enumerate(self.layers[: n_whole + with_attention]):
+            heads, bias = layer.heads, layer.attention.bias
+            names += [Source("head", number, head) for head in range(len(heads))]
+            values.append(heads)
+            if bias is not None:
+                names.append(Source("bias", number))
+                values.append(bias.expand_as(layer.resid_pre).unsqueeze(0))
+            if number < n_whole:
+                names.append(Source("mlp", number))
+                values.append(layer.mlp_out.unsqueeze(0))
+        return Sources(tuple(names), torch.cat(values))
+
+
+def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> Measured:
+    """Runs a transformers model on one prompt and records its parts.
+
+    Parts are on the model's device, in float32 at least. They sum to what the model computes, to the rounding
+    of its own precision: about 1e-6 in float32. The model is not changed. A float64 model is computed in
+    float64 throughout while it is measured, also its norms and softmax, which transformers rounds to float32;
+    there sums hold to 1e-12. MLPs may have any gate.
+
+    Raises InputError for a prompt that the context does not hold; for a hooked model, one in training mode,
+    and one whose blocks do not add what attention and MLP put out as it is (Gemma 2, OLMo 2, Granite); and
+    where attention is not what the weights give.
+
+    >>> measured = measure(model, tokenizer.encode("Once upon a time"))  # doctest: +SKIP
+    >>> measured.layers[0].pattern.shape, measured.before_mlp(0).values.shape  # doctest: +SKIP
+    (torch.Size([6, 4, 4]), torch.Size([7, 4, 192]))
+    """
+    _require_measurable(model)
+    prompt = _prompt(model, ids)
+    records: list[dict[str, Any]] = [{} for _ in range(len(decoder(model).layers) + 1)]
+    with torch.no_grad(), _recording(model, records):
+        logits = model(input_ids=prompt.unsqueeze(0), use_cache=False).logits[0]
+    *blocks, last = records
+    return Measured(
+        ids=prompt,
+        layers=tuple(MeasuredLayer(**record) for record in blocks),
+        resid_final=last["resid_final"],
+        final_scale=last["final_scale"],
+        logits=_promoted(logits),
+    )
+
+
+def _require_measurable(model: nn.Module) -> None:
+    require_plain_blocks(model, "the parts of the residual stream")
+    require_unhooked(model, "to measure")
+    if model.training:
+        raise InputError("the model to measure is in training mode; call model.eval() first")
+
+
+def _prompt(model: Any, ids: Sequence[int] | Tensor) -> Tensor:
+    """The token ids on the model's device, checked."""
+    prompt = torch.as_tensor(ids, device=next(model.parameters()).device)
+    if prompt.ndim == 0 or prompt.numel() != prompt.shape[-1]:
+        raise InputError(f"prompts of shape {list(prompt.shape)}; expected one, [pos] or [1, pos]")
+    prompt = prompt.flatten()
+    if not len(prompt):
+        raise InputError("an empty prompt; expected one token id or more")
+    require_windows(model, [prompt.tolist()])
+    return prompt
+
+
+@contextmanager
+def _recording(model: Any, records: list[dict[str, Any]]) -> Iterator[None]:
+    """While open, the model notes the parts of each block, and of the last norm, in `records`."""
+    *blocks, last = records
+    handles = [decoder(model).norm.register_forward_hook(_of_norm(last, "resid_final", "final_scale"))]
+    for number, (block, record) in enumerate(zip(decoder(model).layers, blocks, strict=True)):
+        # Every family that adds plainly has both.
+        ln1: Any = attention_norm(model, number)
+        ln2: Any = mlp_norm(model, number)
+        handles += [
+            ln1.register_forward_hook(_of_norm(record, "resid_pre", "ln1_scale")),
+            block.self_attn.register_forward_hook(_of_attention(model, number, record), with_kwargs=True),
+            ln2.register_forward_hook(_of_norm(record, "resid_mid", "ln2_scale")),
+            block.mlp.register_forward_hook(_of_mlp(record)),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _of_norm(record: dict[str, Any], resid: str, scale: str) -> Callable[..., Tensor | None]:
+    """Notes what a norm reads and what it divides by. In float64 it is computed here."""
+
+    def hook(norm: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        x = _promoted(args[0])
+        record[resid], divisor = x[0], norm_scale(x, norm_epsilon(norm))
+        record[scale] = divisor[0]
+        return x / divisor.unsqueeze(-1) * norm_factor(norm) if output.dtype == torch.float64 else None
+
+    return hook
+
+
+def _of_attention(model: nn.Module, number: int, record: dict[str, Any]) -> Callable[..., Any]:
+    """Computes the attention of a block from its weights, and compares. In float64 it is put in its place."""
+
+    def hook(attention: Any, args: Any, kwargs: dict[str, Any], output: tuple[Any, ...]) -> Any:
+        layer = attention_layer(model, number, len(record["resid_pre"]))
+        # The model's own angles, which it rounds to float32.
+        cos, sin = (_promoted(part)[0, :, : len(layer.frequencies)] for part in kwargs["position_embeddings"])
+        x = record["resid_pre"] / record["ln1_scale"].unsqueeze(-1)
+        measured = record["attention"] = attend(layer, x, (cos, sin))
+        written, theirs = measured.out, output[0]
+        precision = torch.float32 if theirs.dtype == torch.float64 else theirs.dtype
+        off = float((written - theirs[0]).abs().max() / written.abs().max())
+        if off > torch.finfo(precision).eps ** 0.5:
+            raise InputError(
+                f"the attention of layer {number} is off by {off:.1e} of its size from what its weights "
+                "give; expected causal softmax attention, with nothing hooked into it"
+            )
+        return (written.unsqueeze(0), *output[1:]) if theirs.dtype == torch.float64 else None
+
+    return hook
+
+
+def _of_mlp(record: dict[str, Any]) -> Callable[..., None]:
+    def hook(_: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
+        record["mlp_out"] = _promoted(output)[0]
+
+    return hook
+
+
+def _promoted(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

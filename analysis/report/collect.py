@@ -1,0 +1,241 @@
+"""What the report shows, computed: everything on the page that is not wording or layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from analysis.circuits.labels import labelled
+from analysis.graphs.graph import Graph
+from analysis.report.features import FeatureData, collect_features
+from analysis.report.layers import DirectionReading, LayerReader, strongest
+from analysis.report.options import FeatureSource, ReportOptions
+from analysis.text.tokens import OutputDirection, parse_direction
+from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.errors import InputError
+from bilinear_lm.families import family_of
+from bilinear_lm.norms import IDENTITY_EPS
+from bilinear_lm.sites import Site, mlp_inputs
+from bilinear_lm.text.evaluate import TextLoss, text_loss
+from bilinear_lm.text.generate import sample
+from bilinear_lm.text.token_ids import token_ids
+from bilinear_lm.weights import attention_weights, embedding, mlp_tensor, unembedding
+
+LISTED = 10
+"""Tokens in a layer's list of the strongest."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model."""
+
+    n_layers: int
+    d_model: int
+    d_mlp: int
+    n_heads: int
+    d_vocab: int
+    n_ctx: int
+    n_parameters: int
+    norms: bool
+    """False: every norm is the identity."""
+    biases: bool
+    """Whether the MLPs have biases."""
+    norm_after: bool
+    """Whether a norm stands behind the MLP, which its output passes before it is added to the stream."""
+
+
+@dataclass(frozen=True)
+class LayerReading:
+    """One layer: its strongest tokens, and what was read of the asked-for and the strongest directions."""
+
+    layer: int
+    listed: tuple[int, ...]
+    """The words and parts of words of largest strength, whether they are read or not."""
+    strengths: Float[Tensor, " n"]
+    """Their strengths."""
+    directions: tuple[DirectionReading, ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that `page.render` puts into words and figures."""
+
+    name: str
+    options: ReportOptions
+    vocabulary: Vocabulary
+    shape: Shape
+    loss: TextLoss | None
+    """None where none was asked for and the tokenizer has no beginning-of-sequence token."""
+    sample: str | None
+    """The prompt and its continuation; None where none was asked for."""
+    text: tuple[int, ...]
+    """The tokens of the text, as far as they fit the context."""
+    has_first: bool
+    """Whether the model read a beginning-of-sequence token in front of them."""
+    n_left_out: int
+    """How many tokens at its end did not fit."""
+    layers: tuple[LayerReading, ...]
+    features: FeatureData | None
+    """None where no dictionaries were given."""
+    graphs: tuple[Graph, ...] = ()
+    """Graphs of what values are made of."""
+
+
+def collect(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    options: ReportOptions,
+    source: FeatureSource | None = None,
+    progress: bool = True,
+    graphs: Sequence[Graph] = (),
+) -> ReportData:
+    """Computes what the report shows. Weights are read in float32 at least."""
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    asked = tuple(dict.fromkeys(parse_direction(item, vocabulary) for item in options.tokens))
+    layers = _existing(options.layers, model.config.num_hidden_layers)
+    first, text, n_left_out = _text_ids(model, tokenizer, options.text)
+    ids = torch.tensor([[*first, *text]], device=model.device)
+    inputs = mlp_inputs(model, ids, layers)[:, 0, len(first) :]
+    readings = _read_layers(model, vocabulary, asked, layers, inputs, options, progress)
+    features = None
+    if source is not None:
+        features = collect_features(model, tokenizer, source, layers, progress)
+    return ReportData(
+        name=name,
+        options=options,
+        vocabulary=vocabulary,
+        shape=_shape(model),
+        loss=_loss(model, tokenizer, options, progress),
+        sample=_sample(model, tokenizer, options),
+        text=text,
+        has_first=bool(first),
+        n_left_out=n_left_out,
+        layers=readings,
+        features=features,
+        graphs=tuple(graphs)
+        if features is None
+        else tuple(named_graph(graph, features, vocabulary) for graph in graphs),
+    )
+
+
+def _read_layers(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    asked: tuple[OutputDirection, ...],
+    layers: list[int],
+    inputs: Float[Tensor, "layer pos d_model"],
+    options: ReportOptions,
+    progress: bool,
+) -> tuple[LayerReading, ...]:
+    precision = torch.promote_types(model.dtype, torch.float32)
+    W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
+    words = vocabulary.words
+    U = (W_U - W_U.mean(dim=1, keepdim=True)).T[words]
+    readings = []
+    for layer, x in zip(tqdm(layers, desc="layers", disable=not progress), inputs, strict=True):
+        attention = attention_weights(model, layer)
+        reader = LayerReader(
+            tensor=mlp_tensor(model, layer).to(precision),
+            W_E=W_E,
+            W_U=W_U,
+            W_V=attention.W_V.to(precision),
+            W_O=attention.W_O.to(precision),
+            x=x.to(precision),
+            n_eigenvectors=options.n_eigenvectors,
+            n_tokens=options.n_tokens,
+            n_heads=options.n_heads,
+        )
+        readings.append(_read_layer(reader, layer, words, U, asked, options.n_directions))
+    return tuple(readings)
+
+
+def _read_layer(
+    reader: LayerReader,
+    layer: int,
+    words: list[int],
+    U: Float[Tensor, "n_words d_model"],
+    asked: tuple[OutputDirection, ...],
+    n_directions: int,
+) -> LayerReading:
+    found, strengths = strongest(reader.tensor, U, n_directions)
+    listed = strengths.topk(min(LISTED, len(strengths)))
+    directions = dict.fromkeys([*asked, *(OutputDirection(words[row]) for row in found)])
+    return LayerReading(
+        layer=layer,
+        listed=tuple(words[row] for row in listed.indices.tolist()),
+        strengths=listed.values,
+        directions=tuple(reader.read(direction) for direction in directions),
+    )
+
+
+def _loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ReportOptions, progress: bool
+) -> TextLoss | None:
+    if options.evaluation_text is None and tokenizer.bos_token_id is None:
+        return None
+    text = options.text if options.evaluation_text is None else options.evaluation_text
+    return text_loss(model, tokenizer, text, progress=progress)
+
+
+def _sample(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: ReportOptions) -> str | None:
+    if not options.sample_tokens:
+        return None
+    texts = sample(
+        model,
+        tokenizer,
+        options.prompt,
+        max_tokens=options.sample_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    return next(texts)
+
+
+def _existing(layers: tuple[int, ...], n_layers: int) -> list[int]:
+    for layer in layers:
+        if not 0 <= layer < n_layers:
+            raise InputError(f"layer {layer} does not exist; the model has layers 0 to {n_layers - 1}")
+    return sorted(set(layers)) or list(range(n_layers))
+
+
+def _text_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[list[int], tuple[int, ...], int]:
+    """The token in front of the text, if the tokenizer has one; the text that fits; how much does not."""
+    first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = token_ids(tokenizer, text).tolist()
+    fitting = ids[: model.config.max_position_embeddings - len(first)]
+    return first, tuple(fitting), len(ids) - len(fitting)
+
+
+def _shape(model: PreTrainedModel) -> Shape:
+    config = model.config
+    return Shape(
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        d_mlp=config.intermediate_size,
+        n_heads=config.num_attention_heads,
+        d_vocab=embedding(model).shape[0],
+        n_ctx=config.max_position_embeddings,
+        n_parameters=model.num_parameters(),
+        norms=config.rms_norm_eps < IDENTITY_EPS,
+        biases=mlp_tensor(model, 0).constant,
+        norm_after=family_of(model).mlp_norm_after is not None,
+    )
+
+
+def named_graph(graph: Graph, features: FeatureData, vocabulary: Vocabulary) -> Graph:
+    """The graph with the names of its features, those of sites that the report has."""
+    sides = {side.site: side for reading in features.layers for side in (reading.inputs, reading.outputs)}
+    labels = {}
+    for node in graph.of_kind("feature"):
+        if node.site is not None and node.index is not None and Site.parse(node.site) in sides:
+            labels[node.id] = sides[Site.parse(node.site)].contexts.name(node.index, vocabulary)
+    return labelled(graph, labels)

@@ -1,0 +1,277 @@
+"""What the features part of the report shows, computed: everything of it that is not wording or layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from analysis.features.contexts import Activity, Contexts, activity_on_text
+from analysis.features.dictionaries import LayerDictionaries
+from analysis.features.explained import Explained
+from analysis.features.index import InteractionIndex, interaction_index
+from analysis.features.layer import FeatureLayer, feature_layer
+from analysis.features.probes import Probe, explained_by_probes
+from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
+from analysis.report.options import FeatureSource
+from analysis.spectra.eigen import effective_rank, eigendecompose
+from analysis.text.tokens import TokenReading, read_tokens
+from analysis.text.windows import Windows
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.errors import InputError
+from bilinear_lm.families import mlp_norm, plain
+from bilinear_lm.sites import Site
+from bilinear_lm.tensor import CHUNK_BYTES
+from bilinear_lm.weights import embedding, unembedding
+
+AT_ONCE = 64
+"""Interaction matrices that are decomposed at once."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The features of one dictionary that are shown."""
+
+    site: Site
+    n_feat: int
+    """Features that the dictionary has."""
+    features: Int[Tensor, " n"]
+    """Numbers of those that are shown, ascending. What follows, but for the contexts, is by place here."""
+    contexts: Contexts
+    """Of all features of the dictionary, by number."""
+    n_active: Int[Tensor, " n"]
+    """Tokens of the text where each is active."""
+    tokens: TokenReading
+    """Of an input feature the tokens whose embedding alone, normalised as the stream is, gives the largest
+    and the smallest pre-activation; of an output feature those whose logits its decoder's direction raises
+    and lowers most against the mean of all. Only tokens that occur in the text: embeddings of others may
+    never have been trained."""
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """The eigenvalues of output features, and their eigenvectors, largest magnitude first."""
+
+    values: Float[Tensor, "n k"]
+    vectors: Float[Tensor, "n k_vectors d_in"]
+    strength: Float[Tensor, " n"]
+    """‖λ‖₂ of the whole spectrum."""
+    effective_rank: Float[Tensor, " n"]
+    """(‖λ‖₁ / ‖λ‖₂)² of the whole spectrum."""
+    share: Float[Tensor, "n k"]
+    """The share (0 to 1) of the 1, 2, … largest in Σ λ²."""
+
+
+@dataclass(frozen=True)
+class FeatureReading:
+    """One layer between its two dictionaries."""
+
+    layer: int
+    inputs: Side
+    outputs: Side
+    spectra: Spectra
+    index: InteractionIndex
+    """Between the features that are shown, by place."""
+    corners: tuple[Submatrix, ...]
+    """Of each output feature the interaction matrix Q between the input features in its strongest
+    interactions, strongest first; features are by place."""
+    explained: Explained
+    """How well the top eigenvectors of each output feature explain it on the text."""
+
+    def clarity(self) -> Float[Tensor, " n"]:
+        """|strongest interaction| / strength of each output feature, times its correlation, where it is
+        active, with its two largest eigenvectors."""
+        correlation = self.explained.active_tokens[:, :2][:, -1].nan_to_num(0)
+        strongest = self.index.values[:, 0].abs().cpu()
+        return correlation * strongest / self.spectra.strength.cpu().clamp(min=1e-30)
+
+
+@dataclass(frozen=True)
+class FeatureData:
+    """Everything that the features part of the page puts into words and figures."""
+
+    source: FeatureSource
+    windows: Windows
+    has_first: bool
+    """Whether windows begin with a beginning-of-sequence token, which does not count."""
+    layers: tuple[FeatureReading, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the text."""
+        return sum(len(window) - self.has_first for window in self.windows)
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """Layer and place of the output feature that is shown first (`FeatureSource.first`)."""
+        for reading in self.layers:
+            for place, feature in enumerate(reading.outputs.features.tolist()):
+                if (reading.layer, feature) == self.source.first:
+                    return reading.layer, place
+        scores = [(reading.clarity().max(dim=0), reading.layer) for reading in self.layers]
+        best, layer = max(scores, key=lambda score: float(score[0].values))
+        return layer, int(best.indices)
+
+
+def collect_features(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: FeatureSource,
+    layers: list[int],
+    progress: bool = True,
+) -> FeatureData:
+    """Computes what the features part of the report shows for those of `layers` that have dictionaries.
+
+    Raises InputError where none of them has.
+    """
+    shown = _moved(source, layers, model)
+    windows = source.windows(tokenizer, model.config.max_position_embeddings)
+    skip = int(tokenizer.bos_token_id is not None)
+    by_site = {found.read: found.inputs for found in shown}
+    by_site |= {found.written: found.outputs for found in shown}
+    active = activity_on_text(model, by_site, windows, source.n_contexts, source.width, skip, progress)
+    listed = sorted({token for window in windows for token in window[skip:]})
+    reader = _Reader(model, source, active, torch.tensor(listed, device=model.device))
+    probes = [reader.probe(found) for found in tqdm(shown, desc="eigenvectors", disable=not progress)]
+    explained = explained_by_probes(model, [probe for probe, _ in probes], windows, skip, progress)
+    parts = zip(tqdm(shown, desc="features", disable=not progress), probes, explained, strict=True)
+    readings = tuple(reader.read(found, probe, spectra, known) for found, (probe, spectra), known in parts)
+    return FeatureData(source, windows, bool(skip), readings)
+
+
+def _moved(source: FeatureSource, layers: list[int], model: PreTrainedModel) -> list[LayerDictionaries]:
+    """The dictionaries of `layers`, on the model's device."""
+    precision = torch.promote_types(model.dtype, torch.float32)
+    shown = [
+        replace(
+            found,
+            inputs=found.inputs.to(model.device, precision),
+            outputs=found.outputs.to(model.device, precision),
+        )
+        for found in source.dictionaries
+        if found.layer in layers
+    ]
+    if not shown:
+        there = ", ".join(str(found.layer) for found in source.dictionaries)
+        raise InputError(
+            f"features of layers {', '.join(map(str, layers))}: the dictionaries are of layers {there}; "
+            "show one of those, or give their dictionaries"
+        )
+    return shown
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the layers of one model."""
+
+    model: PreTrainedModel
+    source: FeatureSource
+    active: dict[Site, Activity]
+    listed: Int[Tensor, " n"]
+    """The tokens that readings list."""
+
+    def probe(self, found: LayerDictionaries) -> tuple[Probe, Spectra]:
+        """A layer between the features that are shown, its spectra, and its largest eigenvectors."""
+        read, written = (
+            self.active[site].most_active(self.source.n_features) for site in (found.read, found.written)
+        )
+        full = feature_layer(self.model, found.layer, found.inputs, found.outputs)
+        features = replace(full, inputs=full.inputs[read], outputs=full.outputs[written])
+        spectra = _spectra(features, self.source)
+        values = spectra.values[:, : spectra.vectors.shape[1]]
+        return Probe(found, features, written, values, spectra.vectors), spectra
+
+    def read(
+        self, found: LayerDictionaries, probe: Probe, spectra: Spectra, explained: Explained
+    ) -> FeatureReading:
+        """Everything else about a layer."""
+        features, source = probe.features, self.source
+        n_corner = min(source.n_corner, features.n_in)
+        index = interaction_index(
+            features, max(source.n_interactions, pairs_that_hold(n_corner)), source.n_interactions
+        )
+        corners = tuple(
+            submatrix_of_pairs(features, output, index.left[output], index.right[output], n_corner)
+            for output in range(features.n_out)
+        )
+        return FeatureReading(
+            layer=found.layer,
+            inputs=self._side(found.read, found.inputs, self._of_embeddings(found)),
+            outputs=self._side(found.written, found.outputs, self._of_logits(found)),
+            spectra=spectra,
+            index=index,
+            corners=corners,
+            explained=explained,
+        )
+
+    def _side(self, site: Site, dictionary: Dictionary, tokens: TokenReading) -> Side:
+        activity = self.active[site]
+        features = activity.most_active(self.source.n_features)
+        n_active = activity.n_active[features]
+        return Side(site, dictionary.n_feat, features, activity.contexts, n_active, tokens)
+
+    def _of_embeddings(self, found: LayerDictionaries) -> TokenReading:
+        """Input features in tokens: pre-activations where a token's embedding is all there is."""
+        rows = embedding(self.model)[self.listed]
+        norm = mlp_norm(self.model, found.layer)
+        if found.read.point == "mlp-in" and norm is not None:
+            with torch.inference_mode():
+                rows = plain(norm)(rows)
+        rows = rows.to(found.inputs.dtype)
+        pieces = self._pieces(found.read)
+        return self._ends(_selected(found.inputs, piece).pre_activations(rows).T for piece in pieces)
+
+    def _of_logits(self, found: LayerDictionaries) -> TokenReading:
+        """Output features in tokens: what their decoder directions add to logits, by the direct path."""
+        W_U = unembedding(self.model).to(found.outputs.dtype)
+        W_U = (W_U - W_U.mean(dim=1, keepdim=True))[:, self.listed]
+        return self._ends(found.outputs.decoder[piece] @ W_U for piece in self._pieces(found.written))
+
+    def _pieces(self, site: Site) -> tuple[Tensor, ...]:
+        """The features shown, so many at once that a score for each token fits in memory."""
+        at_once = max(1, CHUNK_BYTES // (8 * len(self.listed)))
+        return self.active[site].most_active(self.source.n_features).split(at_once)
+
+    def _ends(self, scores: Iterable[Float[Tensor, "_n n_listed"]]) -> TokenReading:
+        k = min(self.source.n_tokens, len(self.listed))
+        found = [read_tokens(piece, k) for piece in scores]
+        columns = {
+            field.name: torch.cat([getattr(part, field.name) for part in found])
+            for field in fields(TokenReading)
+        }
+        for name in ("top", "bottom"):
+            columns[name] = self.listed[columns[name]]
+        return TokenReading(**columns)
+
+
+def _selected(dictionary: Dictionary, features: Int[Tensor, " n"]) -> Dictionary:
+    """Some features of a dictionary, for their pre-activations."""
+    columns: dict[str, Any] = {"decoder": dictionary.decoder[features]}
+    for name in ("encoder", "b_enc", "encoder_gate", "b_gate"):
+        value = getattr(dictionary, name)
+        columns[name] = None if value is None else value[..., features]
+    return replace(dictionary, activation="relu", k=None, threshold=None, **columns)
+
+
+def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
+    parts = []
+    for u in features.outputs.split(AT_ONCE):
+        found = eigendecompose(features.tensor, u)
+        squares = found.values.square()
+        total = squares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(squares.dtype).tiny)
+        parts.append(
+            Spectra(
+                values=found.values[:, : source.n_values],
+                vectors=found.vectors[:, : source.n_eigenvectors].clone(),
+                strength=squares.sum(dim=1).sqrt(),
+                effective_rank=effective_rank(found.values),
+                share=(squares.cumsum(dim=1) / total)[:, : source.n_values],
+            )
+        )
+    return Spectra(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Spectra)))

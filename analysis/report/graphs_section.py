@@ -1,0 +1,116 @@
+"""The section of the page about graphs, and a page of it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from string import Template
+from typing import Any
+
+from analysis.graphs.graph import Graph, Node
+from analysis.graphs.shares import edge_parts, strengths
+from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
+from analysis.text.vocabulary import visible
+
+SCRIPTS = (
+    "graphs/data.js",
+    "graphs/layout.js",
+    "graphs/drawing.js",
+    "graphs/node.js",
+    "graphs/prompt.js",
+    "graphs/main.js",
+)
+"""In the order in which they build on each other, behind `BASE_SCRIPTS`."""
+
+STYLES = ("features/style.css", "graphs/style.css")
+
+_ON_PROMPT = (
+    "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
+    "to a number add up to it exactly; what dictionaries miss are <em>errors</em>, which are not followed."
+)
+
+_STATIC = "From weights alone, without a prompt, edges are coefficients: what the inputs are multiplied by."
+
+
+def graphs_section(graphs: Sequence[Graph]) -> str:
+    """The section, with a picture that the scripts draw, and the data."""
+    kinds = (
+        (_ON_PROMPT, [graph.texts is not None for graph in graphs]),
+        (_STATIC, [not graph.texts for graph in graphs]),
+    )
+    about = " ".join(text for text, there in kinds if any(there))
+    return Template(page_file("graphs/section.html")).substitute(about=about, data=graphs_json(graphs))
+
+
+def graphs_page(graphs: Sequence[Graph], name: str) -> str:
+    """A self-contained page about graphs of a model that is called `name`."""
+    header = (
+        '<header id="model"><p class="kicker">A bilinear language model, followed to what it is made of</p>'
+        f"<h1>What {escape(name)} computes</h1></header>"
+    )
+    return document(
+        title=f"Graphs of {name}",
+        nav='<ul><li><a href="#circuits">Graphs</a></li></ul>',
+        main=header + graphs_section(graphs),
+        styles=("page.css", *STYLES),
+        scripts=(*BASE_SCRIPTS, *SCRIPTS),
+        plotly=False,
+    )
+
+
+_COLUMNS = ("id", "kind", "layer", "position", "index", "site", "label")
+
+
+def graphs_json(graphs: Sequence[Graph]) -> str:
+    """Graphs as JSON that can stand in a script element.
+
+    Of each the nodes by column, edges as source, target, weight and part (`graph_parts`) in turn, nodes by
+    their place.
+    """
+    return script_json([_packed(graph) for graph in graphs])
+
+
+def graph_name(graph: Graph) -> str:
+    """A graph in a few words: its target, and on which prompt it is."""
+    target = graph.node(graph.target)
+    name = f"{target.label} ({target.id})" if target.label else target.id
+    if graph.texts is None:
+        return f"{name}, from weights alone"
+    position = target.position or 0
+    words = "".join(graph.texts[max(0, position - 5) : position + 1])
+    return f"{name} on “…{visible(words, keep=' ').strip()}”"
+
+
+def _packed(graph: Graph) -> dict[str, Any]:
+    parts = edge_parts(graph)
+    strength = strengths(graph, parts)
+    places = {node.id: place for place, node in enumerate(graph.nodes)}
+    rows = [asdict(node) for node in graph.nodes]
+    edges: list[int | float] = []
+    for edge in graph.edges:
+        edges += [places[edge.source], places[edge.target], _short(edge.weight), _short(parts[edge])]
+    return {
+        "name": graph_name(graph),
+        "target": places[graph.target],
+        "texts": None if graph.texts is None else [visible(text, keep=" ") for text in graph.texts],
+        "probability": graph.settings.get("probability"),
+        **{column: [row[column] for row in rows] for column in _COLUMNS},
+        "value": [None if node.value is None else _short(node.value) for node in graph.nodes],
+        "strength": [_short(strength[node.id]) for node in graph.nodes],
+        "left": [_left(graph, node) for node in graph.nodes],
+        "edges": edges,
+    }
+
+
+def _left(graph: Graph, node: Node) -> list[int | float] | None:
+    """What is not shown of a node's contributions: sum, sum of magnitudes, and number."""
+    pruned = graph.pruned.get(node.id)
+    if pruned is None or not pruned.count:
+        return None
+    return [_short(pruned.signed), _short(pruned.absolute), pruned.count]
+
+
+def _short(value: float) -> int | float:
+    """Four significant digits."""
+    return rounded(value, 4)

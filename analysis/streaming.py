@@ -1,0 +1,155 @@
+"""The strongest of many numbers, kept while they are computed piece by piece."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from bilinear_lm.checks import require_floating
+from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.rescaling import ROOM, sizes, times_two_to
+
+
+class Strongest:
+    """The k numbers of largest magnitude among those added so far, with the places that tell them apart.
+
+    They are ranked by magnitude, equal ones by place, in whatever order they come in.
+
+    >>> found = Strongest(2, like=torch.empty(0))
+    >>> found.add(torch.tensor([1.0, -3.0, 2.0]), torch.tensor([7, 8, 9]))
+    >>> found.values, found.places
+    (tensor([-3.,  2.]), tensor([8, 9]))
+    """
+
+    def __init__(self, k: int, like: Tensor):
+        """Of numbers on the device and in the precision of `like`."""
+        self.k, self._like = k, like
+        self.threshold = 0.0
+        """Numbers of a smaller magnitude are not among the k."""
+        self._best: tuple[Tensor, Tensor] | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+
+    def candidates(self, sizes: Float[Tensor, "*shape"]) -> tuple[Int[Tensor, " n"], ...]:
+        """Indices of the magnitudes that may be among the k; of those below 0 none is."""
+        least = self.threshold
+        if not least and sizes.numel() > self.k:
+            least = max(0.0, float(sizes.flatten().topk(self.k, sorted=False).values.min()))
+        largest = float(sizes.max()) if sizes.numel() else -math.inf
+        if not largest < math.inf:
+            raise InputError(
+                f"numbers to rank overflow {sizes.dtype} or are NaN; expected finite ones: scale what they "
+                "are computed from down, or compute in float64"
+            )
+        if largest < least or not sizes.numel():
+            return tuple(torch.empty(0, dtype=torch.long, device=sizes.device) for _ in sizes.shape)
+        return torch.nonzero(sizes >= least, as_tuple=True)
+
+    def add(self, values: Float[Tensor, " n"], places: Int[Tensor, " n"]) -> None:
+        """Takes numbers; each place may come once."""
+        if not len(values):
+            return
+        self._waiting.append((values, places))
+        held, waiting = len(self._best[0]) if self._best else 0, sum(len(part) for part, _ in self._waiting)
+        # Sorting costs as much as what is held; it waits for some more, so that all of it costs as what came.
+        if held + waiting >= self.k and (held < self.k or 4 * waiting >= self.k):
+            self._merge()
+
+    @property
+    def values(self) -> Float[Tensor, " n"]:
+        """The numbers, strongest first; fewer than k where fewer came."""
+        return self._merge()[0]
+
+    @property
+    def places(self) -> Int[Tensor, " n"]:
+        """The places of `values`."""
+        return self._merge()[1]
+
+    def _merge(self) -> tuple[Tensor, Tensor]:
+        if self._waiting:
+            parts = ([self._best] if self._best else []) + self._waiting
+            values, places = (torch.cat(column) for column in zip(*parts, strict=True))
+            by_place = places.argsort()
+            by_size = values[by_place].abs().argsort(descending=True, stable=True)
+            kept = by_place[by_size[: self.k]]
+            self._best, self._waiting = (values[kept], places[kept]), []
+            if len(kept) == self.k:
+                self.threshold = float(values[kept[-1]].abs())
+        return self._best or (self._like.new_empty(0), self._like.new_empty(0, dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class PairMoments:
+    """Count, means and centred sums of observations of x and y; the moments of two sets of them add up.
+
+    Centred sums and the merge of Chan, Golub and LeVeque (1979), in float64: a large mean does not cancel
+    digits as it would in Σ x² − (Σ x)² / n.
+
+    >>> x, y = torch.randn(100, 3), torch.randn(100, 3)
+    >>> pieces = [PairMoments.of(x[:40], y[:40]), PairMoments.of(x[40:], y[40:])]
+    >>> (pieces[0] + pieces[1]).correlation.shape
+    torch.Size([3])
+    """
+
+    count: Float[Tensor, "*axes"]
+    mean_x: Float[Tensor, "*axes"]
+    mean_y: Float[Tensor, "*axes"]
+    xx: Float[Tensor, "*axes"]
+    """Σ (x − mean)²."""
+    xy: Float[Tensor, "*axes"]
+    yy: Float[Tensor, "*axes"]
+
+    @classmethod
+    def of(
+        cls,
+        x: Float[Tensor, "n *x_axes"],
+        y: Float[Tensor, "n *y_axes"],
+        seen: Bool[Tensor, "n *seen_axes"] | None = None,
+    ) -> PairMoments:
+        """The moments of n observations; axes broadcast, and those where `seen` is False do not count.
+
+        Numbers of any size; InputError for NaN and infinity.
+        """
+        (x, x_power), (y, y_power) = _near_one(x, "x"), _near_one(y, "y")
+        weight = torch.ones_like(y) if seen is None else seen.to(y.dtype)
+        weight, x, y = torch.broadcast_tensors(weight, x, y)
+        count = weight.sum(dim=0).double()
+        means = [(weight * value).sum(dim=0).double() / count.clamp(min=1) for value in (x, y)]
+        x, y = ((value - mean).to(value.dtype) for value, mean in zip((x, y), means, strict=True))
+        squares = [(weight * product).sum(dim=0).double() for product in (x * x, x * y, y * y)]
+        powers = (x_power, y_power, 2 * x_power, x_power + y_power, 2 * y_power)
+        return cls(count, *map(times_two_to, (*means, *squares), powers))
+
+    def __add__(self, other: PairMoments) -> PairMoments:
+        count = self.count + other.count
+        share = other.count / count.clamp(min=1)
+        shift_x, shift_y = other.mean_x - self.mean_x, other.mean_y - self.mean_y
+        return PairMoments(
+            count=count,
+            mean_x=self.mean_x + shift_x * share,
+            mean_y=self.mean_y + shift_y * share,
+            xx=self.xx + other.xx + shift_x * shift_x * self.count * share,
+            xy=self.xy + other.xy + shift_x * shift_y * self.count * share,
+            yy=self.yy + other.yy + shift_y * shift_y * self.count * share,
+        )
+
+    @property
+    def correlation(self) -> Float[Tensor, "*axes"]:
+        """Pearson correlations; NaN where a quantity did not vary or was seen less than twice."""
+        return (self.xy / (self.xx.sqrt() * self.yy.sqrt())).clamp(-1, 1)
+
+
+def _near_one(values: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Observations in units of 2^power in which their squares stay within the range, and the powers."""
+    require_floating(values, f"{name} of a correlation")
+    if not values.numel():
+        return values, values.new_zeros(values.shape[1:], dtype=torch.long)
+    largest = sizes(values, 0)
+    if not torch.isfinite(largest).all():
+        raise InputError(f"{name} of a correlation holds NaN or infinity; expected finite numbers")
+    powers = torch.frexp(largest.double()).exponent
+    powers = torch.where(powers.abs() <= ROOM[values.dtype], 0, powers)
+    return times_two_to(values, -powers), powers

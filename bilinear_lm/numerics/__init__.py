@@ -1,0 +1,1 @@
+"""Contractions of weights of any size without leaving the range of their precision."""

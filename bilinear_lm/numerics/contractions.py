@@ -1,0 +1,180 @@
+"""Contractions of one bilinear tensor with vectors of any size.
+
+Each is computed plainly first. Where the result is not of ordinary size, or 0, numbers on the way may have
+left the range of the precision: it is computed again from the balanced tensor
+(`bilinear_lm.numerics.rescaling`) and from vectors whose largest numbers are ½ to 1, and put back.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from bilinear_lm.checks import require_finite_numbers
+from bilinear_lm.numerics.rescaling import (
+    are_ordinary,
+    exponent,
+    exponents,
+    in_precision,
+    sizes,
+    spread,
+    times_two_to,
+)
+
+if TYPE_CHECKING:
+    from bilinear_lm.tensor import BilinearTensor
+
+
+def interaction_matrices(
+    tensor: BilinearTensor, u: Float[Tensor, "*axes d_out"]
+) -> tuple[Float[Tensor, "*axes d_in d_in"], Int[Tensor, "*axes"] | None]:
+    """Q_u / 2^e and e, or None where all is of ordinary size and e is 0; else the largest entry is ½ to 1."""
+    matrices = _interaction_matrices(tensor, u)
+    if not matrices.numel() or are_ordinary(sizes(matrices, (-2, -1))):
+        return matrices, None
+    require_finite_numbers(u, "the output direction")
+    tensor, power = tensor.to(_wide(tensor.dtype)).balanced()
+    u_power = exponents(u, -1)
+    matrices = _interaction_matrices(tensor, times_two_to(u, -u_power.unsqueeze(-1)).to(tensor.dtype))
+    rest = exponents(matrices, (-2, -1))
+    return times_two_to(matrices, -rest[..., None, None]), u_power + power + rest
+
+
+def pairwise(
+    tensor: BilinearTensor,
+    u: Float[Tensor, "k d_out"],
+    left: Float[Tensor, "n d_in"],
+    right: Float[Tensor, "m d_in"],
+) -> Float[Tensor, "k n m"]:
+    """u · B(l_i, r_j), in the order with the fewest multiplications.
+
+    Raises InputError where the precision cannot hold it.
+    """
+    n, m, d, h = len(left), len(right), tensor.d_in, tensor.d_mlp
+    multiplications = {
+        pairwise_by_hidden: 2 * (n + m) * d * h + len(u) * 2 * n * m * h,
+        pairwise_by_matrix: len(u) * (d * d * h + min(n, m) * d * d + n * m * d),
+        pairwise_by_matvec: len(u) * (4 * min(n, m) * d * h + n * m * d),
+    }
+    cheapest = min(multiplications, key=multiplications.__getitem__)
+    result = u.new_empty(len(u), n, m)
+    cheapest(tensor, u, left, right, result)
+    if not result.numel() or are_ordinary(sizes(result, (-2, -1))):
+        return result
+    vectors = {"the output direction": u, "left": left, "right": right}
+    for name, vector in vectors.items():
+        require_finite_numbers(vector, name)
+    powers = [exponents(vector, -1) for vector in vectors.values()]
+    balanced, power = tensor.to(_wide(tensor.dtype)).balanced()
+    u, left, right = (
+        times_two_to(vector, -each.unsqueeze(-1)).to(balanced.dtype)
+        for vector, each in zip(vectors.values(), powers, strict=True)
+    )
+    result = result.new_empty(result.shape, dtype=balanced.dtype)
+    cheapest(balanced, u, left, right, result)
+    of_all = power + powers[0][:, None, None] + powers[1][:, None] + powers[2]
+    return in_precision(result, of_all, tensor.dtype, "interactions", "vectors", (-2, -1))
+
+
+def change_basis(
+    tensor: BilinearTensor,
+    inputs: Float[Tensor, "*in_batch n_in in_width"] | None,
+    outputs: Float[Tensor, "*out_batch n_out d_out"] | None,
+) -> BilinearTensor:
+    """The tensor in the coordinates of features. Raises InputError where the precision cannot hold it."""
+    result = _in_basis(tensor, inputs, outputs)
+    factors = {"W_gate": result.W_gate, "W_in": result.W_in, "W_out": result.W_out}
+    if all(not factor.numel() or are_ordinary(sizes(factor.flatten(), 0)) for factor in factors.values()):
+        return result
+    for name, features in (("inputs", inputs), ("outputs", outputs)):
+        if features is not None:
+            require_finite_numbers(features, name)
+    if tensor.batch_shape:
+        for name, factor in factors.items():
+            require_finite_numbers(factor, f"{name} in another basis")
+        return result
+    balanced, power = tensor.to(_wide(tensor.dtype)).balanced()
+    (in_power, scaled_in), (out_power, scaled_out) = (
+        _scaled(features, balanced.dtype) for features in (inputs, outputs)
+    )
+    result = _in_basis(balanced, scaled_in, scaled_out, -in_power)
+    gate, into, out = spread(
+        [result.W_gate, result.W_in, result.W_out], [in_power, in_power, out_power + power], tensor.dtype
+    )
+    return type(tensor)(gate, into, out, constant=tensor.constant)
+
+
+def _interaction_matrices(tensor: BilinearTensor, u: Tensor) -> Tensor:
+    rows = u.reshape(-1, tensor.d_out)
+    result = rows.new_empty(len(rows), tensor.d_in, tensor.d_in)
+    at_once = tensor.at_once(tensor.d_in * max(tensor.d_in, tensor.d_mlp))
+    for start in range(0, len(rows), at_once):
+        scale = rows[start : start + at_once] @ tensor.W_out.T
+        half = (tensor.W_gate * scale.unsqueeze(1)) @ tensor.W_in.T
+        result[start : start + at_once] = (half + half.mT) / 2
+    return result.reshape(*u.shape[:-1], tensor.d_in, tensor.d_in)
+
+
+def pairwise_by_hidden(
+    tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
+) -> None:
+    """Through what the vectors add to the hidden units."""
+    at_once = tensor.at_once(2 * tensor.d_mlp)
+    gate_in = torch.cat([tensor.W_gate, tensor.W_in], dim=1)
+    in_gate = torch.cat([tensor.W_in, tensor.W_gate], dim=1)
+    for i, j in product(range(0, len(left), at_once), range(0, len(right), at_once)):
+        hidden_left = left[i : i + at_once] @ gate_in
+        hidden_right = right[j : j + at_once] @ in_gate
+        for k, u in enumerate(rows):
+            scale = (u @ tensor.W_out.T).repeat(2) / 2
+            result[k, i : i + at_once, j : j + at_once] = (hidden_left * scale) @ hidden_right.T
+
+
+def pairwise_by_matrix(
+    tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
+) -> None:
+    """Through Q_u."""
+    for k, u in enumerate(rows):
+        result[k] = torch.linalg.multi_dot([left, _interaction_matrices(tensor, u), right.T])
+
+
+def pairwise_by_matvec(
+    tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
+) -> None:
+    """Through Q_u times the fewer vectors."""
+    for k, u in enumerate(rows):
+        if len(left) < len(right):
+            result[k] = tensor.matvec(u, left) @ right.T
+        else:
+            result[k] = left @ tensor.matvec(u, right).T
+
+
+def _in_basis(
+    tensor: BilinearTensor, inputs: Tensor | None, outputs: Tensor | None, shift: int = 0
+) -> BilinearTensor:
+    """In the basis; the constant coordinate in units of 2^-shift."""
+    W_gate, W_in, W_out = tensor.W_gate, tensor.W_in, tensor.W_out
+    if inputs is not None:
+        width = tensor.d_in - tensor.constant
+        constant = [times_two_to(factor[..., width:, :], shift) for factor in (W_gate, W_in)]
+        features = [inputs @ factor[..., :width, :] for factor in (W_gate, W_in)]
+        W_gate, W_in = (torch.cat(pair, dim=-2) for pair in zip(features, constant, strict=True))
+    if outputs is not None:
+        W_out = W_out @ outputs.mT
+    return type(tensor)(W_gate, W_in, W_out, constant=tensor.constant)
+
+
+def _scaled(features: Tensor | None, dtype: torch.dtype) -> tuple[int, Tensor | None]:
+    if features is None:
+        return 0, None
+    power = exponent(features)
+    return power, times_two_to(features, -power).to(dtype)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Half precision has no room for sums of thousands of numbers, even of size 1."""
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,1 @@
+"""Closed-form polynomials of MLPs and GLUs under Gaussian inputs."""

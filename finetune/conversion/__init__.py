@@ -1,0 +1,1 @@
+"""Gated MLPs made bilinear without end-to-end training."""

@@ -1,0 +1,1 @@
+"""Text to train on: its sources, its rows, and tokens in windows."""

@@ -1,0 +1,1 @@
+"""Training of dictionaries (sparse autoencoders) and how faithful they are."""

@@ -1,0 +1,168 @@
+"""How faithful a dictionary is to the activations it describes, and to the model that it is put into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.errors import InputError
+from bilinear_lm.sites import Site, observed, replaced, site_activations
+
+Ablation = Literal["zero", "mean"]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A dictionary measured on text; losses are in nats per token."""
+
+    fvu: float
+    """Fraction of variance unexplained: Σ|y - ŷ|² / Σ|y - mean(y)|² over tokens."""
+    active_features: float
+    """Features active on a token, on average."""
+    dead_features: int
+    """Features that were active on no token."""
+    loss_clean: float
+    """Of the model as it is."""
+    loss_spliced: float
+    """With the reconstruction in place of the activations."""
+    loss_ablated: float
+    """With the activations ablated."""
+    ablation: Ablation
+    """What they were ablated to: zero, or their mean over the tokens."""
+    n_tokens: int
+
+    @property
+    def variance_explained(self) -> float:
+        """1 - fvu."""
+        return 1 - self.fvu
+
+    @property
+    def loss_recovered(self) -> float | None:
+        """(loss_ablated - loss_spliced) / (loss_ablated - loss_clean): 1 where nothing is lost.
+
+        None where ablation changes nothing.
+        """
+        if self.loss_ablated == self.loss_clean:
+            return None
+        return (self.loss_ablated - self.loss_spliced) / (self.loss_ablated - self.loss_clean)
+
+
+def measure_fidelity(
+    model: Any,
+    dictionary: Dictionary,
+    batches: Sequence[Int[Tensor, "_batch pos"]],
+    *,
+    ablation: Ablation = "zero",
+    loss_clean: float | None = None,
+) -> Fidelity:
+    """Measures a dictionary at its site (a transcoder at its target) on batches of token windows.
+
+    `loss_clean` is the model's `clean_loss` on them, where it is known; else it is measured.
+
+    Raises InputError where the dictionary does not tell its site, or the activations do not vary.
+    """
+    site = dictionary.site
+    if site is None:
+        raise InputError("a dictionary without a site; load it with site=Site(layer, point) to measure it")
+    target = dictionary.target or site
+    statistics = _Statistics(dictionary)
+    for seen in site_activations(model, batches, [site, target]):
+        statistics.add(seen[site], seen[target])
+    constant = statistics.mean if ablation == "mean" else torch.zeros_like(statistics.mean)
+    return Fidelity(
+        fvu=statistics.fvu,
+        active_features=statistics.active / statistics.n_tokens,
+        dead_features=int((~statistics.fired).sum()),
+        loss_clean=clean_loss(model, batches) if loss_clean is None else loss_clean,
+        loss_spliced=_loss(model, batches, partial(spliced, model, dictionary)),
+        loss_ablated=_loss(
+            model, batches, partial(replaced, model, target, lambda y: constant.to(y.dtype).expand_as(y))
+        ),
+        ablation=ablation,
+        n_tokens=statistics.n_tokens,
+    )
+
+
+def clean_loss(model: Any, batches: Sequence[Int[Tensor, "_batch pos"]]) -> float:
+    """Mean cross-entropy of next tokens of the model as it is, in nats per token."""
+    return _loss(model, batches, nullcontext)
+
+
+class _Statistics:
+    """Sums over tokens, in float64."""
+
+    def __init__(self, dictionary: Dictionary):
+        self.dictionary = dictionary
+        self.total = torch.zeros(dictionary.d_out, dtype=torch.float64, device=dictionary.device)
+        self.square = self.error = 0.0
+        self.active = self.n_tokens = 0
+        self.fired = torch.zeros(dictionary.n_feat, dtype=torch.bool, device=dictionary.device)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        code = self.dictionary.encode(x)
+        y = y.double()
+        self.error += (y - self.dictionary(x)).pow(2).sum().item()
+        self.square += y.pow(2).sum().item()
+        self.total += y.flatten(0, -2).sum(0)
+        self.active += int((code != 0).sum())
+        self.fired |= (code != 0).flatten(0, -2).any(0)
+        self.n_tokens += y.shape[:-1].numel()
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.n_tokens
+
+    @property
+    def fvu(self) -> float:
+        variance = self.square - self.n_tokens * self.mean.pow(2).sum().item()
+        if variance <= 0:
+            where = self.dictionary.target or self.dictionary.site
+            raise InputError(
+                f"the activations at {where} are the same at all tokens; expected some that vary, to "
+                "measure a dictionary of them"
+            )
+        return self.error / variance
+
+
+def _loss(
+    model: Any, batches: Sequence[Tensor], altered: Callable[[], AbstractContextManager[None]]
+) -> float:
+    """Mean cross-entropy of next tokens with the model altered."""
+    total, count = 0.0, 0
+    with altered(), torch.inference_mode():
+        for ids in batches:
+            logits = model(input_ids=ids).logits[:, :-1].float()
+            total += torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+            ).item()
+            count += ids[:, 1:].numel()
+    return total / count
+
+
+@contextmanager
+def spliced(model: nn.Module, dictionary: Dictionary) -> Iterator[None]:
+    """While open, the model goes on with a dictionary's reconstruction at its site.
+
+    A transcoder reads its site and replaces its target. To be used without gradients.
+    """
+    site = dictionary.site
+    if site is None:
+        raise InputError("a dictionary without a site; load it with site=Site(layer, point) to splice it in")
+    if dictionary.target in (None, site):
+        with replaced(model, site, dictionary):
+            yield
+    else:
+        seen: dict[Site, Tensor] = {}
+        with (
+            observed(model, site, seen),
+            replaced(model, dictionary.target, lambda _: dictionary(seen[site])),
+        ):
+            yield

@@ -1,0 +1,1 @@
+"""Gated language models trained into bilinear ones."""

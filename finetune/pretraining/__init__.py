@@ -1,0 +1,1 @@
+"""Bilinear language models, and their SwiGLU twins, from scratch."""
