@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from .pages import watched
+from .report.pages import watched
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from finetune.choices import Selection
 from finetune.conversion.glus import find_glus
 from finetune.data.calibration import Moments, glu_inputs
 
-from ..bilinear_lm.tiny_families import gated
+from ...bilinear_lm.tiny_families import gated
 
 TEXT = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. "
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bilinear_lm import InputError, hook
 
-from .tiny_families import ACTIVATION, tiny_family
+from ..tiny_families import ACTIVATION, tiny_family
 
 TEXTS = ["c a", "d e f a b c d a b", "g h c"]
 PADS = ["<pad>", "<s>", "</s>", "<unk>"]

@@ -10,8 +10,8 @@ from bilinear_lm import Dictionary, Site, save_dictionary
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
 
-from .other_device import AROUND_NORMS, other_device
-from .results import numbers, same
+from .compare import numbers, same
+from .stand_in import AROUND_NORMS, other_device
 
 D, N_FEAT = 16, 20
 TEXT = "a cat and a dog ran to the park. They saw a big red ball. " * 4

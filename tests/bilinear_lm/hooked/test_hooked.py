@@ -21,10 +21,10 @@ from bilinear_lm.hooked.adapters import HOOKABLE, hook, load_hooked, unhook
 from bilinear_lm.sites import Point, replaced, site_activations
 from finetune.conversion.glus import find_glus
 
-from .tiny_families import tiny_family
+from ..tiny_families import tiny_family
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
-STORIES = Path(__file__).parents[2].parent / "shared" / "data" / "stories260K"
+STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "stories260K"
 N_VOCAB, D_MODEL, D_MLP, N_LAYERS, N_HEADS = 50, 32, 48, 2, 4
 
 

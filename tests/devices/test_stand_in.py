@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from .other_device import other_device
+from .stand_in import other_device
 
 
 @pytest.fixture

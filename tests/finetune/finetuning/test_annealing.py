@@ -16,7 +16,7 @@ from finetune.choices import Schedule
 from finetune.conversion.glus import bilinear_glus, find_glus
 from finetune.finetuning.annealing import AnnealedGate, anneal_gates, annealed_gates, fold_gates, linearity
 
-from ..bilinear_lm.tiny_families import ACTIVATION, gated
+from ...bilinear_lm.tiny_families import ACTIVATION, gated
 
 in_each = pytest.mark.parametrize("family", ACTIVATION)
 IDS = torch.randint(1, 64, (3, 10), generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from finetune import finetune as run
 from finetune.conversion.glu_fit import fit_bilinear
 from finetune.pretraining.presets import PRESETS, Preset
 
-from .test_glu_fit import draw, glu
+from ..conversion.test_glu_fit import draw, glu
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from bilinear_lm import Site, attention_weights, embedding, mlp_tensor, unembedd
 from bilinear_lm.hooked.adapters import hook, unhook
 from bilinear_lm.sites import site_activations
 
-from .tiny_families import ACTIVATION, NEW_FAMILIES, TOKENS, tiny_family
+from ..tiny_families import ACTIVATION, NEW_FAMILIES, TOKENS, tiny_family
 
 in_each = pytest.mark.parametrize("family", NEW_FAMILIES)
 # Phi-3's fused projections are computed part by part, its softmax in the model's own precision.

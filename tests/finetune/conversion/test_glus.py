@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 from bilinear_lm import InputError
 from finetune.conversion.glus import GLUFactors, bilinear_glus, find_glus
 
-from .tiny_families import ACTIVATION, TOKENS, gated, tiny_family
+from ...bilinear_lm.tiny_families import ACTIVATION, TOKENS, gated, tiny_family
 
 in_each = pytest.mark.parametrize("family", ACTIVATION)
 

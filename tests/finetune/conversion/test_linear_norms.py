@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from bilinear_lm import InputError, mlp_tensor
 from finetune.conversion.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 
-from ..bilinear_lm.tiny_families import gated
+from ...bilinear_lm.tiny_families import gated
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 IDS = torch.randint(1, 64, (9, 10), generator=torch.Generator().manual_seed(0))

@@ -17,7 +17,7 @@ from finetune.conversion.glu_fit import LINEAR, explained
 from finetune.conversion.glus import GLUFactors, bilinear_glus, find_glus
 from finetune.data.calibration import Moments, glu_inputs
 
-from ..bilinear_lm.tiny_families import ACTIVATION, gated
+from ...bilinear_lm.tiny_families import ACTIVATION, gated
 
 QUICK = FitSettings(steps=30, batch_size=128)
 MAY_HAVE_BIASES = ("Llama", "Granite")

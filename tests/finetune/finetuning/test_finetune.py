@@ -22,7 +22,7 @@ from finetune.data.windows import Windows
 from finetune.finetuning.annealing import anneal_gates
 from finetune.finetuning.trainer import trainer
 
-from ..bilinear_lm.tiny_families import gated
+from ...bilinear_lm.tiny_families import gated
 
 IDS = torch.randint(290, (2, 20), generator=torch.Generator().manual_seed(0))
 

@@ -19,7 +19,7 @@ from finetune.runs.folder import writing
 
 from .launches import ENVIRONMENT, LAUNCH, arguments, require_same_logs, require_same_weights
 
-CONFIG = Path(__file__).parents[2] / "examples" / "tinyllama_fsdp.yaml"
+CONFIG = Path(__file__).parents[3] / "examples" / "tinyllama_fsdp.yaml"
 ON_CPU = Path(__file__).with_name("fsdp_on_cpu.py")
 
 

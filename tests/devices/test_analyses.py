@@ -29,8 +29,8 @@ from finetune import convert
 from finetune.choices import Method
 from finetune.conversion.glu_fit import FitSettings
 
-from .other_device import AROUND_NORMS, other_device
-from .results import numbers, same
+from .compare import numbers, same
+from .stand_in import AROUND_NORMS, other_device
 
 D, D_MLP, N_FEAT = 16, 24, 20
 WINDOWS = [[1, 2, 3, 4, 5, 6, 7, 8], [9, 3, 7, 1, 2, 2, 8, 5], [4, 4, 1]]
