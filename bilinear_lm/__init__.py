@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         export,
         load_pretrained,
         load_tokenizer,
-        shipped_models,
     )
     from bilinear_lm.dictionaries import load_dictionary, save_dictionary
     from bilinear_lm.dictionaries.dictionary import Dictionary
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from bilinear_lm.polynomials.bilinear import BilinearApproximation, bilinear_approximation
     from bilinear_lm.polynomials.hermite import swish
     from bilinear_lm.polynomials.polynomial import Polynomial
+    from bilinear_lm.shipped import shipped_models
     from bilinear_lm.sites import Site
     from bilinear_lm.tensor import BilinearTensor
     from bilinear_lm.text.evaluate import TextLoss, text_loss
@@ -57,7 +57,7 @@ _ON_FIRST_USE = {
     "mlp_tensor": "bilinear_lm.weights",
     "sample": "bilinear_lm.text.generate",
     "save_dictionary": "bilinear_lm.dictionaries",
-    "shipped_models": "bilinear_lm.checkpoints",
+    "shipped_models": "bilinear_lm.shipped",
     "swish": "bilinear_lm.polynomials.hermite",
     "text_loss": "bilinear_lm.text.evaluate",
     "unembedding": "bilinear_lm.weights",
@@ -70,6 +70,7 @@ _LIGHT = (
     "bilinear_lm.dictionaries.dictionary",
     "bilinear_lm.polynomials.hermite",
     "bilinear_lm.polynomials.polynomial",
+    "bilinear_lm.shipped",
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
 )

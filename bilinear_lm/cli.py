@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bilinear_lm.errors import InputError
+from bilinear_lm.errors import InputError, on_one_line
 
 
 def commands() -> dict[str, Callable[..., Any]]:
@@ -66,11 +66,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def _say(message: str, status: int) -> int:
     """Prints one line to standard error, whatever a name in it is made of; returns the status."""
-    line = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in " ".join(message.splitlines())
-    )
-    print(f"bilinear-lm: {line}", file=sys.stderr)
+    print(f"bilinear-lm: {on_one_line(message)}", file=sys.stderr)
     return status
 
 

@@ -41,12 +41,15 @@ LARGEST = 10**15
 """No count of tokens, windows or steps is larger."""
 COUNT = Bounds(1, LARGEST)
 FROM_ZERO = Bounds(0)
+COUNT_FROM_ZERO = Bounds(0, LARGEST)
 POSITIVE = Bounds(0, above=True)
 SHARE = Bounds(0, 1, below=True)
 PASSES = Bounds(0, 1_000_000, above=True)
 """Over a text: windows of every pass are counted before training."""
 
-RATES = {"learning_rate": POSITIVE, "weight_decay": FROM_ZERO, "warmup": SHARE}
+RATE = Bounds(1e-30)
+"""Of learning: smaller ones cannot be divided by."""
+RATES = {"learning_rate": RATE, "weight_decay": FROM_ZERO, "warmup": SHARE}
 RATES_SAY = "above 0, at least 0, and a share of the steps below 1"
 
 

@@ -60,5 +60,6 @@ def require_texts(data: Sequence[str], validation: Path | None, selection: Selec
         with clear_reading(validation):
             if not validation.is_file():
                 raise InputError(f"{validation}: no such file; expected the held-out text there")
-        read_plain_text(validation)  # which is evaluated after all work
+        if not read_plain_text(validation).strip():  # which is evaluated after all work
+            raise InputError(f"{validation}: no text in it; expected held-out text")
     require_sources(data, selection)

@@ -92,7 +92,10 @@ def eigen(
         about={"checkpoint": checkpoint, "layer": layer, "dictionary": dictionary, "directions": names},
     )
     if len(names) <= FIGURES:
-        _draw(output, names)
+        try:
+            _draw(output, names)
+        except InputError as error:  # a disk that is full
+            raise InputError(f"{error}, or draw them by --resume: the numbers are in {output}") from error
     print(output)
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from bilinear_lm.checks import require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
-from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.shipped import shipped_scope
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
-from bilinear_lm.commands.shipped import shipped_scope
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.shipped import shipped_scope
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from bilinear_lm.checkpoints.info import CheckpointInfo, checkpoint_info
 from bilinear_lm.checkpoints.load import load_pretrained
-from bilinear_lm.checkpoints.locate import shipped_models
 from bilinear_lm.checkpoints.save import export, save_folder
 from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
 
@@ -14,5 +13,4 @@ __all__ = [
     "load_pretrained",
     "load_tokenizer",
     "save_folder",
-    "shipped_models",
 ]

@@ -7,22 +7,14 @@ import re
 from pathlib import Path
 
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import reading
 from bilinear_lm.hub import download
+from bilinear_lm.shipped import shipped_models, shipped_or_local
 
-SHIPPED = Path(__file__).parent.parent / "models"
 TOKENIZER_FILES = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
 MODEL_FILES = ("*.safetensors", *TOKENIZER_FILES)
 # Only the top level is read, and "consolidated" files repeat the weights in another layout.
 UNREAD_FILES = ("*/*", "consolidated*")
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-
-
-def shipped_models() -> list[str]:
-    """The names of the models that ship with the package."""
-    if not SHIPPED.is_dir():
-        return []
-    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
 
 
 def locate(
@@ -51,12 +43,7 @@ def locate(
 
 def local_path(path_or_repo: str | os.PathLike[str]) -> Path | None:
     """The file or folder here that a path or a shipped model's name stands for, if there is one."""
-    name = os.fspath(path_or_repo)
-    path = Path(name).expanduser()
-    with reading(path):
-        if not path.exists() and name in shipped_models():
-            path = SHIPPED / name
-        return path if name and path.exists() else None
+    return shipped_or_local(os.fspath(path_or_repo), shipped_models())
 
 
 def _may_be_on_the_hub(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.checkpoints.config_numbers import numbers
 from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.checkpoints.info import checkpoint_info
 from bilinear_lm.checkpoints.load import load_pretrained
@@ -38,9 +40,15 @@ def save_folder(
     `store` is the precision in the file, by default the model's; it leaves the model as it is, and what is
     read from the file has the model's dtype again.
 
-    Raises InputError for weights that are not finite, which nothing would load.
+    Raises InputError for weights that are not finite, which nothing would load, and for settings of
+    generation that are not numbers, which JSON cannot hold.
     """
     require_finite(dict(model.named_parameters()), "the model to save")
+    for name, value in numbers(model.generation_config.to_dict()):
+        if not math.isfinite(value):
+            raise InputError(
+                f"the model to save has generation_config.{name} {value}; expected a finite number"
+            )
     with quiet():
         model.save_pretrained(folder, state_dict=_stored(model, getattr(torch, store)) if store else None)
         if tokenizer is not None:

@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import reading
 from bilinear_lm.hub import download
+from bilinear_lm.shipped import shipped_dictionaries, shipped_or_local
 
-SHIPPED = Path(__file__).parent.parent / "models"
 FILES = (
     "cfg.json",
     "config.json",
@@ -24,12 +23,6 @@ FILES = (
 _HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<inside>(/[\w.=-]+)*)")
 
 
-def shipped_dictionaries() -> list[str]:
-    """The names of the dictionaries that ship with the package, such as stories-scope/0-mlp-in."""
-    files = SHIPPED.glob("*-scope/*/cfg.json")
-    return sorted(file.parent.relative_to(SHIPPED).as_posix() for file in files)
-
-
 def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The local folder or file that a path, a shipped dictionary's name or a place on the hub stands for.
 
@@ -37,12 +30,7 @@ def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None
     `owner/name/layer_3.safetensors` or a `.npz` a file of it; only that is downloaded.
     """
     name = os.fspath(path_or_repo)
-    path = Path(name).expanduser()
-    with reading(path):
-        if not path.exists() and name in shipped_dictionaries():
-            path = SHIPPED / name
-        there = bool(name) and path.exists()
-    if there:
+    if (path := shipped_or_local(name, shipped_dictionaries())) is not None:
         if revision is not None:
             raise InputError(f"{name}: a local path has no revision {revision}; leave the revision out")
         return path

@@ -12,7 +12,16 @@ from bilinear_lm.checks import require_seed
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Point, Site
-from finetune.bounds import COUNT, FROM_ZERO, PASSES, POSITIVE, require_bounds, require_kinds
+from finetune.bounds import (
+    COUNT,
+    COUNT_FROM_ZERO,
+    FROM_ZERO,
+    PASSES,
+    POSITIVE,
+    RATE,
+    require_bounds,
+    require_kinds,
+)
 from finetune.choices import Selection, require_texts
 from finetune.dictionaries.fidelity import Ablation
 
@@ -21,7 +30,8 @@ _COUNTS = ("features", "k", "max_tokens", "validation_tokens", "batch_size", "ch
 _BOUNDS = {
     **dict.fromkeys(_COUNTS, COUNT),
     "passes": PASSES,
-    "dead_after": FROM_ZERO,
+    "dead_after": COUNT_FROM_ZERO,
+    "learning_rate": RATE,
     "dead_weight": FROM_ZERO,
 }
 

@@ -60,6 +60,8 @@ def _named(source: Any) -> Any:
 
 def run_folder_of(output: Path) -> Path:
     """Where the run lies that will write `output`: in `<output>.run`."""
+    if not output.name:
+        raise InputError(f"{output}: has no name of its own; expected the name of a new folder")
     return output.with_name(output.name + ".run")
 
 

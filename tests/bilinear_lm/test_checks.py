@@ -86,3 +86,10 @@ def test_floating_point():
 def test_finite_numbers(value):
     with pytest.raises(InputError, match="x holds NaN or infinity"):
         require_finite_numbers(torch.tensor([1.0, value]), "x")
+
+
+def test_an_error_is_one_line_whatever_a_name_in_it_holds():
+    assert (
+        str(InputError("a/b\nbilinear-lm: all is well\x1b[31m\u202e"))
+        == r"a/b bilinear-lm: all is well\x1b[31m\u202e"
+    )

@@ -68,7 +68,7 @@ TEXTS = {
     "lines.jsonl.gz": gzip.compress(_lines(ROWS)),
     "broken.txt.gz": gzip.compress(STORY.encode())[:-9],
     "no.gz": b"no archive",
-    "bomb.txt.gz": gzip.compress(b"a" * 50_000_000),
+    "bomb.txt.gz": gzip.compress(b"a cat " * 8_000_000),
     "story.zip": b"PK\x03\x04" + bytes(100),
     "page.html": b"<!DOCTYPE html><p>" + STORY.encode(),
     "lfs-pointer.txt": b"version https://git-lfs.github.com/spec/v1\noid sha256:"
@@ -125,6 +125,8 @@ def cases(seed):
     data = [pair for pair in reading if pair[1] in ("--data", "--calibration")]
     for name in [*TEXTS, *FOLDERS]:
         chosen = [*random.sample(data, 2), *random.sample(sorted(set(reading) - set(data)), 1)]
+        if name == "bomb.txt.gz":  # which the others read whole, however long that takes
+            chosen = [pair for pair in chosen if pair[0] in _LIMITED and pair in data]
         for command, option in chosen:
             call = CALLS[command]
             yield Case(

@@ -8,7 +8,8 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from bilinear_lm.checkpoints import checkpoint_info, load_pretrained, load_tokenizer, locate, shipped_models
+from bilinear_lm import shipped, shipped_models
+from bilinear_lm.checkpoints import checkpoint_info, load_pretrained, load_tokenizer
 from bilinear_lm.errors import InputError
 
 from .published_cases import F5
@@ -69,7 +70,7 @@ def test_a_path_wins_over_the_hub(hub, tmp_path, monkeypatch):
 
 
 def test_shipped_models(tmp_path, monkeypatch):
-    monkeypatch.setattr(locate, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(shipped, "SHIPPED", tmp_path / "models")
     assert shipped_models() == []
     tiny().save_pretrained(tmp_path / "models" / "stories")
     (tmp_path / "models" / "notes").mkdir()

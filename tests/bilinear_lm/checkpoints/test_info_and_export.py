@@ -187,3 +187,12 @@ def test_a_folder_in_half_precision(tied, tmp_path):
         expected = value if name == "model.norm.weight" else value.half().float()
         assert torch.equal(loaded.state_dict()[name], expected)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype is torch.float32
+
+
+def test_settings_of_generation_that_are_no_numbers_are_not_written(tmp_path):
+    tiny().save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "generation_config.json"
+    path.write_text(path.read_text().replace("{", '{"temperature": NaN,', 1))
+    with pytest.raises(InputError, match=r"generation_config\.temperature nan; expected a finite number"):
+        export(tmp_path / "model", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

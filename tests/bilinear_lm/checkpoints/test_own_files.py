@@ -105,7 +105,7 @@ def test_a_link_that_nothing_opens_is_nobodys_business(tmp_path):
 
 @pytest.mark.parametrize("name", ["sae.safetensors", "cfg.json"])
 def test_links_out_of_a_dictionary(tmp_path, name):
-    from bilinear_lm.dictionaries.locate import SHIPPED
+    from bilinear_lm.shipped import SHIPPED
 
     folder = tmp_path / "0-mlp-in"
     shutil.copytree(SHIPPED / "stories-scope" / "0-mlp-in", folder)

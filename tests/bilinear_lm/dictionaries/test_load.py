@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bilinear_lm.dictionaries.locate
+import bilinear_lm.shipped
 from bilinear_lm import InputError, Site, load_dictionary
 
 
@@ -164,7 +165,7 @@ def test_folders_of_dictionaries(write_sparsify, write_circuit_tracer, tmp_path)
 
 def test_names(tmp_path, monkeypatch, write_sparsify):
     made = write_sparsify(folder="models/tiny-scope/0-mlp-in")
-    monkeypatch.setattr(bilinear_lm.dictionaries.locate, "SHIPPED", tmp_path / "models")
+    monkeypatch.setattr(bilinear_lm.shipped, "SHIPPED", tmp_path / "models")
     assert load_dictionary("tiny-scope/0-mlp-in").n_feat == 24
     with pytest.raises(InputError, match=r"no such file or folder; .*tiny-scope/0-mlp-in"):
         load_dictionary("nothing here")
@@ -193,7 +194,7 @@ def test_the_hub_is_downloaded_and_then_read_as_a_folder(
         seen.update(repo=repo, revision=revision, files=files)
         return hub
 
-    monkeypatch.setattr(bilinear_lm.dictionaries.locate, "download", download)
+    monkeypatch.setattr(bilinear_lm.shipped, "download", download)
     assert load_dictionary(name, revision="v1").d_in == 6
     assert seen["repo"] == "/".join(name.split("/")[:2])
     assert seen["revision"] == "v1"

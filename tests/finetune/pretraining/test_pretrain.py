@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,6 +111,7 @@ def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypa
         ({"passes": (1.0, 2.0)}, "2 numbers of passes for 1 sources"),
         ({"passes": (0.0,)}, "expected positive numbers"),
         ({"resume": True}, "no interrupted run there"),
+        ({"output": Path()}, r"\.: has no name of its own"),
         ({"max_tokens": 7}, "7 tokens of text, too short for one window of 16"),
         ({"passes": (1e-3,)}, r"no window of 16 tokens in 0\.001 passes; expected one or more"),
         ({"max_tokens": 16, "passes": (1.0,)}, "no window of 16 tokens"),
@@ -118,6 +120,13 @@ def test_an_interrupted_run_resumes_to_the_same_model(config, tmp_path, monkeypa
 def test_bad_settings(config, change, message):
     with pytest.raises(InputError, match=message):
         pretrain(dataclasses.replace(config, **change))
+    assert not config.output.exists()
+
+
+def test_an_empty_validation_is_found_before_any_work(config, tmp_path):
+    (tmp_path / "empty.txt").write_text(" \n")
+    with pytest.raises(InputError, match=r"empty\.txt: no text in it"):
+        pretrain(dataclasses.replace(config, validation=tmp_path / "empty.txt"))
     assert not config.output.exists()
 
 

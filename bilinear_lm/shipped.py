@@ -1,0 +1,40 @@
+"""What ships with the package: models, dictionaries of them, and a text that one of them wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bilinear_lm.files import reading
+
+SHIPPED = Path(__file__).parent / "models"
+
+
+def shipped_models() -> list[str]:
+    """The names of the models that ship with the package."""
+    if not SHIPPED.is_dir():
+        return []
+    return sorted(folder.name for folder in SHIPPED.iterdir() if (folder / "config.json").is_file())
+
+
+def shipped_dictionaries() -> list[str]:
+    """The names of the dictionaries that ship with the package, such as stories-scope/0-mlp-in."""
+    files = SHIPPED.glob("*-scope/*/cfg.json")
+    return sorted(file.parent.relative_to(SHIPPED).as_posix() for file in files)
+
+
+def shipped_or_local(name: str, shipped: list[str]) -> Path | None:
+    """The path that a name stands for, if there is one: a path that exists wins over what is `shipped`."""
+    path = Path(name).expanduser()
+    with reading(path):
+        if not path.exists() and name in shipped:
+            path = SHIPPED / name
+        return path if name and path.exists() else None
+
+
+def shipped_scope(checkpoint: str) -> tuple[Path | None, Path | None]:
+    """The folder of dictionaries of a shipped model, and the text that names its features, if there are."""
+    names = shipped_models()
+    if checkpoint not in names or shipped_or_local(checkpoint, names) != SHIPPED / checkpoint:
+        return None, None
+    folder, text = SHIPPED / f"{checkpoint}-scope", SHIPPED / f"{checkpoint}.txt"
+    return folder if folder.is_dir() else None, text if text.is_file() else None
