@@ -194,7 +194,7 @@ def test_the_hub_is_downloaded_and_then_read_as_a_folder(
         seen.update(repo=repo, revision=revision, files=files)
         return hub
 
-    monkeypatch.setattr(bilinear_lm.shipped, "download", download)
+    monkeypatch.setattr(bilinear_lm.dictionaries.locate, "download", download)
     assert load_dictionary(name, revision="v1").d_in == 6
     assert seen["repo"] == "/".join(name.split("/")[:2])
     assert seen["revision"] == "v1"
