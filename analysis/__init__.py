@@ -40,7 +40,6 @@ from analysis.graphs.effects import Completeness, completeness, effects, predict
 from analysis.graphs.export import save_circuit_tracer, to_circuit_tracer, to_networkx
 from analysis.graphs.files import load_graph, save_graph
 from analysis.graphs.graph import Edge, Graph, Node, Pruned, Pruning
-from analysis.graphs.shares import edge_parts, strengths
 from analysis.graphs.summary import GraphPath, strongest_paths, summary
 from analysis.interventions.interactions import (
     AblationControl,
@@ -160,7 +159,6 @@ __all__ = [
     "cross_gram",
     "direct_scores",
     "direction_similarity",
-    "edge_parts",
     "effective_rank",
     "effects",
     "eigendecompose",
@@ -200,7 +198,6 @@ __all__ = [
     "split_strongest_interactions",
     "static_circuit",
     "strength",
-    "strengths",
     "strongest_interactions",
     "strongest_of_each",
     "strongest_outputs",

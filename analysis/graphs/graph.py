@@ -37,6 +37,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from analysis.graphs.shares import edge_parts, followed, node_shares, settings_of_part
 from bilinear_lm.errors import InputError
 
 Kind = Literal[
@@ -189,29 +190,28 @@ class Graph:
                 f"a graph has {len(self.texts)} texts for {len(self.tokens or ())} tokens; expected one each"
             )
 
-    def shares(self) -> dict[str, float]:
-        """How much of the target's absolute contributions goes through each node, 0 to 1.
+    @property
+    def on_prompt(self) -> bool:
+        """Whether nodes have values and positions; a graph of weights alone has coefficients."""
+        return self.node(self.target).value is not None
 
-        The target has 1. A node hands its share on to what it is made of in proportion to |weight|, what is
-        pruned of it counted; an interaction hands it on in equal parts. Nodes that no edges join to the
-        target have 0.
+    @cached_property
+    def parts(self) -> Mapping[Edge, float]:
+        """The part, 0 to 1, that each edge has of the node that it leads to; see `analysis.graphs.shares`."""
+        return edge_parts(self)
+
+    def shares(self) -> dict[str, float]:
+        """How much of the target goes through each node, 0 to 1; see `analysis.graphs.shares`.
+
+        The target has 1, and a node hands its share on to what it is made of by `parts`: on a prompt in
+        proportion to |weight|, by weights alone to weight² among edges of one unit, what is pruned counted in
+        both. An interaction hands it on in equal parts. Nodes that no edges join to the target have 0.
         """
         return dict(self._shares)
 
     @cached_property
     def _shares(self) -> dict[str, float]:
-        shares = dict.fromkeys(self._by_id, 0.0)
-        shares[self.target] = 1.0
-        for node in reversed(self.order):
-            edges = self._into.get(node, ())
-            if not shares[node] or not edges:
-                continue
-            whole = sum(abs(edge.weight) for edge in edges)
-            if node in self.pruned:
-                whole += self.pruned[node].absolute
-            for edge in edges:
-                shares[edge.source] += shares[node] * abs(edge.weight) / whole if whole else 0.0
-        return shares
+        return node_shares(self, dict(self.parts))
 
     def prune(self, max_nodes: int | None = None, min_share: float = 0.0) -> Pruning:
         """The graph with only its strongest nodes, by `shares`: at most `max_nodes`, each of `min_share`.
@@ -262,6 +262,7 @@ class Graph:
             self,
             nodes=tuple(node for node in self.nodes if node.id in kept),
             edges=tuple(edges),
+            settings=settings_of_part(self, edges),
             pruned=dict(pruned),
         )
         shares = self._shares
@@ -270,10 +271,11 @@ class Graph:
 
     @cached_property
     def shown(self) -> float:
-        """How much of the target's absolute contributions is followed down to nodes that are not split."""
-        shares = self._shares
-        split = {edge.target for edge in self.edges} | set(self.pruned)
-        return sum((share for node, share in shares.items() if node not in split), 0.0)
+        """How much of the target is followed down to nodes that are not split, 0 to 1.
+
+        On a prompt of its absolute contributions; by weights of squares, the mean over groups of a node.
+        """
+        return followed(self, dict(self.parts))
 
     @cached_property
     def _by_id(self) -> dict[str, Node]:

@@ -1,67 +1,122 @@
-"""How strong the nodes and edges of a graph are beside each other, on a prompt and by weights alone.
+"""How strong the nodes and edges of a graph are beside each other: one rule, on a prompt and by weights.
 
-An edge has a **part** of its target, and a node's **strength** is 1 for the target, else the sum over the
-edges out of it of part · strength of what they lead to. An interaction has its inputs as equal parts.
-Elsewhere
+An edge has a **part** of its target, and a node's **share** is 1 for the target, else the sum over the edges
+out of it of part · share of what they lead to. An interaction has its inputs as equal parts. Elsewhere
 
-- on a prompt a part is |weight| / Σ |contributions|, what is pruned counted: strengths are `Graph.shares`;
+- on a prompt a part is |weight| / Σ |contributions|, what is pruned counted: the shares of what a node is
+  made of add up to its own;
 - by weights alone coefficients have units of their own: parts are weight² / Σ weight² among the edges of one
-  kind (tokens; heads; features of one dictionary; …), times how much of these squares the graph shows.
+  **group** (tokens; heads; features of one dictionary; …), what is not shown counted. A group adds up to the
+  node's share, so that a strong feature and a strong token are both strong.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
-from analysis.graphs.graph import Edge, Graph, Node
 from bilinear_lm.sites import Site
+
+if TYPE_CHECKING:
+    from analysis.graphs.graph import Edge, Graph, Node
 
 _GROUPS = {"token": "tokens", "head": "heads", "direction": "MLPs", "bias": "biases"}
 
 
 def edge_parts(graph: Graph) -> dict[Edge, float]:
     """The part that each edge has of the node that it leads to."""
-    on_prompt = graph.node(graph.target).value is not None
     parts: dict[Edge, float] = {}
     for node in graph.nodes:
         edges = graph.into(node.id)
         if node.kind == "interaction":
             parts |= dict.fromkeys(edges, 1 / len(edges) if edges else 0.0)
-        elif on_prompt:
+        elif graph.on_prompt:
             whole = sum(abs(edge.weight) for edge in edges)
             whole += graph.pruned[node.id].absolute if node.id in graph.pruned else 0.0
             parts |= {edge: abs(edge.weight) / whole if whole else 0.0 for edge in edges}
         else:
-            parts |= _by_group(graph, node)
+            parts |= _squares_by_group(graph, node)
     return parts
 
 
-def strengths(graph: Graph, parts: dict[Edge, float] | None = None) -> dict[str, float]:
-    """The strength of each node, by `edge_parts`."""
-    parts = edge_parts(graph) if parts is None else parts
-    found = {node.id: 0.0 for node in graph.nodes}
-    found[graph.target] = 1.0
-    for name in reversed(graph.order):
-        for edge in graph.into(name):
-            found[edge.source] += found[name] * parts[edge]
-    return found
+def node_shares(graph: Graph, parts: dict[Edge, float]) -> dict[str, float]:
+    """The share of each node; 0 of those that no edges join to the target."""
+    shares = dict.fromkeys((node.id for node in graph.nodes), 0.0)
+    shares[graph.target] = 1.0
+    for node in reversed(graph.order):
+        for edge in graph.into(node):
+            shares[edge.source] += shares[node] * parts[edge]
+    return shares
 
 
-def _by_group(graph: Graph, node: Node) -> dict[Edge, float]:
+def followed(graph: Graph, parts: dict[Edge, float]) -> float:
+    """How much of the target is followed down to nodes that are not split, 0 to 1.
+
+    Of absolute contributions on a prompt; by weights of squares, the mean over the groups of a node, biases
+    left out.
+    """
+    split = {edge.target for edge in graph.edges} | set(graph.pruned)
+    reached: dict[str, float] = {}
+    for name in graph.order:
+        node, edges = graph.node(name), graph.into(name)
+        if name not in split:
+            reached[name] = 1.0
+        elif graph.on_prompt or node.kind == "interaction":
+            reached[name] = sum((parts[edge] * reached[edge.source] for edge in edges), 0.0)
+        else:
+            groups = {
+                group: sum((parts[edge] * reached[edge.source] for edge in inside), 0.0)
+                for group, inside in _groups(graph, node).items()
+                if group != "biases"
+            }
+            groups |= dict.fromkeys(_shown(graph, name).keys() - groups.keys(), 0.0)
+            reached[name] = sum(groups.values()) / len(groups) if groups else 1.0
+    return reached[graph.target]
+
+
+def settings_of_part(graph: Graph, edges: list[Edge]) -> dict[str, Any]:
+    """The settings of a graph of which only these edges are kept: `shown` loses what the others had."""
+    settings = dict(graph.settings)
+    if "shown" not in settings:
+        return settings
+    kept, shown = set(edges), {}
+    ends = {edge.target for edge in edges} | {graph.target}
+    for name, by_group in settings["shown"].items():
+        if name not in graph or name not in ends:
+            continue
+        shown[name] = dict(by_group)
+        for group, inside in _groups(graph, graph.node(name)).items():
+            squares = sum(edge.weight**2 for edge in inside)
+            if group in shown[name] and squares:
+                left = sum(edge.weight**2 for edge in inside if edge in kept)
+                shown[name][group] *= left / squares
+    return settings | {"shown": shown}
+
+
+def _squares_by_group(graph: Graph, node: Node) -> dict[Edge, float]:
+    parts, shown = {}, _shown(graph, node.id)
+    for group, edges in _groups(graph, node).items():
+        whole = sum(edge.weight**2 for edge in edges)
+        for edge in edges:
+            parts[edge] = edge.weight**2 / whole * shown.get(group, 1.0) if whole else 0.0
+    return parts
+
+
+def _shown(graph: Graph, node: str) -> dict[str, float]:
+    """By group of a node, how much of its squares the graph shows (`static_circuit`)."""
+    return graph.settings.get("shown", {}).get(node, {})
+
+
+def _groups(graph: Graph, node: Node) -> dict[str, list[Edge]]:
+    """The edges into a node by group."""
     groups: dict[str, list[Edge]] = defaultdict(list)
     for edge in graph.into(node.id):
         groups[_group(graph, graph.node(edge.source))].append(edge)
-    shown = graph.settings.get("shown", {}).get(node.id, {})
-    parts = {}
-    for name, edges in groups.items():
-        whole = sum(edge.weight**2 for edge in edges)
-        for edge in edges:
-            parts[edge] = edge.weight**2 / whole * shown.get(name, 1.0) if whole else 0.0
-    return parts
+    return groups
 
 
 def _group(graph: Graph, source: Node) -> str:
-    """The name that the graph's settings have for the kind of an edge."""
+    """The name that the graph's settings have for the group of an edge."""
     if source.kind == "interaction":
         squares = [graph.node(edge.source).kind == "eigenvector" for edge in graph.into(source.id)]
         return "eigenvectors" if all(squares) else "pairs"

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from analysis.graphs.effects import effects
 from analysis.graphs.graph import Graph, Kind, Node
-from analysis.graphs.shares import edge_parts, strengths
 from analysis.text.vocabulary import visible
 
 _N_NODES, _N_PAIRS, _N_PATHS = 8, 6, 5
@@ -28,13 +27,12 @@ class GraphPath:
 def strongest_paths(graph: Graph, k: int = 5, ends: Sequence[Kind] = ("token",)) -> tuple[GraphPath, ...]:
     """The k ways from the target down to nodes of the kinds `ends` with the largest shares, strongest first.
 
-    `graph_parts` says what a step has; `Graph.shares` adds up all ways through a node.
+    `Graph.parts` says what a step has; `Graph.shares` adds up all ways through a node.
     """
-    parts = edge_parts(graph)
     below: dict[str, list[GraphPath]] = {}
     for name in graph.order:
         found = [
-            GraphPath((name, *path.nodes), parts[edge] * path.share)
+            GraphPath((name, *path.nodes), graph.parts[edge] * path.share)
             for edge in graph.into(name)
             for path in below[edge.source]
         ]
@@ -47,10 +45,10 @@ def summary(graph: Graph) -> str:
     """Target, strongest nodes, interactions and paths, and what was pruned, as lines of text.
 
     Of a prompt nodes have their effect, how much of the target goes with them at first order
-    (`graph_effects.effects`), by weights alone their strength (`graph_parts.strengths`), without biases.
+    (`effects`), by weights alone their share (`Graph.shares`), without biases.
     """
-    on_prompt = graph.node(graph.target).value is not None
-    measure = effects(graph) if on_prompt else strengths(graph)
+    on_prompt = graph.on_prompt
+    measure = effects(graph) if on_prompt else graph.shares()
     skipped = ["interaction"] if on_prompt else ["interaction", "bias"]
     others = [node for node in graph.nodes if node.kind not in skipped and node.id != graph.target]
     parts = [_title(graph)]
@@ -61,7 +59,7 @@ def summary(graph: Graph) -> str:
         nodes = sorted(nodes, key=lambda node: -abs(measure[node.id]))[:n]
         if nodes:
             rows = [f"  {_number(measure[node.id], on_prompt)}  {describe(graph, node)}" for node in nodes]
-            parts.append("\n".join([f"{title}, by {'effect' if on_prompt else 'strength'}", *rows]))
+            parts.append("\n".join([f"{title}, by {'effect' if on_prompt else 'share'}", *rows]))
     paths = [
         f"  {_percent(path.share)}  {'  <-  '.join(_steps(graph, path))}"
         for path in strongest_paths(graph, _N_PATHS)

@@ -9,7 +9,6 @@ from string import Template
 from typing import Any
 
 from analysis.graphs.graph import Graph, Node
-from analysis.graphs.shares import edge_parts, strengths
 from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
 from analysis.text.vocabulary import visible
 
@@ -36,8 +35,8 @@ _STATIC = "From weights alone, without a prompt, edges are coefficients: what th
 def graphs_section(graphs: Sequence[Graph]) -> str:
     """The section, with a picture that the scripts draw, and the data."""
     kinds = (
-        (_ON_PROMPT, [graph.texts is not None for graph in graphs]),
-        (_STATIC, [not graph.texts for graph in graphs]),
+        (_ON_PROMPT, [graph.on_prompt for graph in graphs]),
+        (_STATIC, [not graph.on_prompt for graph in graphs]),
     )
     about = " ".join(text for text, there in kinds if any(there))
     return Template(page_file("graphs/section.html")).substitute(about=about, data=graphs_json(graphs))
@@ -65,7 +64,7 @@ _COLUMNS = ("id", "kind", "layer", "position", "index", "site", "label")
 def graphs_json(graphs: Sequence[Graph]) -> str:
     """Graphs as JSON that can stand in a script element.
 
-    Of each the nodes by column, edges as source, target, weight and part (`graph_parts`) in turn, nodes by
+    Of each the nodes by column, edges as source, target, weight and part (`Graph.parts`) in turn, nodes by
     their place.
     """
     return script_json([_packed(graph) for graph in graphs])
@@ -75,21 +74,22 @@ def graph_name(graph: Graph) -> str:
     """A graph in a few words: its target, and on which prompt it is."""
     target = graph.node(graph.target)
     name = f"{target.label} ({target.id})" if target.label else target.id
-    if graph.texts is None:
+    if not graph.on_prompt:
         return f"{name}, from weights alone"
+    if graph.texts is None:
+        return f"{name} on a prompt of {len(graph.tokens or ())} tokens"
     position = target.position or 0
     words = "".join(graph.texts[max(0, position - 5) : position + 1])
     return f"{name} on “…{visible(words, keep=' ').strip()}”"
 
 
 def _packed(graph: Graph) -> dict[str, Any]:
-    parts = edge_parts(graph)
-    strength = strengths(graph, parts)
+    shares = graph.shares()
     places = {node.id: place for place, node in enumerate(graph.nodes)}
     rows = [asdict(node) for node in graph.nodes]
     edges: list[int | float] = []
     for edge in graph.edges:
-        edges += [places[edge.source], places[edge.target], _short(edge.weight), _short(parts[edge])]
+        edges += [places[edge.source], places[edge.target], _short(edge.weight), _short(graph.parts[edge])]
     return {
         "name": graph_name(graph),
         "target": places[graph.target],
@@ -97,7 +97,7 @@ def _packed(graph: Graph) -> dict[str, Any]:
         "probability": graph.settings.get("probability"),
         **{column: [row[column] for row in rows] for column in _COLUMNS},
         "value": [None if node.value is None else _short(node.value) for node in graph.nodes],
-        "strength": [_short(strength[node.id]) for node in graph.nodes],
+        "strength": [_short(shares[node.id]) for node in graph.nodes],
         "left": [_left(graph, node) for node in graph.nodes],
         "edges": edges,
     }

@@ -1,4 +1,4 @@
-"""Graphs asked for by words: targets, names, strengths, paths, and the lines that sum them up."""
+"""Graphs asked for by words: targets, names, shares, paths, and the lines that sum them up."""
 
 import math
 
@@ -14,7 +14,6 @@ from analysis.circuits.trace import trace
 from analysis.features.contexts import feature_names
 from analysis.features.dictionaries import around_mlps, dictionaries_in
 from analysis.graphs.graph import Edge, Graph, Node, Pruned
-from analysis.graphs.shares import edge_parts, strengths
 from analysis.graphs.summary import describe, strongest_paths, summary
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import document_windows, prompt_ids
@@ -253,16 +252,17 @@ def small():
     return Graph(nodes, edges, "logit 7 @1", tokens=(5, 6), texts=("one", " two"), pruned=pruned)
 
 
-def test_strengths_on_a_prompt_are_shares(small, model, tiny_tokenizer, dictionaries):
-    found = strengths(small)
-    assert found == pytest.approx(small.shares())
-    assert found["interaction p @1"] == pytest.approx(0.4)
-    assert found["token 5 @0"] == pytest.approx(0.3 + 0.2 * 0.75)
+def test_shares_on_a_prompt_add_up(small, model, tiny_tokenizer, dictionaries):
+    shares = small.shares()
+    assert shares["interaction p @1"] == pytest.approx(0.4)
+    assert shares["token 5 @0"] == pytest.approx(0.3 + 0.2 * 0.75)
     graph = trace(model, tiny_tokenizer, PROMPT, dictionaries=dictionaries)
-    assert strengths(graph) == pytest.approx(graph.shares())
+    shares, split = graph.shares(), {edge.target for edge in graph.edges} | set(graph.pruned)
+    ends = sum(share for node, share in shares.items() if node not in split)
+    assert graph.shown == pytest.approx(ends)
 
 
-def test_strengths_of_weights_are_squares_within_a_kind():
+def test_shares_of_weights_are_squares_within_a_group():
     sources = {"token 1": 3.0, "token 2": -4.0, "head 0.1": 5.0, "feature 0-mlp-out 4": 2.0, "bias 0": 1.0}
     kinds = {"token 1": "token", "token 2": "token", "head 0.1": "head", "bias 0": "bias"}
     nodes = [Node("logit 7", "logit")]
@@ -272,19 +272,43 @@ def test_strengths_of_weights_are_squares_within_a_kind():
     edges = tuple(Edge(name, "logit 7", weight) for name, weight in sources.items())
     shown = {"tokens": 0.5, "heads": 0.8, "features of 0-mlp-out": 0.1}
     graph = Graph(tuple(nodes), edges, "logit 7", settings={"shown": {"logit 7": shown}})
-    found = strengths(graph)
+    found = graph.shares()
     assert found["token 1"] == pytest.approx(0.5 * 9 / 25)
     assert found["token 2"] == pytest.approx(0.5 * 16 / 25)
     assert (found["head 0.1"], found["feature 0-mlp-out 4"], found["bias 0"]) == pytest.approx(
         (0.8, 0.1, 1.0)
     )
+    # Followed to the end is the mean over tokens, heads and features, biases left out.
+    assert graph.shown == pytest.approx((0.5 + 0.8 + 0.1) / 3)
+
+
+def test_a_part_of_a_graph_of_weights_shows_less():
+    """Parts are of all squares: a node's share does not grow where others are taken out."""
+    nodes = (Node("logit 7", "logit"), *(Node(f"token {n}", "token", index=n) for n in (1, 2)))
+    edges = (Edge("token 1", "logit 7", 3.0), Edge("token 2", "logit 7", -4.0))
+    graph = Graph(nodes, edges, "logit 7", settings={"shown": {"logit 7": {"tokens": 0.5, "heads": 0.0}}})
+    smaller = graph.prune(2).graph
+    assert smaller.shares() == pytest.approx({"logit 7": 1.0, "token 2": 0.5 * 16 / 25})
+    assert smaller.settings["shown"] == {"logit 7": {"tokens": pytest.approx(0.5 * 16 / 25), "heads": 0.0}}
+    assert graph.shown == pytest.approx(0.5 / 2)  # of no head anything is shown
+
+
+def test_the_strongest_nodes_of_a_static_circuit_stay(model, tiny_tokenizer, dictionaries):
+    graph = trace(model, tiny_tokenizer, token="cat", dictionaries=dictionaries)
+    shares = graph.shares()
+    others = sorted((node for node in shares if node != graph.target), key=shares.__getitem__, reverse=True)
+    kept = graph.prune(6).graph
+    inputs = {edge.source for node in graph.of_kind("interaction") for edge in graph.into(node.id)}
+    assert {node for node in others[:3] if node not in inputs} <= {node.id for node in kept.nodes}
+    assert all(share <= shares[node] + 1e-9 for node, share in kept.shares().items())
+    assert 0 < graph.shown <= 1
 
 
 def test_groups_of_static_circuits_are_those_of_their_settings(model, tiny_tokenizer, dictionaries):
     """What is kept of each group has the part of the squares that the circuit says it shows."""
     for given in (dictionaries, None):
         graph = trace(model, tiny_tokenizer, token="cat", dictionaries=given)
-        parts = edge_parts(graph)
+        parts = graph.parts
         for node, shown in graph.settings["shown"].items():
             kept = sum(parts[edge] for edge in graph.into(node) if graph.node(edge.source).kind != "bias")
             assert kept == pytest.approx(sum(part for part in shown.values()), abs=1e-6)
@@ -305,7 +329,7 @@ def test_strongest_paths_by_hand(small):
 
 def test_strongest_paths_against_all_of_them(model, tiny_tokenizer, dictionaries):
     graph = trace(model, tiny_tokenizer, PROMPT, dictionaries=dictionaries, max_nodes=60)
-    parts = edge_parts(graph)
+    parts = graph.parts
 
     def walk(name):
         if graph.node(name).kind == "token":
@@ -340,7 +364,7 @@ def test_summaries_of_traces(model, tiny_tokenizer, dictionaries):
         assert "more nodes were strong enough and pruned for max_nodes=50" in on_prompt
         static = summary(trace(model, tiny_tokenizer, token="cat", dictionaries=given))
         assert "from weights alone" in static
-        assert "by strength" in static
+        assert "by share" in static
     assert max(map(len, on_prompt.splitlines())) < 220
 
 

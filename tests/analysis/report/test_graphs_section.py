@@ -6,7 +6,6 @@ import pytest
 
 from analysis.circuits.trace import trace
 from analysis.graphs.graph import Graph, Node, Pruned
-from analysis.graphs.shares import strengths
 from analysis.report.graphs_section import graph_name, graphs_json
 from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.write import report
@@ -64,7 +63,7 @@ def test_the_data_are_the_graph(graph):
     (data,) = json.loads(graphs_json([graph]))
     assert data["id"] == [found.id for found in graph.nodes]
     assert data["target"] == 0
-    strength = strengths(graph)
+    strength = graph.shares()
     assert data["strength"] == pytest.approx([strength[found.id] for found in graph.nodes], rel=1e-3)
     edges = list(zip(*[iter(data["edges"])] * 4, strict=True))
     assert [(graph.nodes[source].id, graph.nodes[target].id) for source, target, *_ in edges] == [
@@ -163,7 +162,7 @@ def test_nodes_are_pinned_hidden_and_left_out(tab, graph):
     assert tab.locator("#circuit-show-all").inner_text() == "Show all (1 hidden)"
     slider = tab.locator("#circuit-filter")
     slider.evaluate("(input) => { input.value = input.max; input.dispatchEvent(new Event('input')); }")
-    strength = strengths(graph)
+    strength = graph.shares()
     least = 10 ** float(slider.input_value())
     strong = {place for place, found in enumerate(graph.nodes) if strength[found.id] >= least}
     assert drawn(tab) == (strong | {0, feature}) - {other}
@@ -247,8 +246,8 @@ def test_a_table_has_the_same_nodes(tab, graph):
     assert rows.count() == len(graph)
     assert tab.locator("#circuit-all caption").count() == 1
     rows.nth(4).locator("button").click()
-    strength = sorted(strengths(graph).values(), reverse=True)
-    assert strengths(graph)[graph.nodes[chosen(tab)].id] == pytest.approx(strength[4], rel=1e-3)
+    strength = sorted(graph.shares().values(), reverse=True)
+    assert graph.shares()[graph.nodes[chosen(tab)].id] == pytest.approx(strength[4], rel=1e-3)
     picture = tab.locator("#circuit-canvas svg")
     assert f"{len(graph)} nodes" in picture.get_attribute("aria-label")
     assert picture.get_attribute("role") == "graphics-document group"
