@@ -8,7 +8,7 @@ from analysis.attention.ov import FeatureOutputs, feature_outputs, strongest_out
 from analysis.attention.pairs import HeadPair, HeadPairs
 from analysis.attention.pattern import MeasuredAttention
 from analysis.attention.qk import FeatureScores, ScoreCurves, ScoreRange, feature_scores, strongest_scores
-from analysis.circuits.attribution import Attribution, attribute, attribute_prompt
+from analysis.circuits.attribution import Attribution, attribute
 from analysis.circuits.causal import CausalCheck, Intervention, causal_check, patch_node
 from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.static import static_circuit
@@ -20,7 +20,7 @@ from analysis.circuits.targets import (
     ScoreTarget,
 )
 from analysis.circuits.trace import trace
-from analysis.distributed import Part, process_group
+from analysis.distributed import process_group
 from analysis.features.contexts import Context, Contexts, top_contexts
 from analysis.features.explained import Explained, explained_by_eigenvectors, explained_on_text
 from analysis.features.index import InteractionIndex, interaction_index
@@ -127,7 +127,6 @@ __all__ = [
     "OpposingFeatures",
     "PairMoments",
     "PairPatterns",
-    "Part",
     "PathExpansion",
     "PathToken",
     "Pruned",
@@ -148,7 +147,6 @@ __all__ = [
     "as_squares",
     "attention_layer",
     "attribute",
-    "attribute_prompt",
     "best_assignment",
     "causal_check",
     "completeness",

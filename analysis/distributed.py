@@ -21,29 +21,29 @@ from bilinear_lm.errors import InputError
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of `world` parts of some work, counted from 0."""
+class Worker:
+    """One of `world` processes that share some work, counted from 0."""
 
     rank: int = 0
     world: int = 1
 
     def __post_init__(self):
         if not 0 <= self.rank < self.world:
-            raise InputError(f"part {self.rank} of {self.world}; expected 0 to {self.world - 1}")
+            raise InputError(f"worker {self.rank} of {self.world}; expected 0 to {self.world - 1}")
 
     @classmethod
-    def own(cls) -> Part:
-        """That of this process in its torch.distributed group; all the work where there is none."""
+    def own(cls) -> Worker:
+        """This process in its torch.distributed group; the only one where there is none."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return cls()
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
     def of(self, n: int) -> range:
-        """The numbers from 0 to n − 1 that belong to it: ranges in order, their lengths equal but for one."""
+        """The numbers from 0 to n − 1 that are its own: ranges in order, their lengths equal but for one."""
         return range(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
 
-WHOLE = Part()
+WHOLE = Worker()
 """All the work."""
 
 
@@ -52,7 +52,7 @@ def gather_rows(rows: Shaped[Tensor, "n *axes"]) -> Shaped[Tensor, "total *axes"
 
     Without a torch.distributed group these are the rows themselves.
     """
-    world = Part.own().world
+    world = Worker.own().world
     if world == 1:
         return rows
     lengths = rows.new_empty(world, dtype=torch.long)
@@ -66,7 +66,7 @@ def gather_rows(rows: Shaped[Tensor, "n *axes"]) -> Shaped[Tensor, "total *axes"
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[Part]:
+def process_group(device: torch.device) -> Iterator[Worker]:
     """While open, the processes that torchrun started are a group; yields which of them this one is.
 
     On GPUs each takes the one of its number on its machine. Without torchrun it is all the work.
@@ -78,6 +78,6 @@ def process_group(device: torch.device) -> Iterator[Part]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Part.own()
+        yield Worker.own()
     finally:
         torch.distributed.destroy_process_group()

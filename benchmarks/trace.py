@@ -31,7 +31,7 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from analysis import LogitTarget, attribute, static_circuit
+from analysis import LogitTarget, attribute, open_prompt, static_circuit
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.sites import Site
 from bilinear_lm.tensor import CHUNK_BYTES
@@ -65,7 +65,7 @@ def dictionaries(name: str, n_feat: int, device: str) -> dict[Site, Dictionary]:
 
 def prompt(name: str, n_feat: int, n_pos: int, device: str) -> Callable[[], object]:
     (model, ids), found = fresh_model(name, n_pos, device), dictionaries(name, n_feat, device)
-    return lambda: attribute(model, ids, TARGET, found)
+    return lambda: attribute(open_prompt(model, ids, found), TARGET)
 
 
 def weights(name: str, n_feat: int, max_nodes: int, device: str) -> Callable[[], object]:

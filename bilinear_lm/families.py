@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -109,6 +110,14 @@ def causal_model(model_or_bridge: nn.Module) -> Any:
     model = getattr(model_or_bridge, "original_model", model_or_bridge)
     _model_type(model)
     return model
+
+
+def model_name(model_or_bridge: nn.Module) -> str | None:
+    """A model's hub repository, or the last part of its folder's path; None where it has neither."""
+    config = getattr(causal_model(model_or_bridge), "config", None)
+    name = str(getattr(config, "_name_or_path", "") or "")
+    is_local = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+    return (Path(name).name if is_local else name) or None
 
 
 def decoder(model_or_bridge: nn.Module) -> Any:

@@ -11,14 +11,11 @@ it does not show as it is, so that it says too little of nodes that much else de
 import sys
 from importlib.resources import files
 
-import torch
-
 import bilinear_lm as bl
-from analysis import Intervention, LogitTarget, attribute, causal_check, effects
+from analysis import Intervention, LogitTarget, attribute, causal_check, effects, open_prompt
 from analysis.features.dictionaries import dictionaries_in
 from analysis.graphs.summary import describe
 from analysis.text.vocabulary import Vocabulary
-from analysis.text.windows import prompt_ids
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
 MODELS = files("bilinear_lm") / "models"
@@ -30,11 +27,9 @@ def main(prompt: str = PROMPT) -> None:
     vocabulary = Vocabulary.of(tokenizer, len(bl.embedding(model)))
     dictionaries = dictionaries_in(MODELS / "stories-scope", model)
 
-    ids = prompt_ids(model, tokenizer, prompt)
-    token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-    found = attribute(
-        model, ids, LogitTarget(token), dictionaries, share=0.95, max_nodes=1000, vocabulary=vocabulary
-    )
+    measured = open_prompt(model, prompt, dictionaries, tokenizer=tokenizer)
+    token = int(measured.measured.logits[-1].argmax())
+    found = attribute(measured, LogitTarget(token), share=0.95, max_nodes=1000)
     graph = found.graph
     print(f"{prompt}{vocabulary.texts[token]}")
     print(found)

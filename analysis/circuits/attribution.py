@@ -17,21 +17,24 @@ attention is the method of Ameisen et al. 2025, "Circuit Tracing", whose MLP fea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from jaxtyping import Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from analysis.circuits.labels import Names
-from analysis.circuits.prompt.growth import trace
-from analysis.circuits.prompt.prompt import Dictionaries, Prompt, open_prompt
-from analysis.circuits.prompt.readers import Limits, Write
-from analysis.circuits.targets import LogitTarget, Target
+from analysis.circuits.growth import Opened, Split, grow
+from analysis.circuits.labels import labelled
+from analysis.circuits.prompt.mlp import split_mlp
+from analysis.circuits.prompt.prompt import Prompt
+from analysis.circuits.prompt.scores import split_score
+from analysis.circuits.prompt.stream import split_stream
+from analysis.circuits.prompt.targets import read_target
+from analysis.circuits.readers import BOTTOM, Group, Limits, Linear, Quadratic, Score, Stage, Write, stage
+from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
 from analysis.graphs.graph import Graph
-from analysis.text.vocabulary import Vocabulary
-from bilinear_lm.checks import require_count
+from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import versions
 from bilinear_lm.sites import Site
@@ -70,71 +73,44 @@ class Attribution:
 
 
 def attribute(
-    model: nn.Module,
-    ids: Sequence[int] | Int[Tensor, "*one pos"],
-    target: Target,
-    dictionaries: Dictionaries | None = None,
+    prompt: Prompt,
+    target: Target | str,
     *,
     share: float = 0.8,
     max_nodes: int = 500,
     heads: Heads = "paths",
-    vocabulary: Vocabulary | None = None,
-    labels: Mapping[Site, Sequence[str]] | None = None,
     progress: bool = False,
 ) -> Attribution:
     """What the value of `target` on a prompt is made of, down to tokens.
 
-    `dictionaries` by site say what features are: those of mlp-out for what MLPs write, those of mlp-in or
-    resid-mid for what they read. Where there is none, what an MLP writes is followed along the directions
-    that are read, and what it reads by eigenvectors. heads="paths" sums over all ways through attention;
-    heads="nodes" makes a node of each head and pair of positions for each of its readers.
+    `open_prompt` measures the prompt and says with which dictionaries. Where there is none, what an MLP
+    writes is followed along the directions that are read, and what it reads by eigenvectors. heads="paths"
+    sums over all ways through attention; heads="nodes" makes a node of each head and pair of positions for
+    each of its readers. For a prompt with a tokenizer the target may be the text of a token, or "A - B, C"
+    for the logit of A against the mean of others; nodes are then labelled.
 
     Of each node the fewest contributions are kept that have `share` of its absolute ones, and of all nodes at
     most `max_nodes`, the target counted: the graph grows to twice as many, to which layers add in equal parts
     and pass on what they leave, and the weakest by `Graph.shares` go again. The rest is in `pruned`. Memory
     grows with the features that are active, not with their number.
 
-    Labels are made of `vocabulary` (tokens) and `labels` (a name for each feature of a site).
-
     >>> model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")  # doctest: +SKIP
-    >>> sites = [Site(layer, point) for layer in range(4) for point in ("mlp-in", "mlp-out")]
-    >>> scope = {site: load_dictionary(f"stories-scope/{site}") for site in sites}  # doctest: +SKIP
-    >>> ids = tokenizer.encode("Once upon a time")  # doctest: +SKIP
-    >>> found = attribute(model, ids, LogitTarget(token=13), scope)  # doctest: +SKIP
-    >>> [edge.source for edge in found.graph.into(found.graph.target)[:2]]  # doctest: +SKIP
-    ['bias 3-mlp-out', 'feature 3-mlp-out 320 @4']
+    >>> scope = [load_dictionary(f"stories-scope/{layer}-{point}")  # doctest: +SKIP
+    ...          for layer in range(4) for point in ("mlp-in", "mlp-out")]
+    >>> prompt = open_prompt(model, "Her mom gave her a big", scope, tokenizer=tokenizer)  # doctest: +SKIP
+    >>> graph = attribute(prompt, " hug").graph  # doctest: +SKIP
+    >>> [edge.source for edge in graph.into(graph.target)[:2]]  # doctest: +SKIP
 
-    Raises InputError for what `measure` refuses, for an MLP whose gate is not linear, for dictionaries that
-    do not fit the model, and for a target that does not exist.
+    Raises InputError for settings out of range, and for a target that does not exist.
     """
-    _require_settings(share, max_nodes, heads)  # before the model runs
-    return attribute_prompt(
-        open_prompt(model, ids, dictionaries),
-        target,
-        share=share,
-        max_nodes=max_nodes,
-        heads=heads,
-        vocabulary=vocabulary,
-        labels=labels,
-        progress=progress,
-    )
-
-
-def attribute_prompt(
-    prompt: Prompt,
-    target: Target,
-    *,
-    share: float = 0.8,
-    max_nodes: int = 500,
-    heads: Heads = "paths",
-    vocabulary: Vocabulary | None = None,
-    labels: Mapping[Site, Sequence[str]] | None = None,
-    progress: bool = False,
-) -> Attribution:
-    """As `attribute`, of a prompt that `open_prompt` measured: for targets that depend on it, or several."""
-    _require_settings(share, max_nodes, heads)
-    names = Names(vocabulary, labels or {})
-    _require_names(names, prompt)
+    if not isinstance(prompt, Prompt):
+        raise InputError(
+            f"prompt: got a {type(prompt).__name__}; expected what open_prompt(model, prompt, …) gives"
+        )
+    target = as_target(target, prompt.vocabulary, "open the prompt with tokenizer=")
+    require_number(share, f"share={share}", "more than 0, up to 1", least=sys.float_info.min, most=1)
+    require_count(max_nodes, f"max_nodes={max_nodes}", "at least 1, the target")
+    require_choice(heads, get_args(Heads), "heads")
     settings: dict[str, Any] = {
         "target": _described(target),
         "dictionaries": sorted(map(str, prompt.sites)),
@@ -144,46 +120,60 @@ def attribute_prompt(
         "dtype": str(prompt.like.dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    limits = Limits(share, _ROOM * max_nodes, split_heads=heads == "nodes")
-    traced = trace(prompt, target, limits, names, progress)
+    limits = Limits(share, _ROOM * max_nodes, sys.maxsize if heads == "nodes" else 0)
+    source = read_target(prompt, target)
+    stages = _stages(prompt, target, limits)
+    grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
     if isinstance(target, LogitTarget):
         settings["probability"] = float(prompt.measured.logits[target.position].softmax(0)[target.token])
-    tokens = tuple(prompt.measured.ids.tolist())
-    grown = Graph(
-        nodes=tuple(traced.nodes.values()),
-        edges=tuple(traced.edges),
-        target=next(iter(traced.nodes)),
+    whole = Graph(
+        nodes=tuple(grown.nodes.values()),
+        edges=tuple(grown.edges),
+        target=source.node.id,
         model=prompt.model,
-        tokens=tokens,
-        texts=None if vocabulary is None else tuple(vocabulary.texts[token] for token in tokens),
+        tokens=tuple(prompt.measured.ids.tolist()),
         settings=settings,
-        pruned=traced.pruned,
+        pruned=grown.pruned,
     )
-    pruning = grown.prune(max_nodes)
-    left_out = traced.left_out + len(pruning.removed)
+    pruning = whole.prune(max_nodes)
+    left_out = grown.left_out + len(pruning.removed)
     graph = replace(pruning.graph, settings={**settings, "left_out": left_out})
-    writes = {node.id: traced.writes[node.id] for node in graph.nodes if node.id in traced.writes}
+    if prompt.vocabulary is not None:
+        graph = labelled(graph, prompt.vocabulary)
+    writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
     return Attribution(graph, target, prompt, left_out, writes)
 
 
-def _require_settings(share: float, max_nodes: int, heads: Heads) -> None:
-    if not 0 < share <= 1:
-        raise InputError(f"share={share}; expected more than 0, up to 1")
-    require_count(max_nodes, f"max_nodes={max_nodes}", "at least 1, the target")
-    if heads not in ("paths", "nodes"):
-        raise InputError(f"heads={heads!r}; expected 'paths' or 'nodes'")
+def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:
+    """The stages that nodes can be at, those of the last layer first."""
+    steps = ["out", "pairs", "in"]
+    if isinstance(target, ScoreTarget):
+        yield stage(target.layer, "score")
+    if isinstance(target, ScoreTarget) or limits.heads_in_a_row:
+        steps.append("head")
+    for layer in reversed(range(prompt.n_layers)):
+        yield from (stage(layer, step) for step in steps)
+    yield BOTTOM
 
 
-def _require_names(names: Names, prompt: Prompt) -> None:
-    n = prompt.W_U.shape[1]
-    if names.vocabulary is not None and len(names.vocabulary.texts) < n:
-        raise InputError(
-            f"a vocabulary of {len(names.vocabulary.texts)} tokens for a model of {n}; expected as many"
-        )
-    for site, listed in names.features.items():
-        n_feat = prompt.features(site).dictionary.n_feat
-        if len(listed) != n_feat:
-            raise InputError(f"{len(listed)} labels for the {n_feat} features of {site}; expected one each")
+def _splitting(prompt: Prompt, limits: Limits) -> Split:
+    """Splits the nodes of a stage together, those that read an MLP by position."""
+
+    def split(opened: Sequence[Opened]) -> Iterator[tuple[Opened, Iterable[Group]]]:
+        linear = [(one, one.reader) for one in opened if isinstance(one.reader, Linear)]
+        quadratic = [(one, one.reader) for one in opened if isinstance(one.reader, Quadratic)]
+        quadratic.sort(key=lambda pair: pair[1].position)
+        streams = split_stream(prompt, [(one.node, reader) for one, reader in linear], limits)
+        mlps = split_mlp(prompt, [(one.node, reader) for one, reader in quadratic], limits)
+        for (one, _), group in zip(linear, streams, strict=True):
+            yield one, [group]
+        for (one, _), group in zip(quadratic, mlps, strict=True):
+            yield one, [group]
+        for one in opened:
+            if isinstance(one.reader, Score):
+                yield one, [split_score(prompt, one.reader, limits)]
+
+    return split
 
 
 def _described(target: Target) -> dict[str, Any]:

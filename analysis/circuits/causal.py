@@ -22,7 +22,7 @@ from torch.nn.functional import cosine_similarity
 
 from analysis.circuits.attribution import Attribution
 from analysis.circuits.prompt.prompt import Prompt
-from analysis.circuits.prompt.readers import Write
+from analysis.circuits.readers import Write
 from analysis.circuits.target_value import read_measured
 from analysis.graphs.effects import effects, predict_target
 from analysis.graphs.graph import Graph

@@ -16,46 +16,49 @@ edges from heads and from MLPs without a dictionary tell their strength, these n
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from analysis.circuits.labels import Names
-from analysis.circuits.prompt.prompt import Dictionaries
-from analysis.circuits.prompt.targets import checked_direction, passed_before
-from analysis.circuits.targets import DirectionTarget, FeatureTarget, LogitTarget, StaticTarget
-from analysis.circuits.weights.growth import grow
-from analysis.circuits.weights.model import StaticModel, static_model
-from analysis.circuits.weights.sources import (
-    Limits,
-    OutputReader,
-    Reader,
-    StreamReader,
-    read_source,
-    written_source,
+from analysis.circuits.growth import Opened, Split, grow
+from analysis.circuits.labels import labelled
+from analysis.circuits.readers import BOTTOM, Group, Limits, Linear, Quadratic, ReadBy, Reader, stage
+from analysis.circuits.targets import (
+    DirectionTarget,
+    FeatureTarget,
+    LogitTarget,
+    StaticTarget,
+    Target,
+    as_target,
+    checked_direction,
+    passed_before,
 )
+from analysis.circuits.weights.model import StaticModel, static_model
+from analysis.circuits.weights.sources import read_source, split_reader, written_source
+from analysis.features.dictionaries import Dictionaries
 from analysis.graphs.graph import Graph, Node
 from analysis.graphs.nodes import feature_node, logit_node
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.checks import require_count, require_number
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.sites import Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def static_circuit(
     model: nn.Module,
-    target: StaticTarget,
-    dictionaries: Dictionaries | None = None,
+    target: StaticTarget | str,
+    dictionaries: Dictionaries | Sequence[Dictionary] | None = None,
     *,
     share: float = 0.5,
     beam: int = 5,
     depth: int = 2,
     heads_in_a_row: int = 1,
     max_nodes: int = 500,
-    vocabulary: Vocabulary | None = None,
-    labels: Mapping[Site, Sequence[str]] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     progress: bool = False,
 ) -> Graph:
     """The graph of what `target` is made of by the weights of a model; positions of targets are not used.
@@ -63,9 +66,10 @@ def static_circuit(
     The sources of a node come in groups whose coefficients have one unit: tokens; heads; MLPs; the features
     of one dictionary; pairs of features, or eigenvectors. Of each group the fewest of the strongest are kept
     whose squares have `share` of all, at most `beam`. At most `depth` MLPs are passed on the way down, and
-    `heads_in_a_row` heads between two of them. Nodes come in by importance
-    (`analysis.circuits.weights.growth`) until there are `max_nodes`. What a dictionary leaves out of an MLP's
-    output is not followed.
+    `heads_in_a_row` heads between two of them. Nodes come in by their share of the target
+    (`analysis.graphs.shares`) until there are `max_nodes`. What a dictionary leaves out of an MLP's output is
+    not followed. With a `tokenizer` the target may be the text of a token, or "A - B, C" for the logit of A
+    against the mean of others, and nodes are labelled.
 
     `pruned` of the graph has what is not shown of each node, exactly: sum, sum of magnitudes, and number of
     coefficients. `settings["shown"]` tells by node and group how much of the squares is shown,
@@ -82,12 +86,21 @@ def static_circuit(
     """
     _require_settings(share, beam, depth, heads_in_a_row, max_nodes)
     weights = static_model(model, dictionaries)
-    node, reader = _read(weights, target)
-    limits, names = Limits(share, beam, heads_in_a_row), Names(vocabulary, labels or {})
-    node = replace(node, label=names.of_target(target))
-    grown = grow(weights, node, reader, limits, depth, max_nodes, names, progress)
+    vocabulary = None if tokenizer is None else Vocabulary.of(tokenizer, len(weights.W_E))
+    node, reader = _read(weights, as_target(target, vocabulary, "give tokenizer="))
+    limits = Limits(share, beam, heads_in_a_row)
+    steps = ("out", "pairs", "in", "head")
+    stages = [stage(layer, step) for layer in reversed(range(weights.n_layers)) for step in steps]
+    grown = grow(
+        ReadBy(node, BOTTOM, lambda: reader),
+        [*stages, BOTTOM],
+        _splitting(weights, limits),
+        max_nodes,
+        depth=depth,
+        progress=progress,
+    )
     settings: dict[str, Any] = {
-        "dictionaries": sorted(str(site) for site in dictionaries or {}),
+        "dictionaries": sorted(map(str, weights.sites)),
         "share": share,
         "beam": beam,
         "depth": depth,
@@ -97,33 +110,44 @@ def static_circuit(
         "unsplit": grown.unsplit,
         "left_out": grown.left_out,
     }
-    return Graph(
+    graph = Graph(
         nodes=tuple(grown.nodes.values()),
         edges=tuple(grown.edges),
         target=node.id,
         model=weights.name,
         settings=settings,
-        pruned=dict(grown.pruned),
+        pruned={name: rest for name, rest in grown.pruned.items() if rest.count},
     )
+    return graph if vocabulary is None else labelled(graph, vocabulary)
 
 
-def _read(model: StaticModel, target: StaticTarget) -> tuple[Node, Reader]:
-    """The node of a target and how it is read."""
+def _splitting(model: StaticModel, limits: Limits) -> Split:
+    def split(opened: Sequence[Opened]) -> Iterator[tuple[Opened, Iterable[Group]]]:
+        for one in opened:
+            yield one, split_reader(model, one.node, one.reader, limits)
+
+    return split
+
+
+def _read(model: StaticModel, target: Target) -> tuple[Node, Reader]:
+    """The node of a target and how it is read; InputError for one that only a prompt has."""
     if isinstance(target, LogitTarget):
-        reader = StreamReader(2 * model.n_layers, target.of(model.W_U))
+        reader = Linear(2 * model.n_layers, target.of(model.W_U))
         return logit_node([target.token], target.against), reader
     if isinstance(target, FeatureTarget):
         return _read_feature(model, target)
-    return _read_direction(model, target)
+    if isinstance(target, DirectionTarget):
+        return _read_direction(model, target)
+    raise InputError(
+        f"a {type(target).__name__} by weights alone; expected a logit, a feature or a direction, or a prompt"
+    )
 
 
 def _read_feature(model: StaticModel, target: FeatureTarget) -> tuple[Node, Reader]:
     site, layer = target.site, model.layer(target.site.layer)
     for found, source in ((layer.outputs, written_source), (layer.inputs, read_source)):
         if found is not None and found[0] == site:
-            reader = source(layer, target.feature).reader
-            assert reader is not None  # features are read
-            return feature_node(site, target.feature), reader()
+            return feature_node(site, target.feature), source(layer, target.feature).reader()
     raise InputError(f"there is no dictionary of {site}; expected one among the dictionaries")
 
 
@@ -132,9 +156,9 @@ def _read_direction(model: StaticModel, target: DirectionTarget) -> tuple[Node, 
     vector = checked_direction(target.vector, model.W_E)
     node = Node(f"direction {site}", "target", layer=site.layer, site=str(site))
     if site.point == "mlp-out":
-        return node, OutputReader(site.layer, vector)
+        return node, Quadratic(site.layer, vector)
     depth = 2 * site.layer + passed_before(site)
-    return node, StreamReader(depth, layer.from_stream(vector, site.point))
+    return node, Linear(depth, layer.from_stream(vector, site.point))
 
 
 def _require_settings(share: float, beam: int, depth: int, heads_in_a_row: int, max_nodes: int) -> None:

@@ -55,7 +55,7 @@ def _eigenvector(
     x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
     epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
     scale = layer.measured.ln2_scale[position] if held else norm_scale(x, epsilon).unsqueeze(-1)
-    x, tensor = x / scale, layer.normalised
+    x, tensor = x / scale, layer.block.folded
     if tensor.constant:
         x = torch.nn.functional.pad(x, (0, 1), value=1.0)
     found = eigendecompose(tensor, target.direction.to(x))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
+from typing import Any, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.checks import require_index
+from analysis.text.tokens import parse_direction
+from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.checks import require_count, require_floating, require_index
 from bilinear_lm.errors import InputError
-from bilinear_lm.sites import Site
+from bilinear_lm.sites import Point, Site
 
 
 def parse_feature(text: str) -> tuple[Site, int]:
@@ -28,6 +33,9 @@ def parse_head(text: str) -> tuple[int, int]:
     return int(layer), int(number)
 
 
+_PASSED: dict[Point, int] = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "resid-post": 2}
+
+
 @dataclass(frozen=True)
 class LogitTarget:
     """The logit of a token, less the mean of those of the tokens `against`."""
@@ -36,6 +44,16 @@ class LogitTarget:
     against: tuple[int, ...] = ()
     position: int = -1
     """Where the next token is predicted."""
+
+    def __post_init__(self):
+        for token in (self.token, *_tuple(self.against, "against", "tokens")):
+            if isinstance(token, str):
+                raise InputError(
+                    f"token {token!r} of a target; expected its number (a text can be given to `attribute` "
+                    "itself, for a prompt that was opened with a tokenizer)"
+                )
+            require_count(token, f"token {token} of a target", "0 or more", least=0)
+        _require_position(self.position)
 
     def of(self, columns: Float[Tensor, "*axes d_vocab"]) -> Float[Tensor, "*axes"]:
         """Of columns by token, as logits or W_U have them, the token's less the mean of those of `against`.
@@ -56,6 +74,11 @@ class FeatureTarget:
     feature: int
     position: int = -1
 
+    def __post_init__(self):
+        _require_site(self.site)
+        require_count(self.feature, f"feature {self.feature!r} of a target", "0 or more", least=0)
+        _require_position(self.position)
+
 
 @dataclass(frozen=True)
 class DirectionTarget:
@@ -69,6 +92,11 @@ class DirectionTarget:
     vector: Float[Tensor, " d_model"]
     position: int = -1
 
+    def __post_init__(self):
+        _require_site(self.site)
+        require_floating(self.vector, "the vector of a target")
+        _require_position(self.position)
+
 
 @dataclass(frozen=True)
 class EigenvectorTarget:
@@ -81,6 +109,14 @@ class EigenvectorTarget:
     direction: Float[Tensor, " d_model"]
     rank: int = 0
     position: int = -1
+
+    def __post_init__(self):
+        require_floating(self.direction, "the direction of a target")
+        for name in ("layer", "rank"):
+            require_count(
+                getattr(self, name), f"{name} {getattr(self, name)!r} of a target", "0 or more", least=0
+            )
+        _require_position(self.position)
 
 
 @dataclass(frozen=True)
@@ -101,3 +137,57 @@ class ScoreTarget:
 Target = LogitTarget | FeatureTarget | DirectionTarget | EigenvectorTarget | ScoreTarget
 
 StaticTarget = LogitTarget | FeatureTarget | DirectionTarget
+
+
+def as_target(target: Target | str, vocabulary: Vocabulary | None, how: str) -> Target:
+    """A target; a text is the logit of the token with that text. `how` says where a tokenizer is given.
+
+    Raises InputError for a text without a vocabulary, or that is not one token, and for anything else.
+    """
+    if isinstance(target, str):
+        if vocabulary is None:
+            raise InputError(
+                f"target {target!r} is a text, and there is no tokenizer; {how}, or give LogitTarget"
+            )
+        direction = parse_direction(target, vocabulary)
+        return LogitTarget(direction.token, direction.against)
+    if not isinstance(target, get_args(Target)):
+        names = ", ".join(kind.__name__ for kind in get_args(Target))
+        raise InputError(f"target: got a {type(target).__name__}; expected a token's text, or one of {names}")
+    return target
+
+
+def checked_direction(
+    vector: Float[Tensor, "*axes"], like: Float[Tensor, "*rows d_model"]
+) -> Float[Tensor, " d_model"]:
+    """A direction in the precision of a model; InputError unless it is one of its residual stream."""
+    width = like.shape[-1]
+    if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
+        raise InputError(
+            f"a direction of shape {list(vector.shape)}; expected [{width}], the width of the model, and "
+            "finite numbers"
+        )
+    return vector.to(like)
+
+
+def passed_before(site: Site) -> int:
+    """How many parts of its layer wrote to the residual stream before a site; InputError at mlp-out."""
+    if site.point not in _PASSED:
+        raise InputError(f"a direction at {site}; expected one at mlp-out or at {', '.join(_PASSED)}")
+    return _PASSED[site.point]
+
+
+def _tuple(value: Any, name: str, what: str) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise InputError(f"{name}={value!r} of a target; expected a tuple of {what}")
+    return tuple(value)
+
+
+def _require_site(site: Any) -> None:
+    if not isinstance(site, Site):
+        raise InputError(f"site {site!r} of a target; expected a Site, such as Site.parse('2-mlp-out')")
+
+
+def _require_position(position: Any) -> None:
+    if not isinstance(position, Integral) or isinstance(position, bool):
+        raise InputError(f"position {position!r} of a target; expected a whole number, negative from the end")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.circuits.attribution import attribute_prompt
-from analysis.circuits.labels import _feature_labels, labelled
-from analysis.circuits.prompt.prompt import Dictionaries, Prompt, open_prompt
+from analysis.circuits.attribution import attribute
+from analysis.circuits.labels import labelled, names_on_text
+from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
+from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
 from analysis.graphs.graph import Graph
 from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
-from analysis.text.windows import prompt_ids
+from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
 
@@ -36,7 +38,7 @@ def trace(
     head: str | None = None,
     key: int | None = None,
     position: int = -1,
-    dictionaries: Dictionaries | None = None,
+    dictionaries: Dictionaries | Sequence[Dictionary] | None = None,
     text: str | None = None,
     share: float | None = None,
     max_nodes: int = MAX_NODES,
@@ -63,40 +65,41 @@ def trace(
     given = {"token": token, "feature": feature, "head": head}
     targets = [f"{name} {value!r}" for name, value in given.items() if value is not None]
     if len(targets) > 1:
-        raise InputError(f"trace: {' and '.join(targets)}; expected one of them as target")
+        raise InputError(f"{' and '.join(targets)}; expected one of them as target")
     if head is None and key is not None:
-        raise InputError(f"trace: key {key} without a head; expected the head whose score it is")
+        raise InputError(f"key {key} without a head; expected the head whose score it is")
     if head is not None and prompt is None:
-        raise InputError(f"trace: head {head} without a prompt; a score is that of two positions in one")
+        raise InputError(f"head {head} without a prompt; a score is that of two positions in one")
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     if prompt is None:
         target = _target(vocabulary, token, feature, position)
         if target is None:
-            raise InputError("trace: nothing to trace; give a prompt, a token or a feature")
+            raise InputError("nothing to trace; give a prompt, a token or a feature")
         graph = static_circuit(
             model,
             target,
             dictionaries,
             share=_SHARE_STATIC if share is None else share,
             max_nodes=max_nodes,
-            vocabulary=vocabulary,
+            tokenizer=tokenizer,
             progress=progress,
         )
     else:
         on_prompt = _score(model, head, key, position) if head is not None else None
-        measured = open_prompt(model, prompt_ids(model, tokenizer, prompt), dictionaries)
-        graph = attribute_prompt(
+        measured = open_prompt(model, prompt, dictionaries, tokenizer=tokenizer)
+        graph = attribute(
             measured,
             on_prompt or _target(vocabulary, token, feature, position) or _likeliest(measured, position),
             share=_SHARE_ON_PROMPT if share is None else share,
             max_nodes=max_nodes,
-            vocabulary=vocabulary,
             progress=progress,
         ).graph
         graph = replace(graph, settings={**graph.settings, "prompt": prompt})
     if text is None or not dictionaries:
         return graph
-    return labelled(graph, _feature_labels(model, tokenizer, vocabulary, dictionaries, graph, text, progress))
+    by_site = dictionaries_by_site(dictionaries)
+    names = names_on_text(model, tokenizer, vocabulary, by_site, graph, text, progress)
+    return labelled(graph, vocabulary, names)
 
 
 def _target(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,8 @@ from bilinear_lm.weights import embedding
 READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
 """Points whose features the input of an MLP is split into."""
 
+Dictionaries = Mapping[Site, Dictionary]
+
 WRITTEN: Point = "mlp-out"
 """The point whose features the output of an MLP is split into."""
 
@@ -33,6 +35,41 @@ def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor,
     if dictionary.b_dec_to_input and dictionary.b_dec is not None:
         constant -= float(dictionary.b_dec @ direction)
     return direction, constant
+
+
+def dictionaries_by_site(dictionaries: Dictionaries | Sequence[Dictionary] | None) -> dict[Site, Dictionary]:
+    """Dictionaries, a list or by site, by site; InputError for one without a site and two of one site."""
+    if dictionaries is None:
+        return {}
+    listed: list[tuple[Any, Any]]
+    if isinstance(dictionaries, Mapping):
+        listed = list(dictionaries.items())
+    else:
+        listed = [(dictionary.site, dictionary) for dictionary in _listed(dictionaries)]
+    by_site: dict[Site, Dictionary] = {}
+    for site, dictionary in listed:
+        if not isinstance(site, Site) or not isinstance(dictionary, Dictionary):
+            got = (
+                "a dictionary without a site" if site is None else f"{site!r}: a {type(dictionary).__name__}"
+            )
+            raise InputError(
+                f"dictionaries: got {got}; expected dictionaries that tell their site, or by site"
+            )
+        if site in by_site:
+            raise InputError(f"dictionaries: two are of {site}; expected one a site")
+        by_site[site] = dictionary
+    return by_site
+
+
+def _listed(dictionaries: Any) -> list[Dictionary]:
+    if isinstance(dictionaries, Dictionary):
+        return [dictionaries]
+    if not isinstance(dictionaries, list | tuple) or not all(isinstance(d, Dictionary) for d in dictionaries):
+        raise InputError(
+            f"dictionaries: got a {type(dictionaries).__name__}; expected a list of dictionaries, or a "
+            "mapping by site (`dictionaries_in` reads a folder)"
+        )
+    return list(dictionaries)
 
 
 def read_site(sites: Collection[Site], layer: int) -> Site | None:

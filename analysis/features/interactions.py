@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from analysis.distributed import Part, gather_rows
+from analysis.distributed import Worker, gather_rows
 from analysis.features.layer import FeatureLayer
 from analysis.streaming import Strongest
 from bilinear_lm.checks import require_count
@@ -183,11 +183,11 @@ def split_strongest_interactions(
     Every process is to call it with the same arguments, and gets the whole result. Each has the whole layer
     on its own device. The result is that of one process, to the last bit where the device, its number of
     threads and the alignment of the tensors in memory are alike. Without a group, give the `outputs` of each
-    part (`Part.of`) to `strongest_interactions`, and the results to `merged_interactions`.
+    part (`Worker.of`) to `strongest_interactions`, and the results to `merged_interactions`.
     """
     selected = list(dict.fromkeys(features.select(outputs)))
     require_as_many(k, len(selected) * n_pairs(features.n_in))
-    own = [selected[place] for place in Part.own().of(len(selected))]
+    own = [selected[place] for place in Worker.own().of(len(selected))]
     found = named(Strongest(k, features.inputs), features.n_in)
     if own:
         found = strongest_interactions(features, own, min(k, len(own) * n_pairs(features.n_in)), progress)

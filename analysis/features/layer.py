@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from analysis.distributed import WHOLE, Part
+from analysis.distributed import WHOLE, Worker
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -162,7 +162,7 @@ class FeatureLayer:
         return self._at_origin(u) @ self._origin
 
     def strips(
-        self, u: Float[Tensor, " d_out"], part: Part = WHOLE
+        self, u: Float[Tensor, " d_out"], part: Worker = WHOLE
     ) -> Iterator[tuple[int, Float[Tensor, "rows columns"]]]:
         """The upper half of Q_u as strips (start, Q_u[start : start + rows, start:]).
 

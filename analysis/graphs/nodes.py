@@ -28,6 +28,17 @@ def logit_node(
     return Node(f"logit {name}{_at(position)}", "logit", position=position, index=index, value=value)
 
 
+def logit_tokens(node: Node) -> tuple[list[int], list[int]]:
+    """The tokens of a logit's node, and those that they are against."""
+    name = node.id.removeprefix("logit ")
+    if node.position is not None:
+        name = name.removesuffix(_at(node.position))
+    own, _, against = name.partition(" - ")
+    sides = (side.removeprefix("mean(").removesuffix(")") for side in (own, against))
+    first, second = ([int(token) for token in side.split(", ") if token] for side in sides)
+    return first, second
+
+
 def feature_node(site: Site, feature: int, position: int | None = None, value: float | None = None) -> Node:
     """`feature 2-mlp-out 17 @5`: a feature of the dictionary of a site."""
     return Node(

@@ -234,8 +234,8 @@ def _shape(model: PreTrainedModel) -> Shape:
 def named_graph(graph: Graph, features: FeatureData, vocabulary: Vocabulary) -> Graph:
     """The graph with the names of its features, those of sites that the report has."""
     sides = {side.site: side for reading in features.layers for side in (reading.inputs, reading.outputs)}
-    labels = {}
+    names: dict[Site, dict[int, str]] = {site: {} for site in sides}
     for node in graph.of_kind("feature"):
-        if node.site is not None and node.index is not None and Site.parse(node.site) in sides:
-            labels[node.id] = sides[Site.parse(node.site)].contexts.name(node.index, vocabulary)
-    return labelled(graph, labels)
+        if node.site is not None and node.index is not None and (site := Site.parse(node.site)) in sides:
+            names[site][node.index] = sides[site].contexts.name(node.index, vocabulary)
+    return labelled(graph, vocabulary, names)

@@ -20,7 +20,7 @@ from bilinear_lm.sites import Site, site_activations
 from bilinear_lm.text.token_ids import token_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Windows = Sequence[Sequence[int]]
 
@@ -125,13 +125,14 @@ def document_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int)
     return token_windows(tokenizer, joined, length)
 
 
-def prompt_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def prompt_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """The tokens of a prompt, behind the beginning-of-sequence token; InputError where they do not fit."""
     if not prompt.strip():
-        raise InputError("trace: the prompt is empty; expected a few words")
+        raise InputError("the prompt is empty; expected a few words")
     first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = [*first, *tokenizer.encode(prompt, add_special_tokens=False, verbose=False)]
-    longest = model.config.max_position_embeddings
+    config: Any = model.config
+    longest = config.max_position_embeddings
     if len(ids) > longest:
-        raise InputError(f"trace: a prompt of {len(ids)} tokens; expected at most {longest}, shorten it")
+        raise InputError(f"a prompt of {len(ids)} tokens; expected at most {longest}, shorten it")
     return ids

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analysis import FeatureLayer, strongest_interactions
-from analysis.distributed import Part, gather_rows
+from analysis.distributed import Worker, gather_rows
 from analysis.features.interactions import merged_interactions, n_pairs, split_strongest_interactions
 from bilinear_lm import BilinearTensor, InputError
 
@@ -18,7 +18,7 @@ import sys
 import torch
 from safetensors.torch import load_file, save_file
 from analysis import FeatureLayer
-from analysis.distributed import Part, gather_rows
+from analysis.distributed import Worker, gather_rows
 from analysis.features.interactions import split_strongest_interactions
 from bilinear_lm import BilinearTensor
 
@@ -52,19 +52,19 @@ def features_of(t):
 @pytest.mark.parametrize("world", [1, 2, 3, 9])
 def test_parts_are_ranges_that_cover_everything(world):
     for n in (0, 1, 5, 12):
-        parts = [Part(rank, world).of(n) for rank in range(world)]
+        parts = [Worker(rank, world).of(n) for rank in range(world)]
         assert [number for part in parts for number in part] == list(range(n))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_part_that_does_not_exist():
-    with pytest.raises(InputError, match="part 2 of 2; expected 0 to 1"):
-        Part(2, 2)
+    with pytest.raises(InputError, match="worker 2 of 2; expected 0 to 1"):
+        Worker(2, 2)
 
 
 def test_one_process_has_all_the_work():
     rows, features = torch.ones(3, 2), features_of(layer())
-    assert Part.own() == Part(0, 1)
+    assert Worker.own() == Worker(0, 1)
     assert gather_rows(rows) is rows
     found, expected = split_strongest_interactions(features, k=20), strongest_interactions(features, k=20)
     assert all(torch.equal(getattr(found, column), getattr(expected, column)) for column in vars(found))
@@ -74,7 +74,7 @@ def test_one_process_has_all_the_work():
 
 def test_parts_without_a_group_merge_to_the_whole():
     features = features_of(layer())
-    parts = [strongest_interactions(features, Part(rank, 3).of(7), 30) for rank in range(3)]
+    parts = [strongest_interactions(features, Worker(rank, 3).of(7), 30) for rank in range(3)]
     found, expected = merged_interactions(parts, 30), strongest_interactions(features, k=30)
     assert all(torch.equal(getattr(found, column), getattr(expected, column)) for column in vars(found))
     with pytest.raises(InputError, match="k=100 interactions; expected 1 to the 90"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import FeatureLayer, attribute, feature_layer, static_circuit, top_contexts
+from analysis import FeatureLayer, attribute, feature_layer, open_prompt, static_circuit, top_contexts
 from analysis.circuits.targets import LogitTarget
 from analysis.features.explained import explained_by_eigenvectors
 from analysis.features.interactions import strongest_interactions
@@ -46,7 +46,7 @@ def test_analyses_by_directions_refuse_them(make_model, ids, kind):
         with pytest.raises(InputError, match=said):
             feature_layer(model, 1, inputs, outputs)
         for trace in (
-            lambda scope: attribute(model, ids[0], LogitTarget(3), scope),
+            lambda scope: attribute(open_prompt(model, ids[0], scope), LogitTarget(3)),
             lambda scope: static_circuit(model, LogitTarget(3), scope),
         ):
             with pytest.raises(InputError, match=said):

@@ -222,7 +222,8 @@ def on_a_prompt(x: Things):
         analysis.EigenvectorTarget(1, x.u[0]),
     ]
     traced = [
-        analysis.attribute(x.model, WINDOWS[0], target, x.dictionaries, max_nodes=40) for target in targets
+        analysis.attribute(analysis.open_prompt(x.model, WINDOWS[0], x.dictionaries), target, max_nodes=40)
+        for target in targets
     ]
     return [
         [numbers_of(found.graph) for found in traced],

@@ -15,8 +15,9 @@ from itertools import groupby
 import torch
 
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
-from analysis.circuits.prompt.readers import Limits, Part, Quadratic, Source, Split, strongest
+from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import Eigenvector, ReadFeature, bias_source, read_error
+from analysis.circuits.readers import Group, Limits, Part, Quadratic, Source, stage
 from analysis.graphs.graph import Node
 from analysis.paths.mlp import expand_mlp
 from analysis.spectra.eigen import eigendecompose
@@ -24,10 +25,10 @@ from bilinear_lm.tensor import CHUNK_BYTES
 
 Readers = Sequence[tuple[Node, Quadratic]]
 
-Splits = Iterator[Split]
+Groups = Iterator[Group]
 
 
-def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Splits:
+def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Groups:
     """The parts of quadratic readers of one layer, sorted by position, in their order."""
     for position, group in groupby(readers, key=lambda pair: pair[1].position):
         together = list(group)
@@ -38,19 +39,19 @@ def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Splits:
             n = len(found.codes[found.at(position)]) + 2
             numbers_each, split = 8 * n * n, _by_features
         else:
-            numbers_each, split = 4 * (layer.at_mlp_in.d_in) ** 2, _by_eigenvectors
+            numbers_each, split = 4 * (layer.block.at_mlp_in.d_in) ** 2, _by_eigenvectors
         at_once = max(1, CHUNK_BYTES // (numbers_each * prompt.like.element_size()))
         for start in range(0, len(together), at_once):
             yield from split(layer, position, together[start : start + at_once], limits)
 
 
-def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Splits:
+def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Groups:
     found = layer.inputs
     assert found is not None  # asked for only where there is one
     inputs = read_sources(layer, position)
     vectors, n = layer.to_mlp_in(found.vectors(position), position, found.site.point), len(inputs)
     u = torch.stack([reader.u for _, reader in readers])
-    expansion = expand_mlp(layer.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
+    expansion = expand_mlp(layer.block.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
     quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
     left, right = torch.triu_indices(n, n, device=u.device)
     pairs = expansion.pairs[:, 0, left, right]
@@ -67,7 +68,8 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
         return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
 
     for chosen in strongest(torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), limits):
-        yield Split(chosen.weights, [part(column) for column in chosen.columns], chosen.pruned)
+        parts = [part(column) for column in chosen.columns]
+        yield contributions(chosen.weights, parts, chosen.pruned, stage(layer.number, "pairs"))
 
 
 def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
@@ -79,17 +81,17 @@ def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
     return [*features, read_error(layer, found, position)]
 
 
-def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Splits:
+def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Groups:
     x = layer.normalised_input(position)
-    found = eigendecompose(layer.normalised, torch.stack([reader.u for _, reader in readers]))
+    found = eigendecompose(layer.block.folded, torch.stack([reader.u for _, reader in readers]))
     values = found.vectors @ x
-    contributions, listed = found.values * values.square(), values.tolist()
+    squares, listed = found.values * values.square(), values.tolist()
     for row, (_, reader) in enumerate(readers):
         if reader.rank is not None:
-            contributions[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
-    constants = contributions.new_tensor([[reader.constant] for _, reader in readers])
+            squares[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
+    constants = squares.new_tensor([[reader.constant] for _, reader in readers])
     bias: Part = (bias_source(f"{layer.number}-mlp", layer.number),)
-    for row, chosen in enumerate(strongest(torch.cat([contributions, constants], dim=1), limits)):
+    for row, chosen in enumerate(strongest(torch.cat([squares, constants], dim=1), limits)):
         ranks = [column for column in chosen.columns if column < len(x)]
         vectors, places = found.vectors[row, ranks], {rank: place for place, rank in enumerate(ranks)}
         parts = []
@@ -100,4 +102,4 @@ def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limi
             value, node = listed[row][column], readers[row][0]
             source = Eigenvector.at(layer, position, node, column, vectors, places[column], value)
             parts.append((source, source))
-        yield Split(chosen.weights, parts, chosen.pruned)
+        yield contributions(chosen.weights, parts, chosen.pruned, stage(layer.number, "pairs"))

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from analysis.attention.layer import AttentionLayer, attention_layer
-from analysis.features.dictionaries import WRITTEN, feature_reading, read_site, require_dictionary
+from analysis.attention.layer import AttentionLayer
+from analysis.circuits.block import BlockWeights, block_weights
+from analysis.features.dictionaries import (
+    WRITTEN,
+    Dictionaries,
+    dictionaries_by_site,
+    feature_reading,
+    read_site,
+    require_dictionary,
+)
 from analysis.paths.measured import Measured, MeasuredLayer, measure
+from analysis.text.vocabulary import Vocabulary
+from analysis.text.windows import prompt_ids
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import causal_model, mlp_norm, plain
-from bilinear_lm.norms import norm_factor
+from bilinear_lm.families import model_name
 from bilinear_lm.sites import Point, Site
-from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import mlp_tensor, unembedding
+from bilinear_lm.weights import unembedding
 
-Dictionaries = Mapping[Site, Dictionary]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Coordinates = Point | Literal["normalised"]
 
@@ -108,32 +117,25 @@ class LayerOnPrompt:
     resid-mid, and x / rms(x) between them, in which eigenvectors are ("normalised").
     """
 
-    number: int
+    block: BlockWeights
     measured: MeasuredLayer
-    W_V: Float[Tensor, "n_kv_heads d_model d_head"]
-    """What heads read of x / rms(x); see `value_weights`."""
-    at_mlp_in: BilinearTensor
-    """The MLP as a function of what it reads."""
-    factor: Float[Tensor, " d_model"]
-    """What the norm before the MLP multiplies x / rms(x) by."""
     inputs: SiteFeatures | None
     outputs: SiteFeatures | None
-    model: nn.Module = field(repr=False)
+
+    @property
+    def number(self) -> int:
+        """Which layer it is, from 0."""
+        return self.block.number
 
     @property
     def attention(self) -> AttentionLayer:
         """All weights of the attention, in a copy that is made each time it is asked for."""
-        return attention_layer(self.model, self.number, len(self.measured.resid_pre))
-
-    @property
-    def normalised(self) -> BilinearTensor:
-        """The MLP as a function of x / rms(x)."""
-        return with_factor(self.at_mlp_in, self.factor)
+        return self.block.attention(len(self.measured.resid_pre))
 
     def normalised_input(self, position: int) -> Float[Tensor, " d_in"]:
         """x / rms(x) of what the MLP reads at a position, and the 1 that its biases are multiplied by."""
         x = self.measured.resid_mid[position] / self.measured.ln2_scale[position]
-        return torch.nn.functional.pad(x, (0, 1), value=1.0) if self.at_mlp_in.constant else x
+        return torch.nn.functional.pad(x, (0, 1), value=1.0) if self.block.at_mlp_in.constant else x
 
     def from_stream(
         self, direction: Float[Tensor, " d_model"], position: int, point: Coordinates
@@ -141,7 +143,7 @@ class LayerOnPrompt:
         """The direction of the residual stream that reads what a direction reads at a point."""
         if point == "resid-mid":
             return direction
-        read = direction * self.factor if point == "mlp-in" else direction
+        read = direction * self.block.factor if point == "mlp-in" else direction
         return read / self.measured.ln2_scale[position]
 
     def to_mlp_in(
@@ -150,7 +152,7 @@ class LayerOnPrompt:
         """What vectors at a point are at mlp-in, with the norm's scale held."""
         if point == "mlp-in":
             return vector
-        written = vector * self.factor
+        written = vector * self.block.factor
         return written / self.measured.ln2_scale[position] if point == "resid-mid" else written
 
 
@@ -162,6 +164,8 @@ class Prompt:
     layers: tuple[LayerOnPrompt, ...]
     W_U: Float[Tensor, "d_model d_vocab"]
     model: str | None
+    vocabulary: Vocabulary | None = None
+    """What tokens are called, where a tokenizer was given."""
 
     @cached_property
     def n_pos(self) -> int:
@@ -207,55 +211,48 @@ class Prompt:
 
 
 def open_prompt(
-    model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"], dictionaries: Dictionaries | None = None
+    model: nn.Module,
+    prompt: str | Sequence[int] | Int[Tensor, "*one pos"],
+    dictionaries: Dictionaries | Sequence[Dictionary] | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Prompt:
     """Measures a transformers model on a prompt, and codes what its MLPs read and write.
 
-    Raises what `measure` raises, and InputError for a dictionary that cannot be of this model or that
-    attribution cannot follow, and for two that describe the input of one MLP.
+    The prompt is token ids, or with a `tokenizer` a text, which the beginning-of-sequence token goes before
+    where there is one. `dictionaries`, a list or by site, say what features are: those of mlp-out for what
+    MLPs write, those of mlp-in or resid-mid for what they read.
+
+    >>> prompt = open_prompt(model, "Her mom gave her a big", scope, tokenizer=tokenizer)  # doctest: +SKIP
+
+    Raises what `measure` raises, and InputError for a text without a tokenizer, a dictionary that cannot be
+    of this model or that attribution cannot follow, and two that describe the input of one MLP.
     """
-    dictionaries = dict(dictionaries or {})
-    measured = measure(model, ids)
-    for site, dictionary in dictionaries.items():
+    by_site = dictionaries_by_site(dictionaries)
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise InputError(f"prompt {prompt!r} without a tokenizer; give tokenizer=, or token ids")
+        prompt = prompt_ids(model, tokenizer, prompt)
+    measured = measure(model, prompt)
+    for site, dictionary in by_site.items():
         require_dictionary(site, dictionary, len(measured.layers), measured.resid_final.shape[-1])
-    layers = tuple(_layer(model, number, layer, dictionaries) for number, layer in enumerate(measured.layers))
-    name = getattr(getattr(model, "config", None), "_name_or_path", "") or None
-    return Prompt(measured, layers, unembedding(model).to(measured.resid_final), name)
+    layers = tuple(_layer(model, number, layer, by_site) for number, layer in enumerate(measured.layers))
+    W_U = unembedding(model).to(measured.resid_final)
+    vocabulary = None if tokenizer is None else Vocabulary.of(tokenizer, W_U.shape[1])
+    return Prompt(measured, layers, W_U, model_name(model), vocabulary)
 
 
 def _layer(
     model: nn.Module, number: int, measured: MeasuredLayer, dictionaries: Dictionaries
 ) -> LayerOnPrompt:
     read, written = read_site(dictionaries, number), Site(number, WRITTEN)
-    norm: Any = mlp_norm(model, number)  # a plain block has one
-    factor = norm_factor(plain(norm)).to(measured.resid_mid)
+    block = block_weights(model, number, measured.resid_mid)
     inputs = outputs = None
     if read is not None:
         x = measured.resid_mid
         if read.point == "mlp-in":
-            x = x / measured.ln2_scale.unsqueeze(-1) * factor
+            x = x / measured.ln2_scale.unsqueeze(-1) * block.factor
         inputs = SiteFeatures.of(read, dictionaries[read], x)
     if written in dictionaries:
         outputs = SiteFeatures.of(written, dictionaries[written], measured.mlp_out)
-    return LayerOnPrompt(
-        number=number,
-        measured=measured,
-        W_V=value_weights(model, attention_layer(model, number, len(measured.resid_pre))),
-        at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(measured.resid_mid.dtype),
-        factor=factor,
-        inputs=inputs,
-        outputs=outputs,
-        model=model,
-    )
-
-
-def value_weights(model: nn.Module, attention: AttentionLayer) -> Float[Tensor, "n_kv_heads d_model d_head"]:
-    """A copy of W_V of a layer, once for all heads that share it (grouped-query attention)."""
-    group = attention.n_heads // causal_model(model).config.num_key_value_heads
-    return attention.weights.W_V[::group].clone()
-
-
-def with_factor(tensor: BilinearTensor, factor: Float[Tensor, " d_model"]) -> BilinearTensor:
-    """An MLP as a function of what the norm in front multiplies by its factor."""
-    rows = torch.cat([factor, factor.new_ones(tensor.d_in - len(factor))]).unsqueeze(-1)
-    return BilinearTensor(tensor.W_gate * rows, tensor.W_in * rows, tensor.W_out, tensor.constant)
+    return LayerOnPrompt(block, measured, inputs, outputs)

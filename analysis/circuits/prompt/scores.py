@@ -16,7 +16,7 @@ from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
-from analysis.circuits.prompt.readers import Limits, Part, Score, Source, Split, strongest
+from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import (
     WrittenFeature,
     bias_source,
@@ -25,10 +25,11 @@ from analysis.circuits.prompt.sources import (
     whole_mlp,
     written_error,
 )
+from analysis.circuits.readers import Group, Limits, Part, Score, Source, stage
 from bilinear_lm.families import decoder
 
 
-def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Split:
+def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Group:
     """The parts of an attention score."""
     layer = prompt.layers[reader.layer]
     attention = layer.attention
@@ -54,7 +55,8 @@ def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Split:
         name = tuple(sorted(source.node.id for source in together))
         weights[name] = weights.get(name, 0.0) + weight
         parts[name] = together
-    return Split(list(weights.values()), list(parts.values()), chosen.pruned)
+    pairs_at = stage(reader.layer, "score")
+    return contributions(list(weights.values()), list(parts.values()), chosen.pruned, pairs_at)
 
 
 def _rotated(
@@ -66,7 +68,7 @@ def _rotated(
     scale = measured.attention.q_scale if name == "Q" else measured.attention.k_scale
     if (norm := attention.qk_norm) is not None and scale is not None:
         projected = projected / scale[head, position] * (norm.query if name == "Q" else norm.key)
-    rotary: Any = decoder(layer.model).rotary_emb
+    rotary: Any = decoder(layer.block.model).rotary_emb
     where = torch.arange(len(measured.resid_pre), device=vectors.device).unsqueeze(0)
     # The model's own angles, which it rounds to float32 and which may depend on the length of the prompt.
     n = len(attention.frequencies)

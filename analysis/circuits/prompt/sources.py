@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt, SiteFeatures
-from analysis.circuits.prompt.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
+from analysis.circuits.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
 from analysis.features.dictionaries import WRITTEN
 from analysis.graphs.graph import Node
 from analysis.graphs.nodes import (
@@ -31,11 +31,11 @@ class Given(Source):
     written: Write | None = None
 
     def reader(self) -> Reader | None:
-        """What is given."""
+        """The reader given at construction."""
         return self.onward
 
     def write(self) -> Write | None:
-        """What is given."""
+        """The write given at construction."""
         return self.written
 
 
@@ -85,7 +85,7 @@ class WrittenFeature(Source):
 
     @classmethod
     def at(cls, found: SiteFeatures, place: int) -> WrittenFeature:
-        """That with a place in the list."""
+        """The feature at index `place` of the list."""
         position, feature, code = found.listed[place]
         node = feature_node(found.site, feature, position, value=code)
         return cls(node, stage(found.site.layer, "out"), found, place)
@@ -94,7 +94,7 @@ class WrittenFeature(Source):
         """Its code as a function of what the MLP reads."""
         position, feature, _ = self.found.listed[self.place]
         u, constant = self.found.reading(feature)
-        return Quadratic(self.found.site.layer, position, u, constant)
+        return Quadratic(self.found.site.layer, u, constant, position)
 
     def write(self) -> Write:
         """Its code times its decoder row."""
@@ -114,7 +114,7 @@ class ReadFeature(Source):
 
     @classmethod
     def at(cls, layer: LayerOnPrompt, found: SiteFeatures, place: int) -> ReadFeature:
-        """That with a place in the list."""
+        """The feature at index `place` of the list."""
         position, feature, code = found.listed[place]
         node = feature_node(found.site, feature, position, value=code)
         return cls(node, stage(layer.number, "in"), layer, found, place)
@@ -124,7 +124,7 @@ class ReadFeature(Source):
         position, feature, _ = self.found.listed[self.place]
         direction, constant = self.found.reading(feature)
         w = self.layer.from_stream(direction, position, self.found.site.point)
-        return Linear(2 * self.layer.number + 1, position, w, constant, str(self.found.site))
+        return Linear(2 * self.layer.number + 1, w, constant, str(self.found.site), position)
 
     def write(self) -> Write:
         """Its code times its decoder row, for the MLP alone."""
@@ -150,7 +150,7 @@ class WrittenDirection(Source):
 
     def reader(self) -> Quadratic:
         """u · B(x, x)."""
-        return Quadratic(self.stage[0], self.position, self.u)
+        return Quadratic(self.stage[0], self.u, position=self.position)
 
     def write(self) -> Write:
         """The shortest vector that is the value along u."""
@@ -186,15 +186,15 @@ class Eigenvector(Source):
     def reader(self) -> Linear:
         """v · x as a function of the residual stream."""
         layer, vector = self.layer, self.vectors[self.row]
-        width = len(layer.factor)
+        width = len(layer.block.factor)
         w = layer.from_stream(vector[:width], self.position, "normalised")
         constant = float(vector[width:].sum())
-        return Linear(2 * layer.number + 1, self.position, w, constant, f"{layer.number}-mlp-in")
+        return Linear(2 * layer.number + 1, w, constant, f"{layer.number}-mlp-in", self.position)
 
     def write(self) -> Write:
         """The shortest vector that is the value along v, for the MLP alone."""
         layer, position = self.layer, self.position
-        vector = shortest(self.value, self.vectors[self.row, : len(layer.factor)])
+        vector = shortest(self.value, self.vectors[self.row, : len(layer.block.factor)])
         return Write(Site(layer.number, "mlp-in"), position, layer.to_mlp_in(vector, position, "normalised"))
 
 
@@ -228,10 +228,10 @@ class Moved(Source):
     def reader(self) -> Linear:
         """What is moved as a function of the residual stream at the key."""
         layer, attention = self.layer, self.layer.measured.attention
-        shared = self.head * len(layer.W_V) // len(attention.W_O)
-        w = layer.W_V[shared] @ (attention.W_O[self.head] @ self.to.w)
+        shared = self.head * len(layer.block.W_V) // len(attention.W_O)
+        w = layer.block.W_V[shared] @ (attention.W_O[self.head] @ self.to.w)
         held = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key]
-        return Linear(2 * layer.number, self.key, held * w)
+        return Linear(2 * layer.number, held * w, position=self.key)
 
     def write(self) -> Write:
         """The shortest vector that is the value along what is read of it."""

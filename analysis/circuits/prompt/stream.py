@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
-from analysis.circuits.prompt.readers import Limits, Linear, Part, Source, Split, strongest
+from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import (
     Moved,
     WrittenDirection,
@@ -26,16 +26,17 @@ from analysis.circuits.prompt.sources import (
     token_source,
     written_error,
 )
+from analysis.circuits.readers import Group, Limits, Linear, Part, Source
 from analysis.graphs.graph import Node
 from bilinear_lm.tensor import CHUNK_BYTES
 
 
-def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Split]:
+def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Group]:
     """The parts of linear readers of one depth, in their order; heads are parts where limits say so."""
     if not readers:
         return
     numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
-    numbers_each += _n_columns(prompt, limits.split_heads)
+    numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
     at_once = max(1, CHUNK_BYTES // (4 * numbers_each * prompt.like.element_size()))
     for start in range(0, len(readers), at_once):
         yield from _split(prompt, readers[start : start + at_once], limits)
@@ -64,12 +65,12 @@ _OF_ONE_READER = ("constant", "head", "direction")
 """Kinds of sources that belong to the reader that reads them."""
 
 
-def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Split]:
-    blocks = list(_blocks(prompt, [reader for _, reader in readers], limits.split_heads))
+def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Group]:
+    blocks = list(_blocks(prompt, [reader for _, reader in readers], bool(limits.heads_in_a_row)))
     ends = torch.tensor([block.values.shape[1] for block in blocks]).cumsum(0).tolist()
-    contributions = torch.cat([block.values for block in blocks], dim=1)
+    values = torch.cat([block.values for block in blocks], dim=1)
     shared: dict[int, Part] = {}  # by column: most sources are the same for all readers
-    for row, chosen in enumerate(strongest(contributions, limits)):
+    for row, chosen in enumerate(strongest(values, limits)):
         parts = []
         for column, weight in zip(chosen.columns, chosen.weights, strict=True):
             part = shared.get(column)
@@ -81,7 +82,7 @@ def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limit
                 if block.kind not in _OF_ONE_READER:
                     shared[column] = part
             parts.append(part)
-        yield Split(chosen.weights, parts, chosen.pruned)
+        yield contributions(chosen.weights, parts, chosen.pruned)
 
 
 def _blocks(prompt: Prompt, readers: Sequence[Linear], split_heads: bool) -> Iterator[_Block]:
@@ -112,8 +113,8 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
     """Directions at the output of attention as directions at its input, the residual stream before it."""
     attention = layer.measured.attention
     values = layer.measured.pattern.mT @ torch.einsum("nqd,hed->nhqe", g, attention.W_O)
-    shared = values.unflatten(1, (len(layer.W_V), -1)).sum(dim=2)
-    read = torch.einsum("nhke,hde->nkd", shared, layer.W_V)
+    shared = values.unflatten(1, (len(layer.block.W_V), -1)).sum(dim=2)
+    read = torch.einsum("nhke,hde->nkd", shared, layer.block.W_V)
     return read / layer.measured.ln1_scale.unsqueeze(-1)
 
 

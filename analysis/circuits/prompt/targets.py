@@ -5,13 +5,11 @@ Positions count from 0; negative ones count from the end of the prompt.
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from analysis.circuits.prompt.prompt import Prompt
-from analysis.circuits.prompt.readers import BOTTOM, Linear, Quadratic, Reader, Score, Source, Write
 from analysis.circuits.prompt.sources import Given, ReadFeature, WrittenFeature, shortest
+from analysis.circuits.readers import BOTTOM, Linear, Quadratic, Reader, Score, Source, Write
 from analysis.circuits.targets import (
     DirectionTarget,
     EigenvectorTarget,
@@ -19,6 +17,8 @@ from analysis.circuits.targets import (
     LogitTarget,
     ScoreTarget,
     Target,
+    checked_direction,
+    passed_before,
 )
 from analysis.features.dictionaries import WRITTEN
 from analysis.graphs.graph import Node
@@ -26,9 +26,7 @@ from analysis.graphs.nodes import logit_node
 from analysis.spectra.eigen import eigendecompose
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
-from bilinear_lm.sites import Point, Site
-
-_PASSED: dict[Point, int] = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "resid-post": 2}
+from bilinear_lm.sites import Site
 
 
 def read_target(prompt: Prompt, target: Target) -> Source:
@@ -49,7 +47,7 @@ def _logit(prompt: Prompt, target: LogitTarget) -> Source:
     w = target.of(prompt.W_U) / prompt.measured.final_scale[position]
     value = float(target.of(prompt.measured.logits[position]))
     node = logit_node([target.token], target.against, position, value=value)
-    return Given(node, BOTTOM, Linear(2 * prompt.n_layers, position, w))
+    return Given(node, BOTTOM, Linear(2 * prompt.n_layers, w, position=position))
 
 
 def _feature(prompt: Prompt, target: FeatureTarget) -> Source:
@@ -63,26 +61,26 @@ def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
     layer, vector = prompt.layer(site.layer), checked_direction(target.vector, prompt.like)
     if site.point == WRITTEN:
         value = layer.measured.mlp_out[position] @ vector
-        reader: Reader = Quadratic(site.layer, position, vector)
+        reader: Reader = Quadratic(site.layer, vector, position=position)
     else:
         passed = passed_before(site)
         w = layer.from_stream(vector, position, "mlp-in") if site.point == "mlp-in" else vector
         last = site.layer + 1 == prompt.n_layers
         after = prompt.measured.resid_final if last else prompt.layers[site.layer + 1].measured.resid_pre
         value = (layer.measured.resid_pre, layer.measured.resid_mid, after)[passed][position] @ w
-        reader = Linear(2 * site.layer + passed, position, w)
+        reader = Linear(2 * site.layer + passed, w, position=position)
     node = _target_node(f"direction {site}", site.layer, position, value)
     return Given(node, BOTTOM, reader, Write(site, position, shortest(float(value), vector)))
 
 
 def _eigenvector(prompt: Prompt, target: EigenvectorTarget) -> Source:
     position, layer = prompt.position(target.position), prompt.layer(target.layer)
-    direction, tensor = checked_direction(target.direction, prompt.like), layer.normalised
+    direction, tensor = checked_direction(target.direction, prompt.like), layer.block.folded
     require_index(target.rank, tensor.d_in, "eigenvector")
     found = eigendecompose(tensor, direction)
     value = found.activations(layer.normalised_input(position))[target.rank]
     name = f"eigenvector {target.rank} of {target.layer}-mlp-out"
-    reader = Quadratic(target.layer, position, direction, rank=target.rank)
+    reader = Quadratic(target.layer, direction, position=position, rank=target.rank)
     node = _target_node(name, target.layer, position, value)
     write = Write(Site(target.layer, WRITTEN), position, shortest(float(value), direction))
     return Given(node, BOTTOM, reader, write)
@@ -123,26 +121,6 @@ def _score(prompt: Prompt, target: ScoreTarget) -> Source:
         name, "target", layer=target.layer, position=query, index=target.head, key=key, value=float(value)
     )
     return Given(node, BOTTOM, reader)
-
-
-def checked_direction(
-    vector: Float[Tensor, "*axes"], like: Float[Tensor, "*rows d_model"]
-) -> Float[Tensor, " d_model"]:
-    """A direction in the precision of a model; InputError unless it is one of its residual stream."""
-    width = like.shape[-1]
-    if vector.shape != (width,) or not bool(torch.isfinite(vector).all()):
-        raise InputError(
-            f"a direction of shape {list(vector.shape)}; expected [{width}], the width of the model, and "
-            "finite numbers"
-        )
-    return vector.to(like)
-
-
-def passed_before(site: Site) -> int:
-    """How many parts of its layer wrote to the residual stream before a site; InputError at mlp-out."""
-    if site.point not in _PASSED:
-        raise InputError(f"a direction at {site}; expected one at mlp-out or at {', '.join(_PASSED)}")
-    return _PASSED[site.point]
 
 
 def _target_node(name: str, layer: int, position: int, value: Tensor) -> Node:

@@ -5,57 +5,51 @@ Scales of norms are taken as 1 throughout, so that a layer reads the residual st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from analysis.attention.layer import attention_layer
-from analysis.circuits.prompt.prompt import Dictionaries, value_weights, with_factor
-from analysis.features.dictionaries import WRITTEN, read_site, require_dictionary
+from analysis.circuits.block import BlockWeights, block_weights
+from analysis.features.dictionaries import (
+    WRITTEN,
+    Dictionaries,
+    dictionaries_by_site,
+    read_site,
+    require_dictionary,
+)
 from analysis.features.layer import FeatureLayer
 from analysis.spectra.gram import unfolding_gram
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
-from bilinear_lm.families import causal_model, mlp_norm, plain, require_plain_blocks
-from bilinear_lm.norms import norm_factor
+from bilinear_lm.families import causal_model, model_name, require_plain_blocks
 from bilinear_lm.sites import Point, Site
-from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import embedding, mlp_tensor, unembedding
+from bilinear_lm.weights import embedding, unembedding
 
 
 @dataclass(frozen=True)
 class StaticLayer:
     """The weights of one layer, and the features before and after its MLP."""
 
-    number: int
-    W_V: Float[Tensor, "n_kv_heads d_model d_head"]
-    """What heads read of the residual stream; see `value_weights`."""
-    W_O: Float[Tensor, "n_heads d_head d_model"]
-    attention_bias: Float[Tensor, " d_model"] | None
-    """What attention writes whatever it reads; None: nothing."""
-    at_mlp_in: BilinearTensor
-    """The MLP as a function of what the norm puts out."""
-    factor: Float[Tensor, " d_model"]
-    """The norm's weight."""
+    block: BlockWeights
     inputs: tuple[Site, Dictionary] | None
     outputs: tuple[Site, Dictionary] | None
 
     @property
-    def tensor(self) -> BilinearTensor:
-        """The MLP as a function of the residual stream, the norm's weight folded in."""
-        return with_factor(self.at_mlp_in, self.factor)
+    def number(self) -> int:
+        """Which layer it is, from 0."""
+        return self.block.number
 
     @cached_property
     def features(self) -> FeatureLayer:
         """The MLP as it reads the features of its input dictionary."""
         assert self.inputs is not None  # asked for only where there is one
         site, dictionary = self.inputs
-        tensor = self.tensor if site.point == "resid-mid" else self.at_mlp_in
-        return FeatureLayer(tensor, dictionary.decoder, self.factor.unsqueeze(0), dictionary.b_dec)
+        tensor = self.block.folded if site.point == "resid-mid" else self.block.at_mlp_in
+        return FeatureLayer(tensor, dictionary.decoder, self.block.factor.unsqueeze(0), dictionary.b_dec)
 
     def strength(self, u: Float[Tensor, " d_model"]) -> float:
         """‖Q_u‖, the Frobenius norm of the interaction matrix of an output direction."""
@@ -64,11 +58,11 @@ class StaticLayer:
 
     def from_stream(self, direction: Float[Tensor, " d_model"], point: Point) -> Float[Tensor, " d_model"]:
         """The direction of the residual stream that reads what a direction reads at a point."""
-        return direction * self.factor if point == "mlp-in" else direction
+        return direction * self.block.factor if point == "mlp-in" else direction
 
     @cached_property
     def _gram(self) -> Tensor:
-        return unfolding_gram(self.tensor)
+        return unfolding_gram(self.block.folded)
 
 
 @dataclass(frozen=True)
@@ -84,6 +78,12 @@ class StaticModel:
     def n_layers(self) -> int:
         """Number of layers."""
         return len(self.layers)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The sites that have a dictionary."""
+        there = (part for layer in self.layers for part in (layer.inputs, layer.outputs))
+        return tuple(part[0] for part in there if part is not None)
 
     def layer(self, layer: int) -> StaticLayer:
         """A layer by its number."""
@@ -104,44 +104,34 @@ class StaticModel:
         return gram
 
 
-def static_model(model: nn.Module, dictionaries: Dictionaries | None = None) -> StaticModel:
+def static_model(
+    model: nn.Module, dictionaries: Dictionaries | Sequence[Dictionary] | None = None
+) -> StaticModel:
     """The weights of a transformers model or a bridge, with dictionaries of what its MLPs read and write.
 
     Raises InputError for blocks that do more than to add what attention and MLP put out, for a gate that is
     not linear, for a dictionary that cannot be of this model, and for two that describe one MLP's input.
     """
     require_plain_blocks(model, "static circuits")
-    dictionaries = dictionaries or {}
+    by_site = dictionaries_by_site(dictionaries)
     config = causal_model(model).config
     W_E = embedding(model)
     W_E = W_E.to(torch.promote_types(W_E.dtype, torch.float32))
-    for site, dictionary in dictionaries.items():
+    for site, dictionary in by_site.items():
         require_dictionary(site, dictionary, config.num_hidden_layers, W_E.shape[1])
     return StaticModel(
         W_E=W_E,
         W_U=unembedding(model).to(W_E),
-        layers=tuple(_layer(model, number, dictionaries, W_E) for number in range(config.num_hidden_layers)),
-        name=getattr(config, "_name_or_path", "") or None,
+        layers=tuple(_layer(model, number, by_site, W_E) for number in range(config.num_hidden_layers)),
+        name=model_name(model),
     )
 
 
 def _layer(model: nn.Module, number: int, dictionaries: Dictionaries, like: Tensor) -> StaticLayer:
-    norm: Any = mlp_norm(model, number)  # a plain block has one
-    # Values and outputs only: nothing depends on angles, and so on the length of a prompt.
-    attention = attention_layer(model, number, n_tokens=1)
     inputs, outputs = (
         (site, dictionaries[site].to(like.device, like.dtype))
         if site is not None and site in dictionaries
         else None
         for site in (read_site(dictionaries, number), Site(number, WRITTEN))
     )
-    return StaticLayer(
-        number=number,
-        W_V=value_weights(model, attention),
-        W_O=attention.weights.W_O,
-        attention_bias=attention.bias,
-        at_mlp_in=mlp_tensor(model, number, fold_norm=False).to(like.dtype),
-        factor=norm_factor(plain(norm)).to(like),
-        inputs=inputs,
-        outputs=outputs,
-    )
+    return StaticLayer(block_weights(model, number, like), inputs, outputs)

@@ -11,16 +11,29 @@ s² = Σ_t (W_E[t] OV_h · r)², the squares of all virtual tokens, for a head; 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.circuits.prompt.readers import BOTTOM, Stage, stage
+from analysis.circuits.readers import (
+    BOTTOM,
+    Group,
+    Limits,
+    Linear,
+    Part,
+    Quadratic,
+    ReadBy,
+    Reader,
+    Score,
+    Source,
+    Stage,
+    stage,
+)
 from analysis.circuits.weights.model import StaticLayer, StaticModel
-from analysis.distributed import Part, gather_rows
+from analysis.distributed import Worker, gather_rows
 from analysis.features.dictionaries import WRITTEN, feature_reading
 from analysis.features.layer import FeatureLayer
 from analysis.graphs.graph import Node, Pruned
@@ -35,77 +48,6 @@ from analysis.graphs.nodes import (
 from analysis.spectra.eigen import eigendecompose
 from analysis.streaming import Strongest
 from bilinear_lm.sites import Site
-
-
-@dataclass(frozen=True)
-class StreamReader:
-    """w · x + constant of the residual stream x.
-
-    `depth` counts the parts that wrote to the stream before: 2 l before the attention of layer l, 2 l + 1
-    before its MLP, twice the number of layers at the end.
-    """
-
-    depth: int
-    w: Float[Tensor, " d_model"]
-    constant: float = 0.0
-    bias: str = ""
-    """Which bias the constant belongs to."""
-    heads: int = 0
-    """How many heads in a row moved what is read here."""
-
-
-@dataclass(frozen=True)
-class OutputReader:
-    """u · B(x, x) + constant of what a layer's MLP reads."""
-
-    layer: int
-    u: Float[Tensor, " d_model"]
-    constant: float = 0.0
-
-
-Reader = StreamReader | OutputReader
-
-
-@dataclass(frozen=True)
-class StaticSource:
-    """A node as a part of others, and how it is read itself; None: it is not split."""
-
-    node: Node
-    stage: Stage
-    reader: Callable[[], Reader] | None = None
-
-
-@dataclass(frozen=True)
-class StaticPart:
-    """One coefficient: of a source, or of a pair of them (twice the same: a square)."""
-
-    weight: float
-    sources: tuple[StaticSource, ...]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The sources of a node whose coefficients have one unit: its strongest, and the rest in numbers."""
-
-    name: str
-    kept: tuple[StaticPart, ...]
-    square: float
-    """The sum of the squares of all coefficients."""
-    pruned: Pruned
-
-    @property
-    def shown(self) -> float:
-        """How much of `square` is that of `kept`; 1 where it is 0."""
-        return sum(part.weight**2 for part in self.kept) / self.square if self.square else 1.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much of a group is kept: the fewest of its strongest with `share` of its square, `beam` at most."""
-
-    share: float
-    beam: int
-    heads_in_a_row: int
 
 
 @dataclass(frozen=True)
@@ -138,7 +80,8 @@ class _Whole:
 
 def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits) -> Iterator[Group]:
     """The groups of what a node reads; biases are a group of their own, and whole."""
-    if isinstance(reader, StreamReader):
+    assert not isinstance(reader, Score)  # of which there are none without a prompt
+    if isinstance(reader, Linear):
         yield from _of_stream(model, node, reader, limits)
     elif model.layers[reader.layer].inputs is None:
         yield from _of_eigenvectors(model.layers[reader.layer], node, reader, limits)
@@ -146,41 +89,39 @@ def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits)
         yield from _of_pairs(model.layers[reader.layer], reader, limits)
 
 
-def written_source(layer: StaticLayer, feature: int) -> StaticSource:
+def written_source(layer: StaticLayer, feature: int) -> ReadBy:
     """A feature of what an MLP writes."""
     assert layer.outputs is not None  # asked for only where there is one
     site, dictionary = layer.outputs
-    return StaticSource(
+    return ReadBy(
         feature_node(site, feature),
         stage(layer.number, "out"),
-        lambda: OutputReader(layer.number, *feature_reading(dictionary, feature)),
+        lambda: Quadratic(layer.number, *feature_reading(dictionary, feature)),
     )
 
 
-def read_source(layer: StaticLayer, feature: int) -> StaticSource:
+def read_source(layer: StaticLayer, feature: int) -> ReadBy:
     """A feature of what an MLP reads."""
     assert layer.inputs is not None  # asked for only where there is one
     site, dictionary = layer.inputs
 
     def reader() -> Reader:
         direction, constant = feature_reading(dictionary, feature)
-        return StreamReader(
-            2 * layer.number + 1, layer.from_stream(direction, site.point), constant, str(site)
-        )
+        return Linear(2 * layer.number + 1, layer.from_stream(direction, site.point), constant, str(site))
 
-    return StaticSource(feature_node(site, feature), stage(layer.number, "in"), reader)
+    return ReadBy(feature_node(site, feature), stage(layer.number, "in"), reader)
 
 
-def _of_stream(model: StaticModel, node: Node, reader: StreamReader, limits: Limits) -> Iterator[Group]:
+def _of_stream(model: StaticModel, node: Node, reader: Linear, limits: Limits) -> Iterator[Group]:
     w, biases = reader.w, [(bias_node(reader.bias, node.layer), reader.constant)]
-    yield _group("tokens", model.W_E @ w, limits, lambda token: StaticSource(token_node(token), BOTTOM))
+    yield _group("tokens", model.W_E @ w, limits, lambda token: Source(token_node(token), BOTTOM))
     attended = model.layers[: (reader.depth + 1) // 2]
     if attended:
         yield _heads(model, attended, node, reader, limits)
     for layer in attended:
-        if layer.attention_bias is not None:
+        if layer.block.attention_bias is not None:
             number = layer.number
-            biases.append((bias_node(f"{number}-attn-out", number), float(layer.attention_bias @ w)))
+            biases.append((bias_node(f"{number}-attn-out", number), float(layer.block.attention_bias @ w)))
     plain: list[StaticLayer] = []
     for layer in model.layers[: reader.depth // 2]:
         if layer.outputs is None:
@@ -201,61 +142,61 @@ def _of_stream(model: StaticModel, node: Node, reader: StreamReader, limits: Lim
 
 
 def _heads(
-    model: StaticModel, layers: Sequence[StaticLayer], node: Node, reader: StreamReader, limits: Limits
+    model: StaticModel, layers: Sequence[StaticLayer], node: Node, reader: Linear, limits: Limits
 ) -> Group:
     """The heads below a reader; none is kept where it is the last that may follow another."""
     moved = []
     for layer in layers:
-        values = (layer.W_O @ reader.w).unflatten(0, (len(layer.W_V), -1))
-        moved.append((values @ layer.W_V.mT).flatten(0, 1))
-    n_heads, rows = len(layers[0].W_O), torch.cat(moved)
+        values = (layer.block.W_O @ reader.w).unflatten(0, (len(layer.block.W_V), -1))
+        moved.append((values @ layer.block.W_V.mT).flatten(0, 1))
+    n_heads, rows = len(layers[0].block.W_O), torch.cat(moved)
     strengths = model.token_strength(rows)
 
-    def source(place: int) -> StaticSource:
+    def source(place: int) -> ReadBy:
         layer, head = layers[place // n_heads].number, place % n_heads
         w = rows[place] / strengths[place].to(rows)
-        onward = StreamReader(2 * layer, w, heads=reader.heads + 1)
-        return StaticSource(head_node(layer, head, node), stage(layer, "head"), lambda: onward)
+        onward = Linear(2 * layer, w, heads=reader.heads + 1)
+        return ReadBy(head_node(layer, head, node), stage(layer, "head"), lambda: onward)
 
-    beam = limits.beam if reader.heads < limits.heads_in_a_row else 0
-    return _group("heads", strengths, Limits(limits.share, beam, limits.heads_in_a_row), source)
+    at_most = limits.at_most if reader.heads < limits.heads_in_a_row else 0
+    return _group("heads", strengths, replace(limits, at_most=at_most), source)
 
 
 def _mlps(layers: Sequence[StaticLayer], node: Node, w: Tensor, limits: Limits) -> Group:
     """The MLPs without a dictionary below a reader."""
     strengths = w.new_tensor([layer.strength(w) for layer in layers], dtype=torch.float64)
 
-    def source(place: int) -> StaticSource:
+    def source(place: int) -> ReadBy:
         layer = layers[place].number
-        onward = OutputReader(layer, w / strengths[place].to(w))
-        return StaticSource(direction_node(Site(layer, WRITTEN), node), stage(layer, "out"), lambda: onward)
+        onward = Quadratic(layer, w / strengths[place].to(w))
+        return ReadBy(direction_node(Site(layer, WRITTEN), node), stage(layer, "out"), lambda: onward)
 
     return _group("MLPs", strengths, limits, source)
 
 
-def _of_eigenvectors(layer: StaticLayer, node: Node, reader: OutputReader, limits: Limits) -> Iterator[Group]:
-    found = eigendecompose(layer.tensor, reader.u)
-    width = len(layer.factor)
+def _of_eigenvectors(layer: StaticLayer, node: Node, reader: Quadratic, limits: Limits) -> Iterator[Group]:
+    found = eigendecompose(layer.block.folded, reader.u)
+    width = len(layer.block.factor)
 
-    def square(rank: int) -> tuple[StaticSource, StaticSource]:
+    def square(rank: int) -> tuple[Source, Source]:
         direction, constant = found.vectors[rank, :width], float(found.vectors[rank, width:].sum())
-        onward = StreamReader(2 * layer.number + 1, direction, constant, f"{layer.number}-mlp-in")
-        source = StaticSource(eigenvector_node(node, rank), stage(layer.number, "in"), lambda: onward)
+        onward = Linear(2 * layer.number + 1, direction, constant, f"{layer.number}-mlp-in")
+        source = ReadBy(eigenvector_node(node, rank), stage(layer.number, "in"), lambda: onward)
         return source, source
 
-    yield _group("eigenvectors", found.values, limits, square)
+    yield _group("eigenvectors", found.values, limits, square, stage(layer.number, "pairs"))
     yield _bias_group([(bias_node(f"{layer.number}-mlp", layer.number), reader.constant)])
 
 
-def _of_pairs(layer: StaticLayer, reader: OutputReader, limits: Limits) -> Iterator[Group]:
+def _of_pairs(layer: StaticLayer, reader: Quadratic, limits: Limits) -> Iterator[Group]:
     features = layer.features
-    found, whole = _strongest_pairs(features, reader.u, limits.beam)
+    found, whole = _strongest_pairs(features, reader.u, limits.at_most)
 
-    def pair(place: int) -> tuple[StaticSource, StaticSource]:
+    def pair(place: int) -> tuple[Source, Source]:
         left, right = divmod(place, features.n_in)
         return read_source(layer, left), read_source(layer, right)
 
-    yield _cut("pairs", found, whole, limits.share, pair)
+    yield _cut("pairs", found, whole, limits.share, pair, stage(layer.number, "pairs"))
     linear = features.linear(reader.u)
     yield _group("features alone", linear, limits, partial(read_source, layer))
     constant = float(features.constant(reader.u)) + reader.constant
@@ -268,7 +209,7 @@ def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Stronge
     The processes of a group share the strips.
     """
     found, sums, n = Strongest(k, u), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
-    for start, strip in features.along(u.unsqueeze(0)).strips(u, Part.own()):
+    for start, strip in features.along(u.unsqueeze(0)).strips(u, Worker.own()):
         values = strip * 2
         values.diagonal().div_(2)
         below = torch.ones(len(strip), len(strip), dtype=torch.bool, device=u.device).tril(-1)
@@ -290,13 +231,14 @@ def _group(
     name: str,
     weights: Float[Tensor, " n"],
     limits: Limits,
-    source: Callable[[int], StaticSource | tuple[StaticSource, ...]],
+    source: Callable[[int], Source | Part],
+    pairs_at: Stage = BOTTOM,
 ) -> Group:
     """The group of all coefficients of a row."""
-    found = Strongest(limits.beam, weights)
-    if limits.beam:
+    found = Strongest(limits.at_most, weights)
+    if limits.at_most:
         found.add(weights, torch.arange(len(weights), device=weights.device))
-    return _cut(name, found, _Whole.of(weights), limits.share, source)
+    return _cut(name, found, _Whole.of(weights), limits.share, source, pairs_at)
 
 
 def _cut(
@@ -304,22 +246,26 @@ def _cut(
     found: Strongest,
     whole: _Whole,
     share: float,
-    source: Callable[[int], StaticSource | tuple[StaticSource, ...]],
+    source: Callable[[int], Source | Part],
+    pairs_at: Stage = BOTTOM,
 ) -> Group:
     """The fewest of the strongest coefficients that have a share of the whole square."""
-    kept, reached = [], 0.0
+    weights, parts, reached = [], [], 0.0
     signed, absolute = whole.signed, whole.absolute
-    for weight, place in zip(found.values.tolist(), found.places.tolist(), strict=True):
+    for weight, index in zip(found.values.tolist(), found.places.tolist(), strict=True):
         if not weight or reached >= share * whole.square:
             break
-        sources = source(place)
-        kept.append(StaticPart(weight, (sources,) if isinstance(sources, StaticSource) else sources))
+        sources = source(index)
+        weights.append(weight)
+        parts.append((sources,) if isinstance(sources, Source) else sources)
         reached, signed, absolute = reached + weight**2, signed - weight, absolute - abs(weight)
-    left = whole.count - len(kept)
+    left = whole.count - len(weights)
     pruned = Pruned(signed, max(absolute, abs(signed)), left) if left else Pruned()
-    return Group(name, tuple(kept), whole.square, pruned)
+    return Group(weights, parts, pruned, whole.square, "square", pairs_at, name)
 
 
 def _bias_group(biases: list[tuple[Node, float]]) -> Group:
-    parts = tuple(StaticPart(weight, (StaticSource(node, BOTTOM),)) for node, weight in biases if weight)
-    return Group("biases", parts, sum((part.weight**2 for part in parts), 0.0), Pruned())
+    """The group of biases, which is whole, and so has no name among those of which a part is shown."""
+    there = [(node, weight) for node, weight in biases if weight]
+    weights, parts = [weight for _, weight in there], [(Source(node, BOTTOM),) for node, _ in there]
+    return Group(weights, list(parts), Pruned(), sum((weight**2 for weight in weights), 0.0), "square")

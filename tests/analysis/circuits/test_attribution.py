@@ -1,10 +1,14 @@
 """Attribution against measured values: tiny models to rounding, and the shipped one with its dictionaries."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from analysis.circuits.attribution import attribute, attribute_prompt
+from analysis.circuits.attribution import attribute
+from analysis.circuits.labels import labelled
 from analysis.circuits.prompt.prompt import open_prompt
+from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import (
     DirectionTarget,
     EigenvectorTarget,
@@ -91,7 +95,7 @@ EXACT = [(name, "paths") for name in POINTS] + [(name, "nodes") for name in ("ml
 def test_all_contributions_add_up_in_float64(model, name, heads):
     points = POINTS[name]
     found = attribute(
-        model.double(), IDS[:3], LogitTarget(7, (2, 3)), dictionaries(points), heads=heads, **ALL
+        open_prompt(model.double(), IDS[:3], dictionaries(points)), LogitTarget(7, (2, 3)), heads=heads, **ALL
     )
     assert shows_all(found.graph)
     assert found.graph.shown == pytest.approx(1)
@@ -106,7 +110,7 @@ def test_all_contributions_add_up_in_float64(model, name, heads):
 @pytest.mark.parametrize("points", POINTS.values(), ids=POINTS)
 def test_kept_and_pruned_add_up_in_float32(model, points, heads):
     given = dictionaries(points)
-    found = attribute(model, IDS, LogitTarget(7), given, share=0.9, max_nodes=12, heads=heads)
+    found = attribute(open_prompt(model, IDS, given), LogitTarget(7), share=0.9, max_nodes=12, heads=heads)
     graph = found.graph
     assert len(graph) <= 12
     assert found.left_out > 0
@@ -137,7 +141,7 @@ def test_kept_and_pruned_add_up_in_float32(model, points, heads):
 def test_every_kind_of_dictionary_adds_up(family_model, settings):
     given = dictionaries(("mlp-in", "mlp-out"), n_feat=16, **settings)
     model = family_model(attention_bias=True, mlp_bias=True, **SMALL).double()
-    found = attribute(model, IDS[:2], LogitTarget(7), given, **ALL)
+    found = attribute(open_prompt(model, IDS[:2], given), LogitTarget(7), **ALL)
     assert shows_all(found.graph)
     assert completeness(found.graph).largest < 1e-9
 
@@ -165,7 +169,7 @@ def test_targets_have_their_measured_values(family_model):
         ScoreTarget(1, 1, -1, 2, against=0): scores[2] - scores[0],
     }
     for target, value in targets.items():
-        graph = attribute(model, IDS, target, given, share=0.9, max_nodes=300).graph
+        graph = attribute(open_prompt(model, IDS, given), target, share=0.9, max_nodes=300).graph
         sums = completeness(graph)
         assert sums.value == pytest.approx(float(value), rel=1e-9), target
         assert sums.largest < 1e-9, target
@@ -181,12 +185,12 @@ def test_a_feature_before_an_mlp_is_linear_below_it(family_model, point):
         x = x / layer.ln2_scale[:, None] * model.model.layers[0].post_attention_layernorm.weight.detach()
     code = given[Site(0, point)].to(torch.float64).encode(x)
     feature = int(code[4].argmax())
-    graph = attribute(model, IDS, FeatureTarget(Site(0, point), feature, 4), given, **ALL).graph
+    graph = attribute(open_prompt(model, IDS, given), FeatureTarget(Site(0, point), feature, 4), **ALL).graph
     assert {node.kind for node in graph.nodes} == {"feature", "token", "bias"}
     assert completeness(graph).value == pytest.approx(float(code[4, feature]), rel=1e-9)
     assert completeness(graph).largest < 1e-9
     direction = DirectionTarget(Site(0, point), given[Site(0, point)].encoder[:, feature], 4)
-    tokens = attribute(model, IDS, direction, given, **ALL).graph
+    tokens = attribute(open_prompt(model, IDS, given), direction, **ALL).graph
     for edge in tokens.into(tokens.target):
         assert edge.weight == pytest.approx(
             next(one.weight for one in graph.into(graph.target) if one.source == edge.source)
@@ -198,7 +202,7 @@ def test_an_interaction_is_what_the_tensor_gives(family_model):
     site = Site(1, "mlp-out")
     coded = given[site].to(torch.float64).encode(measure(model, IDS).layers[1].mlp_out)
     feature = int(coded[5].argmax())
-    graph = attribute(model, IDS, FeatureTarget(site, feature), given, **ALL).graph
+    graph = attribute(open_prompt(model, IDS, given), FeatureTarget(site, feature), **ALL).graph
     inputs = given[Site(1, "mlp-in")].to(torch.float64)
     tensor = mlp_tensor(model, 1, fold_norm=False)
     u = given[site].encoder[:, feature].double()
@@ -218,10 +222,13 @@ def test_an_interaction_is_what_the_tensor_gives(family_model):
 def test_paths_through_heads_are_the_sum_over_heads(family_model):
     model, given = family_model(**SMALL).double(), dictionaries(("mlp-out",), layers=(0,))
     paths = attribute(
-        model, IDS[:4], DirectionTarget(Site(1, "resid-mid"), torch.ones(8)), given, **ALL
+        open_prompt(model, IDS[:4], given), DirectionTarget(Site(1, "resid-mid"), torch.ones(8)), **ALL
     ).graph
     heads = attribute(
-        model, IDS[:4], DirectionTarget(Site(1, "resid-mid"), torch.ones(8)), given, heads="nodes", **ALL
+        open_prompt(model, IDS[:4], given),
+        DirectionTarget(Site(1, "resid-mid"), torch.ones(8)),
+        heads="nodes",
+        **ALL,
     ).graph
     for edge in paths.into(paths.target):
 
@@ -238,7 +245,7 @@ def test_paths_through_heads_are_the_sum_over_heads(family_model):
 def test_a_score_splits_into_pairs(family_model):
     model = family_model("Qwen2", **SMALL).double()
     given = dictionaries(("mlp-out",), layers=(0,))
-    graph = attribute(model, IDS, ScoreTarget(1, 1, 5, 3), given, **ALL).graph
+    graph = attribute(open_prompt(model, IDS, given), ScoreTarget(1, 1, 5, 3), **ALL).graph
     assert shows_all(graph)
     for node in graph.of_kind("interaction"):
         inputs = [graph.node(edge.source) for edge in graph.into(node.id)]
@@ -251,39 +258,87 @@ def test_a_score_splits_into_pairs(family_model):
 
 def test_without_dictionaries_what_an_mlp_writes_is_one_source_of_a_score(family_model):
     model = family_model(**SMALL).double()
-    graph = attribute(model, IDS, ScoreTarget(1, 1, 5, 3), **ALL).graph
+    graph = attribute(open_prompt(model, IDS), ScoreTarget(1, 1, 5, 3), **ALL).graph
     assert {node.kind for node in graph.nodes} == {"target", "interaction", "head", "token", "direction"}
     assert completeness(graph).largest < 1e-9
 
 
 def test_memory_does_not_grow_with_all_pairs_of_features(family_model):
     given = dictionaries(("mlp-in", "mlp-out"), n_feat=30_000)
-    found = attribute(family_model(**SMALL), IDS, LogitTarget(7), given, max_nodes=100)
+    found = attribute(open_prompt(family_model(**SMALL), IDS, given), LogitTarget(7), max_nodes=100)
     assert completeness(found.graph).largest < 1e-4
 
 
 def test_labels(make_model, tiny_tokenizer):
     model, given = make_model(), dictionaries(("mlp-in",), layers=(0,), width=16)
     vocabulary = Vocabulary.of(tiny_tokenizer, 300)
-    labels = {Site(0, "mlp-in"): [f"name {i}" for i in range(40)]}
-    target = LogitTarget(70, (71,))
-    graph = attribute(model, IDS, target, given, vocabulary=vocabulary, labels=labels).graph
+    names = {Site(0, "mlp-in"): [f"name {i}" for i in range(40)]}
+    plain = attribute(open_prompt(model, IDS, given), LogitTarget(70, (71,))).graph
+    assert plain.texts is None
+    assert not any(node.label for node in plain.nodes)
+    graph = labelled(plain, vocabulary, names)
     assert graph.texts == tuple(vocabulary.texts[token] for token in IDS)
     assert graph.node(graph.target).label == f"{vocabulary.label(70)} - {vocabulary.label(71)}"
     feature, token = graph.of_kind("feature")[0], graph.of_kind("token")[0]
     assert feature.label == f"name {feature.index}"
     assert token.label == vocabulary.label(token.index)
-    assert " × " in graph.of_kind("interaction")[0].label
-    with pytest.raises(InputError, match="2 labels for the 40 features of 0-mlp-in"):
-        attribute(model, IDS, target, given, labels={Site(0, "mlp-in"): ["a", "b"]})
-    with pytest.raises(InputError, match="a vocabulary of 10 tokens for a model of 300"):
-        attribute(model, IDS, target, vocabulary=Vocabulary(vocabulary.texts[:10], tiny_tokenizer))
+    pairs = [node for node in graph.of_kind("interaction") if len(graph.into(node.id)) == 2]
+    for node in pairs:  # in the order in which the id has them
+        left, right = node.label.split(" × ")
+        first, second = node.id.partition("(")[2].partition(")")[0].split(", ")
+        for label, short in ((left, first), (right, second)):
+            assert label == (f"name {short}" if short.isdecimal() else label)
+    assert pairs
+    by_mapping = labelled(plain, names={Site(0, "mlp-in"): {feature.index: "one"}})
+    assert {node.label for node in by_mapping.of_kind("feature")} == {"one", ""}
+    with pytest.raises(InputError, match="2 names for the features of 0-mlp-in"):
+        labelled(plain, names={Site(0, "mlp-in"): ["a", "b"]})
+    with pytest.raises(InputError, match=r"a vocabulary of 10 tokens for a graph with token \d+"):
+        labelled(plain, Vocabulary(vocabulary.texts[:10], tiny_tokenizer))
+
+
+def test_texts_of_prompts_and_targets(make_model, tiny_tokenizer):
+    model, vocabulary = make_model(), Vocabulary.of(tiny_tokenizer, 300)
+    prompt = open_prompt(model, "a cat and", tokenizer=tiny_tokenizer)
+    ids = [tiny_tokenizer.bos_token_id, *tiny_tokenizer.encode("a cat and", add_special_tokens=False)]
+    assert prompt.measured.ids.tolist() == ids
+    graph = attribute(prompt, "cat - dog").graph
+    cat, dog = vocabulary.find("cat"), vocabulary.find("dog")
+    assert graph == labelled(attribute(open_prompt(model, ids), LogitTarget(cat, (dog,))).graph, vocabulary)
+    static = static_circuit(model, "cat", tokenizer=tiny_tokenizer)
+    assert static == labelled(static_circuit(model, LogitTarget(cat)), vocabulary)
+    for call, message in (
+        (lambda: open_prompt(model, "a cat"), "prompt 'a cat' without a tokenizer; give tokenizer="),
+        (
+            lambda: attribute(open_prompt(model, ids), "cat"),
+            "no tokenizer; open the prompt with tokenizer=",
+        ),
+        (lambda: static_circuit(model, "cat"), "there is no tokenizer; give tokenizer="),
+        (lambda: attribute(prompt, "no such token"), "is not one token of this model"),
+        (lambda: static_circuit(model, ScoreTarget(0, 0, 0)), "a ScoreTarget by weights alone"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_dictionaries_in_a_list(family_model):
+    model, given = family_model(**SMALL), dictionaries(("mlp-in", "mlp-out"))
+    by_site = attribute(open_prompt(model, IDS, given), LogitTarget(7)).graph
+    listed = [replace(dictionary, site=site) for site, dictionary in given.items()]
+    assert attribute(open_prompt(model, IDS, listed), LogitTarget(7)).graph == by_site
+    assert static_circuit(model, LogitTarget(7), listed) == static_circuit(model, LogitTarget(7), given)
+    for wrong, message in (
+        ([listed[0], listed[0]], "two are of 0-mlp-in"),
+        ([replace(listed[0], site=None)], "got a dictionary without a site"),
+    ):
+        with pytest.raises(InputError, match=message):
+            open_prompt(model, IDS, wrong)
 
 
 def test_a_graph_is_the_same_again_and_on_disk(family_model, tmp_path):
     model, given = family_model(**SMALL), dictionaries(("mlp-in", "mlp-out"))
-    graph = attribute(model, torch.tensor([IDS]), LogitTarget(7), given, max_nodes=80).graph
-    assert attribute(model, IDS, LogitTarget(7), given, max_nodes=80).graph == graph
+    graph = attribute(open_prompt(model, torch.tensor([IDS]), given), LogitTarget(7), max_nodes=80).graph
+    assert attribute(open_prompt(model, IDS, given), LogitTarget(7), max_nodes=80).graph == graph
     assert graph.settings["dictionaries"] == ["0-mlp-in", "0-mlp-out", "1-mlp-in", "1-mlp-out"]
     assert graph.settings["target"] == {"kind": "LogitTarget", "token": 7, "against": [], "position": -1}
     save_graph(graph, tmp_path / "graph.json")
@@ -294,11 +349,11 @@ def test_several_targets_of_a_prompt_that_is_measured_once(family_model):
     model, given = family_model(**SMALL), dictionaries(("mlp-in", "mlp-out"))
     prompt = open_prompt(model, IDS, given)
     for target in (LogitTarget(7), LogitTarget(9, (7, 8), position=3), ScoreTarget(1, 1, 5)):
-        assert attribute_prompt(prompt, target).graph == attribute(model, IDS, target, given).graph
+        assert attribute(prompt, target).graph == attribute(open_prompt(model, IDS, given), target).graph
 
 
 def test_the_smallest_graph_is_the_target_alone(family_model):
-    graph = attribute(family_model(**SMALL), IDS, LogitTarget(7), max_nodes=1).graph
+    graph = attribute(open_prompt(family_model(**SMALL), IDS), LogitTarget(7), max_nodes=1).graph
     assert [node.id for node in graph.nodes] == ["logit 7 @5"]
     assert graph.pruned["logit 7 @5"].signed == pytest.approx(graph.node("logit 7 @5").value, rel=1e-5)
     assert graph.shown == 0
@@ -315,11 +370,12 @@ def test_input_that_cannot_be_used(family_model):
     of_other = Dictionary(torch.randn(8, 12), torch.randn(12, 8), site=Site(1, "mlp-in"))
     target = LogitTarget(7)
     u = torch.ones(8)
+    with pytest.raises(InputError, match="token -1 of a target; expected 0 or more"):
+        LogitTarget(7, (-1,))
     for args, message in (
         (([], target), "empty prompt"),
         (([1] * 33, target), "has 33 tokens; expected 1 to 32"),
         ((IDS, LogitTarget(50)), "token 50 does not exist; expected 0 to 49"),
-        ((IDS, LogitTarget(7, (-1,))), "token -1 does not exist"),
         ((IDS, LogitTarget(7, position=6)), "position 6 does not exist; the prompt has positions 0 to 5"),
         ((IDS, FeatureTarget(Site(0, "mlp-in"), 1)), "no dictionary of 0-mlp-in"),
         ((IDS, FeatureTarget(Site(0, "mlp-in"), 40), given), "feature 40 of 0-mlp-in does not exist"),
@@ -345,16 +401,17 @@ def test_input_that_cannot_be_used(family_model):
         ((IDS, target, dictionaries(("mlp-in",), layers=(2,))), "dictionary of 2-mlp-in; expected one of"),
         ((IDS, target, dictionaries(("mlp-in", "resid-mid"))), "both describe what the MLP of layer 0 reads"),
     ):
+        ids, what, *given_too = args
         with pytest.raises(InputError, match=message):
-            attribute(model, *args)
+            attribute(open_prompt(model, ids, *given_too), what)
     for settings, message in (
         ({"share": 0.0}, "share=0.0; expected more than 0"),
         ({"max_nodes": 0}, "max_nodes=0; expected at least 1"),
     ):
         with pytest.raises(InputError, match=message):
-            attribute(model, IDS, target, **settings)
+            attribute(open_prompt(model, IDS), target, **settings)
     with pytest.raises(InputError, match="has a SiLUActivation gate"):
-        attribute(family_model(hidden_act="silu", **SMALL), IDS, target)
+        attribute(open_prompt(family_model(hidden_act="silu", **SMALL), IDS), target)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +436,7 @@ def test_the_shipped_model_adds_up(stories, points, heads):
     ids = tokenizer.encode("Once upon a time there was a little girl named Lily. She loved to play with")
     given = {site: dictionary for site, dictionary in scope.items() if site.point in points}
     found = attribute(
-        model, ids, LogitTarget(int(measure(model, ids).logits[-1].argmax())), given, heads=heads
+        open_prompt(model, ids, given), LogitTarget(int(measure(model, ids).logits[-1].argmax())), heads=heads
     )
     sums = completeness(found.graph)
     assert sums.largest < 1e-4
@@ -393,6 +450,6 @@ def test_a_score_of_the_shipped_model_adds_up(stories):
     ids = tokenizer.encode("Tom and Lily went to the park. Lily saw a dog. Tom")
     for against in (None, 1):
         target = ScoreTarget(2, 3, -1, 0, against)
-        found = attribute(model, ids, target, scope)
+        found = attribute(open_prompt(model, ids, scope), target)
         assert completeness(found.graph).largest < 1e-4
         assert found.graph.of_kind("interaction")

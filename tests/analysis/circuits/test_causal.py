@@ -5,6 +5,7 @@ import torch
 
 from analysis.circuits.attribution import attribute
 from analysis.circuits.causal import Intervention, causal_check, patch_node
+from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.targets import (
     DirectionTarget,
     EigenvectorTarget,
@@ -72,7 +73,7 @@ def test_a_model_that_is_held_is_linear_past_its_mlps(model):
 @pytest.mark.parametrize("points", [("mlp-in", "mlp-out"), ("resid-mid", "mlp-out")])
 def test_what_is_left_whole_is_predicted_exactly(model, points, heads):
     """Codes are linear and there is no error, so that the graph is the held model itself."""
-    found = attribute(model, IDS[:2], LogitTarget(7), lossless(points), heads=heads, **ALL)
+    found = attribute(open_prompt(model, IDS[:2], lossless(points)), LogitTarget(7), heads=heads, **ALL)
     features = [node.id for node in found.graph.of_kind("feature", "token")][::7]
     trials = [[Intervention(node, factor)] for node in features for factor in (0.0, 1.7)]
     trials += [[Intervention(features[0]), Intervention(features[-1], -2.0)]]
@@ -83,7 +84,7 @@ def test_what_is_left_whole_is_predicted_exactly(model, points, heads):
 
 
 def test_interactions_are_predicted_exactly(model):
-    found = attribute(model, IDS[:2], LogitTarget(7), lossless(), **ALL)
+    found = attribute(open_prompt(model, IDS[:2], lossless()), LogitTarget(7), **ALL)
     nodes = [node.id for node in found.graph.of_kind("interaction")][::20]
     check = causal_check(model, found, [[Intervention(node)] for node in nodes], controls=0)
     assert (check.predicted - check.held).abs().max() < 1e-8
@@ -97,7 +98,7 @@ def test_tokens_are_predicted_exactly_without_dictionaries(model):
         DirectionTarget(Site(1, "mlp-in"), U),
         EigenvectorTarget(1, U, 1),
     ):
-        found = attribute(model, IDS[:2], target, **ALL)
+        found = attribute(open_prompt(model, IDS[:2]), target, **ALL)
         trials = [[Intervention(node.id, 0.5)] for node in found.graph.of_kind("token")]
         check = causal_check(model, found, trials, controls=0)
         assert (check.predicted - check.held).abs().max() < 1e-8, target
@@ -105,18 +106,18 @@ def test_tokens_are_predicted_exactly_without_dictionaries(model):
 
 
 def test_a_score_is_predicted_exactly(model):
-    found = attribute(model, IDS, ScoreTarget(1, 1, 3, 1), lossless(("mlp-out",), (0,)), **ALL)
+    found = attribute(open_prompt(model, IDS, lossless(("mlp-out",), (0,))), ScoreTarget(1, 1, 3, 1), **ALL)
     # Heads are not split in it, so that what feeds them is left as it is.
     nodes = [*found.graph.of_kind("head", "feature")][:6]
     check = causal_check(model, found, [[Intervention(node.id)] for node in nodes], controls=1)
     assert (check.predicted - check.held).abs().max() < 1e-6
-    against = attribute(model, IDS, ScoreTarget(1, 1, 3, 1, against=0), **ALL)
+    against = attribute(open_prompt(model, IDS), ScoreTarget(1, 1, 3, 1, against=0), **ALL)
     assert causal_check(model, against, n=3).held.isfinite().all()
 
 
 def test_a_feature_as_a_target(model):
     given = lossless()
-    found = attribute(model, IDS[:2], FeatureTarget(Site(1, "mlp-out"), 3), given, **ALL)
+    found = attribute(open_prompt(model, IDS[:2], given), FeatureTarget(Site(1, "mlp-out"), 3), **ALL)
     nodes = [node.id for node in found.graph.of_kind("feature") if node.layer == 0][:5]
     check = causal_check(model, found, [[Intervention(node)] for node in nodes])
     assert (check.predicted - check.held).abs().max() < 1e-8
@@ -132,7 +133,7 @@ def test_a_graph_that_was_pruned_is_put_to_the_test(family_model):
         for point in ("mlp-in", "mlp-out")
     }
     model = family_model()
-    found = attribute(model, IDS, LogitTarget(7), given, max_nodes=60)
+    found = attribute(open_prompt(model, IDS, given), LogitTarget(7), max_nodes=60)
     check = causal_check(model, found, n=10, controls=2, seed=4)
     assert len(check.trials) == len(check.predicted) == len(check.first_order) == 10
     assert check.control_held.shape == check.control_free.shape == (2, 10)
@@ -147,7 +148,7 @@ def test_a_graph_that_was_pruned_is_put_to_the_test(family_model):
 
 def test_random_nodes_have_equal_weight(model):
     """A direction at the end reads all that is written there, so that lengths can be told."""
-    found = attribute(model, IDS, DirectionTarget(Site(1, "resid-post"), U), lossless(), **ALL)
+    found = attribute(open_prompt(model, IDS, lossless()), DirectionTarget(Site(1, "resid-post"), U), **ALL)
     node = next(node for node in found.graph.of_kind("feature") if node.site == "1-mlp-out")
     write = found.writes[node.id]
     length = float(write.vector.norm())
@@ -160,7 +161,7 @@ def test_random_nodes_have_equal_weight(model):
 
 
 def test_patching_gives_a_node_another_value(model):
-    found = attribute(model, IDS[:2], LogitTarget(7), lossless(), **ALL)
+    found = attribute(open_prompt(model, IDS[:2], lossless()), LogitTarget(7), **ALL)
     node = found.graph.of_kind("feature")[3]
     assert patch_node(found.graph, node.id, 2 * node.value) == Intervention(node.id, 2.0)
     with pytest.raises(InputError, match="'token 1 @1' has the value None"):
@@ -168,7 +169,7 @@ def test_patching_gives_a_node_another_value(model):
 
 
 def test_interventions_that_cannot_be(model):
-    found = attribute(model, IDS[:2], LogitTarget(7), lossless(), max_nodes=60)
+    found = attribute(open_prompt(model, IDS[:2], lossless()), LogitTarget(7), max_nodes=60)
     bias = found.graph.of_kind("bias")[0].id
     for trials, message in (
         ([], "no interventions"),
@@ -184,7 +185,7 @@ def test_interventions_that_cannot_be(model):
 
 
 def test_a_figure_of_it(model, tmp_path):
-    found = attribute(model, IDS[:2], LogitTarget(7), lossless(), max_nodes=60)
+    found = attribute(open_prompt(model, IDS[:2], lossless()), LogitTarget(7), max_nodes=60)
     figure = causal_plot(causal_check(model, found, n=5))
     left, right = figure.axes
     assert left.get_xlabel() == "predicted change"

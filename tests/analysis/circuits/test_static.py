@@ -119,7 +119,7 @@ def test_whole_circuits_of_other_targets(small_model, target):
         steps = {"resid-pre": 0, "resid-mid": 1, "mlp-in": 1, "mlp-out": 1, "resid-post": 2}
         at = x[2 * layer + steps[point]]
         if point == "mlp-in":
-            at = at * static.layers[layer].factor
+            at = at * static.layers[layer].block.factor
         elif point == "mlp-out":
             at = mlp_tensor(model, layer)(at)
         if isinstance(target, FeatureTarget):
@@ -276,7 +276,7 @@ def test_a_graph_of_weights_goes_to_a_file_and_back(small_model, tmp_path):
 
 def test_half_precision_is_computed_in_float32(small_model):
     model = small_model().to(torch.bfloat16)
-    assert static_model(model).W_E.dtype == static_model(model).layers[0].tensor.dtype == torch.float32
+    assert static_model(model).W_E.dtype == static_model(model).layers[0].block.folded.dtype == torch.float32
     assert len(static_circuit(model, LogitTarget(2), dictionaries_at(*ALL_SITES))) > 10
 
 
@@ -352,6 +352,7 @@ def test_angles_that_change_with_a_prompt_do_not_matter(family_model):
 
 
 def test_the_shipped_model_and_its_dictionaries():
+    from analysis.circuits.labels import labelled
     from analysis.text.vocabulary import Vocabulary
     from bilinear_lm import load_dictionary, load_pretrained, load_tokenizer
 
@@ -360,7 +361,7 @@ def test_the_shipped_model_and_its_dictionaries():
     sites = [Site(layer, point) for layer in range(4) for point in ("mlp-in", "mlp-out")]
     scope = {site: load_dictionary(f"stories-scope/{site}") for site in sites}
     sad, names = vocabulary.find("sad"), {sites[-1]: [f"number {feature}" for feature in range(768)]}
-    graph = static_circuit(model, LogitTarget(sad), scope, vocabulary=vocabulary, labels=names)
+    graph = labelled(static_circuit(model, LogitTarget(sad), scope), vocabulary, names)
     assert graph.node(graph.target).label == "␣sad"
     assert 100 < len(graph) <= 500
     assert {"token", "feature", "interaction", "head"} <= {node.kind for node in graph.nodes}

@@ -1,13 +1,14 @@
 """Graphs asked for by words: targets, names, shares, paths, and the lines that sum them up."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from analysis import token_windows, top_contexts
 from analysis.circuits.attribution import attribute
-from analysis.circuits.labels import labelled
+from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, parse_feature
 from analysis.circuits.trace import trace
@@ -62,9 +63,8 @@ def test_a_prompt_is_attributed_to_its_likeliest_token(model, tiny_tokenizer, vo
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
     token = int(logits.argmax())
-    expected = attribute(
-        model, ids, LogitTarget(token), dictionaries, max_nodes=80, vocabulary=vocabulary
-    ).graph
+    prompt = open_prompt(model, ids, dictionaries, tokenizer=tiny_tokenizer)
+    expected = attribute(prompt, LogitTarget(token), max_nodes=80).graph
     assert (graph.nodes, graph.edges, graph.target) == (expected.nodes, expected.edges, expected.target)
     assert graph.tokens == tuple(ids)
     assert graph.node(graph.target).value == pytest.approx(float(logits[token]), rel=1e-4)
@@ -85,7 +85,7 @@ def test_tokens_features_and_positions_can_be_asked_for(model, tiny_tokenizer, v
     graph = trace(model, tiny_tokenizer, PROMPT, token="cat - b, c", position=2)
     cat, b, c = map(vocabulary.find, ("cat", "b", "c"))
     assert graph.target == f"logit {cat} - mean({b}, {c}) @2"
-    found = attribute(model, ids, LogitTarget(0), dictionaries).prompt.features(Site(1, "mlp-out"))
+    found = open_prompt(model, ids, dictionaries).features(Site(1, "mlp-out"))
     position, feature, code = found.listed[-1]
     assert position == len(ids) - 1
     graph = trace(model, tiny_tokenizer, PROMPT, feature=f"1-mlp-out-{feature}", dictionaries=dictionaries)
@@ -96,14 +96,12 @@ def test_tokens_features_and_positions_can_be_asked_for(model, tiny_tokenizer, v
 def test_without_a_prompt_the_circuit_is_that_of_the_weights(model, tiny_tokenizer, vocabulary, dictionaries):
     graph = trace(model, tiny_tokenizer, token="cat", dictionaries=dictionaries, max_nodes=60)
     cat = vocabulary.find("cat")
-    expected = static_circuit(model, LogitTarget(cat), dictionaries, max_nodes=60, vocabulary=vocabulary)
+    expected = static_circuit(model, "cat", dictionaries, max_nodes=60, tokenizer=tiny_tokenizer)
     assert graph.edges == expected.edges
     assert graph.node(graph.target).label == vocabulary.label(cat)
     assert graph.tokens is None
     graph = trace(model, tiny_tokenizer, feature="1-mlp-in-3", dictionaries=dictionaries)
-    expected = static_circuit(
-        model, FeatureTarget(Site(1, "mlp-in"), 3), dictionaries, max_nodes=200, vocabulary=vocabulary
-    )
+    expected = static_circuit(model, FeatureTarget(Site(1, "mlp-in"), 3), dictionaries, max_nodes=200)
     assert graph.edges == expected.edges
 
 
@@ -376,5 +374,6 @@ def test_squares_and_long_labels_are_told_shortly(small):
     )
     graph = Graph(nodes, (Edge("b", "a", 1.0), Edge("c", "b", 1.0)), "a")
     assert describe(graph, graph.node("b")) == "(eigenvector 4 of MLP 2)²  [b]"
-    long = labelled(small, {"token 5 @0": 90 * "w"})
+    nodes = tuple(replace(node, label=90 * "w") if node.id == "token 5 @0" else node for node in small.nodes)
+    long = replace(small, nodes=nodes)
     assert len(describe(long, long.node("token 5 @0"))) < 90

@@ -1,0 +1,239 @@
+"""A graph as it grows from its target down: which nodes come in, and what is left out.
+
+Stages run from the last layer down, so a node is split only after all its readers. Its **share** is how much
+of the target goes through it: a node hands its share on to its sources in proportion to their size in their
+group. Within a stage nodes come in by share, as many as the budget allows; an interaction brings its inputs
+along.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from tqdm.auto import tqdm
+
+from analysis.circuits.readers import BOTTOM, Group, Part, Reader, Source, Stage, Write, writes_of_mlp
+from analysis.graphs.graph import Edge, Node, Pruned
+from analysis.graphs.nodes import input_name, interaction_node
+
+
+@dataclass
+class Grown:
+    """What has come in so far; the target is the first of the nodes."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    edges: list[Edge] = field(default_factory=list)
+    pruned: dict[str, Pruned] = field(default_factory=dict)
+    writes: dict[str, Write] = field(default_factory=dict)
+    shown: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By node and group, how much of the group's whole is shown."""
+    unsplit: list[str] = field(default_factory=list)
+    """Nodes that were not split for the depth."""
+    left_out: int = 0
+    """Nodes and interactions that were strong enough and left out for the number of nodes."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A node that has come in and is to be split."""
+
+    node: Node
+    reader: Reader
+    share: float = 1.0
+    depth: int = 0
+    """The fewest MLPs between it and the target."""
+
+
+Split = Callable[[Sequence[Opened]], Iterable[tuple[Opened, Iterable[Group]]]]
+"""What nodes of one stage are made of, in any order."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A source that nodes are made of, until its stage's turn comes."""
+
+    source: Source
+    depth: int
+    share: float = 0.0
+    edges: dict[str, tuple[float, Group]] = field(default_factory=dict)
+    """What it adds to which nodes."""
+    required: bool = False
+    """Whether it is an input of an interaction that is in the graph."""
+
+
+@dataclass
+class _Pairs:
+    """The interactions of a stage until its turn comes, in columns: there may be a million of them."""
+
+    outputs: list[Opened] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def add(self, output: Opened, group: Group, part: Part, weight: float, share: float) -> None:
+        """Takes one more."""
+        self.outputs.append(output)
+        self.groups.append(group)
+        self.parts.append(part)
+        self.weights.append(weight)
+        self.shares.append(share)
+
+    @property
+    def strongest(self) -> list[int]:
+        """Their indices, of the largest share first."""
+        return sorted(range(len(self.shares)), key=self.shares.__getitem__, reverse=True)
+
+
+def grow(
+    target: Source,
+    stages: Iterable[Stage],
+    split: Split,
+    max_nodes: int,
+    *,
+    depth: int | None = None,
+    progress: bool = False,
+) -> Grown:
+    """The nodes and edges below a target that is read: `max_nodes` at most, the target among them.
+
+    `stages` are those that sources can stand at, the last first. With `depth` what MLPs write is not split
+    behind so many of them.
+    """
+    return _Growth(split, max_nodes, depth).run(target, list(stages), progress)
+
+
+class _Growth:
+    def __init__(self, split: Split, max_nodes: int, depth: int | None):
+        self.split, self.max_nodes, self.depth = split, max_nodes, depth
+        self.grown = Grown()
+        self.waiting: dict[Stage, dict[str, _Waiting]] = defaultdict(dict)
+        self.pairs: dict[Stage, _Pairs] = defaultdict(_Pairs)
+        self.rest: dict[str, Pruned] = {}
+        """By node that was split, what its splitting kept back."""
+        self.left: dict[str, list[float]] = defaultdict(list)
+        """By node, contributions of what was then left out."""
+        self.promised = 0
+        """Inputs of interactions that are in, which are not in themselves yet."""
+
+    def run(self, target: Source, stages: list[Stage], progress: bool) -> Grown:
+        reader = target.reader()
+        assert reader is not None  # targets are read
+        self._split([Opened(self._enter(target), reader)])
+        top = max([*self.waiting, *self.pairs], default=BOTTOM)
+        stages = [at for at in stages if at <= top]
+        for turn, at in enumerate(tqdm(stages, desc="stages", disable=not progress)):
+            budget = (self.max_nodes - len(self.grown.nodes) - self.promised) // (len(stages) - turn)
+            self._admit_pairs(self.pairs.pop(at, _Pairs()), budget)
+            self._split(list(self._admit(self.waiting.pop(at, {}), budget)))
+        self.grown.pruned = self._pruned()
+        return self.grown
+
+    def _enter(self, source: Source) -> Node:
+        self.grown.nodes[source.node.id] = source.node
+        if (write := source.write()) is not None:
+            self.grown.writes[source.node.id] = write
+        return source.node
+
+    def _admit(self, waiting: dict[str, _Waiting], budget: int) -> Iterator[Opened]:
+        """Admits the strongest sources of a stage; yields those that are to be split."""
+        required = [entry for entry in waiting.values() if entry.required]
+        free = [entry for entry in waiting.values() if not entry.required]
+        free.sort(key=lambda entry: (-entry.share, entry.source.node.id))
+        self.promised -= len(required)
+        for entry in free[budget:]:
+            self.grown.left_out += 1
+            for output, (weight, group) in entry.edges.items():
+                self._leave_out(output, weight, group)
+        for entry in [*required, *free[:budget]]:
+            node = self._enter(entry.source)
+            self.grown.edges += [Edge(node.id, output, weight) for output, (weight, _) in entry.edges.items()]
+            reader = entry.source.reader()
+            if reader is None:
+                continue
+            if self.depth is not None and entry.depth >= self.depth and writes_of_mlp(entry.source.stage):
+                self.grown.unsplit.append(node.id)
+            else:
+                yield Opened(node, reader, entry.share, entry.depth)
+
+    def _admit_pairs(self, pairs: _Pairs, budget: int) -> None:
+        """Admits the strongest interactions of a stage, and has their inputs wait for their turn."""
+        for at in pairs.strongest:
+            output, part = pairs.outputs[at], pairs.parts[at]
+            # Where no room is left, which most of very many come to, inputs need no look.
+            sources = {source.node.id: source for source in part} if budget > 0 else {}
+            cost = 1 + sum(not self._is_required(source) for source in sources.values())
+            if cost > budget:
+                self.grown.left_out += 1
+                self._leave_out(output.node.id, pairs.weights[at], pairs.groups[at])
+                continue
+            budget -= cost
+            self.promised += cost - 1
+            node = self._enter_pair(output.node, part, pairs.weights[at], pairs.groups[at])
+            for source in sources.values():
+                entry = self._waiting_for(source, output.depth + 1)
+                entry.required = True
+                entry.share += pairs.shares[at] / len(sources)
+                self.grown.edges.append(Edge(source.node.id, node.id, pairs.weights[at]))
+
+    def _enter_pair(self, output: Node, part: Part, weight: float, group: Group) -> Node:
+        """The node of a pair, with the part of what its output writes that it makes."""
+        left, right = (source.node for source in part)
+        value = weight if group.size == "absolute" else None
+        node = interaction_node(output, (input_name(left), input_name(right)), value=value)
+        self.grown.nodes[node.id] = node
+        self.grown.edges.append(Edge(node.id, output.id, weight))
+        if output.id in self.grown.writes and output.value:
+            write = self.grown.writes[output.id]
+            self.grown.writes[node.id] = replace(write, vector=write.vector * (weight / output.value))
+        return node
+
+    def _leave_out(self, output: str, weight: float, group: Group) -> None:
+        self.left[output].append(weight)
+        shown = self.grown.shown[output]
+        if group.name in shown:
+            shown[group.name] = max(0.0, shown[group.name] - group.part(weight))
+
+    def _pruned(self) -> dict[str, Pruned]:
+        """What is not shown of each node that was split."""
+        pruned = {}
+        for output, rest in self.rest.items():
+            left = self.left[output]
+            signed, absolute = sum(left, rest.signed), sum(map(abs, left), rest.absolute)
+            pruned[output] = Pruned(signed, absolute, rest.count + len(left))
+        return pruned
+
+    def _is_required(self, source: Source) -> bool:
+        entry = self.waiting[source.stage].get(source.node.id)
+        return entry is not None and entry.required
+
+    def _waiting_for(self, source: Source, depth: int) -> _Waiting:
+        waiting, name = self.waiting[source.stage], source.node.id
+        if name not in waiting:
+            waiting[name] = _Waiting(source, depth)
+        entry = waiting[name]
+        entry.depth = min(entry.depth, depth)
+        return entry
+
+    def _split(self, opened: list[Opened]) -> None:
+        """Splits nodes of one stage, and has their parts wait for their turn."""
+        for output, groups in self.split(opened) if opened else ():
+            name = output.node.id
+            self.rest[name], self.grown.shown[name] = Pruned(), {}
+            for group in groups:
+                self.rest[name] += group.pruned
+                if group.name and group.whole:
+                    self.grown.shown[name][group.name] = group.shown
+                self._offer(output, group)
+
+    def _offer(self, output: Opened, group: Group) -> None:
+        for weight, part in zip(group.weights, group.parts, strict=True):
+            share = group.part(weight, output.share)
+            if len(part) == 2:
+                self.pairs[group.pairs_at].add(output, group, part, weight, share)
+                continue
+            entry = self._waiting_for(part[0], output.depth)
+            entry.share += share
+            before = entry.edges.get(output.node.id)
+            entry.edges[output.node.id] = (weight if before is None else before[0] + weight, group)
