@@ -302,9 +302,9 @@ def test_texts_of_prompts_and_targets(make_model, tiny_tokenizer):
     prompt = open_prompt(model, "a cat and", tokenizer=tiny_tokenizer)
     ids = [tiny_tokenizer.bos_token_id, *tiny_tokenizer.encode("a cat and", add_special_tokens=False)]
     assert prompt.measured.ids.tolist() == ids
-    graph = attribute(prompt, "cat - dog").graph
-    cat, dog = vocabulary.find("cat"), vocabulary.find("dog")
-    assert graph == labelled(attribute(open_prompt(model, ids), LogitTarget(cat, (dog,))).graph, vocabulary)
+    graph = attribute(prompt, "cat - b").graph
+    cat, other = vocabulary.find("cat"), vocabulary.find("b")
+    assert graph == labelled(attribute(open_prompt(model, ids), LogitTarget(cat, (other,))).graph, vocabulary)
     static = static_circuit(model, "cat", tokenizer=tiny_tokenizer)
     assert static == labelled(static_circuit(model, LogitTarget(cat)), vocabulary)
     for call, message in (
