@@ -315,7 +315,6 @@ def test_texts_of_prompts_and_targets(make_model, tiny_tokenizer):
         ),
         (lambda: static_circuit(model, "cat"), "there is no tokenizer; give tokenizer="),
         (lambda: attribute(prompt, "no such token"), "is not one token of this model"),
-        (lambda: static_circuit(model, ScoreTarget(0, 0, 0)), "a ScoreTarget by weights alone"),
     ):
         with pytest.raises(InputError, match=message):
             call()
