@@ -1,9 +1,9 @@
-"""The strongest of many numbers, kept while they are computed piece by piece."""
+"""What is kept of numbers while they stream by: the strongest, and the moments of pairs."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -113,15 +113,36 @@ class PairMoments:
 
         Numbers of any size; InputError for NaN and infinity.
         """
+        for name, value in (("x", x), ("y", y)):
+            require_floating(value, f"{name} of a correlation")
+        seen = torch.ones_like(y, dtype=torch.bool) if seen is None else seen
+        seen, x, y = (value.movedim(0, -1) for value in torch.broadcast_tensors(seen, x, y))
+        return cls.of_series(x.unsqueeze(-2), y, seen)._without_series()
+
+    @classmethod
+    def of_series(
+        cls, x: Float[Tensor, "*axes k n"], y: Float[Tensor, "*axes n"], seen: Bool[Tensor, "*axes n"]
+    ) -> PairMoments:
+        """The moments [*axes, k] of k series of n observations beside one y, by matrix products."""
         (x, x_power), (y, y_power) = _near_one(x, "x"), _near_one(y, "y")
-        weight = torch.ones_like(y) if seen is None else seen.to(y.dtype)
-        weight, x, y = torch.broadcast_tensors(weight, x, y)
-        count = weight.sum(dim=0).double()
-        means = [(weight * value).sum(dim=0).double() / count.clamp(min=1) for value in (x, y)]
-        x, y = ((value - mean).to(value.dtype) for value, mean in zip((x, y), means, strict=True))
-        squares = [(weight * product).sum(dim=0).double() for product in (x * x, x * y, y * y)]
+        weight = seen.to(y.dtype)
+        column, count = (
+            weight.unsqueeze(-1),
+            weight.double().sum(dim=-1, keepdim=True),
+        )  # [*axes, n, 1], [*axes, 1]
+        mean_x = (x @ column).squeeze(-1).double() / count.clamp(min=1)
+        mean_y = (y.unsqueeze(-2) @ column).squeeze(-1).double() / count.clamp(min=1)
+        x, y = (x - mean_x.unsqueeze(-1)).to(x.dtype), (y - mean_y).to(y.dtype)
+        xx = (x.square() @ column).squeeze(-1).double()  # [*axes, k]
+        xy = (x @ (weight * y).unsqueeze(-1)).squeeze(-1).double()
+        yy = (y.square() * weight).sum(dim=-1, keepdim=True).double().expand_as(xx)
+        y_power = y_power.unsqueeze(-1)
         powers = (x_power, y_power, 2 * x_power, x_power + y_power, 2 * y_power)
-        return cls(count, *map(times_two_to, (*means, *squares), powers))
+        moments = (mean_x, mean_y.expand_as(mean_x), xx, xy, yy)
+        return cls(count.expand_as(xx), *map(times_two_to, moments, powers))
+
+    def _without_series(self) -> PairMoments:
+        return PairMoments(*(getattr(self, field.name).squeeze(-1) for field in fields(PairMoments)))
 
     def __add__(self, other: PairMoments) -> PairMoments:
         count = self.count + other.count
@@ -143,13 +164,12 @@ class PairMoments:
 
 
 def _near_one(values: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """Observations in units of 2^power in which their squares stay within the range, and the powers."""
-    require_floating(values, f"{name} of a correlation")
+    """Series in units of 2^power in which their squares stay within the range, and the powers."""
     if not values.numel():
-        return values, values.new_zeros(values.shape[1:], dtype=torch.long)
-    largest = sizes(values, 0)
+        return values, values.new_zeros(values.shape[:-1], dtype=torch.long)
+    largest = sizes(values, -1)
     if not torch.isfinite(largest).all():
         raise InputError(f"{name} of a correlation holds NaN or infinity; expected finite numbers")
     powers = torch.frexp(largest.double()).exponent
     powers = torch.where(powers.abs() <= ROOM[values.dtype], 0, powers)
-    return times_two_to(values, -powers), powers
+    return times_two_to(values, -powers.unsqueeze(-1)), powers

@@ -19,7 +19,8 @@ from collections.abc import Callable
 import torch
 from measure import Measured, begin, exponent, measure, told
 
-from analysis import HOSVD, cp_decompose, hosvd
+from analysis import cp_decompose, hosvd
+from analysis.spectra import HOSVD
 from bilinear_lm import BilinearTensor, load_pretrained, mlp_tensor
 
 SIZES = [(128, 512), (256, 1024), (512, 2048)]

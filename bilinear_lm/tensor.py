@@ -6,7 +6,8 @@ tensor behind it, symmetrised in its two inputs,
     B(x, y) = ½ [(x W_gate ∘ y W_in) + (y W_gate ∘ x W_in)] W_out,        B(x, x) is the layer,
 
 has d_out · d_in² entries; its factors have 2 d_in d_mlp + d_mlp d_out. Everything here is computed from
-the factors, with intermediates bounded by `CHUNK_BYTES`. (Pearce, Dooms et al., arXiv 2410.08417, section 2.)
+the factors, with intermediates bounded by `bilinear_lm.numerics.memory`. (Pearce, Dooms et al., arXiv
+2410.08417, section 2.)
 """
 
 from __future__ import annotations
@@ -24,10 +25,8 @@ from bilinear_lm.checks import require_floating
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.contractions import change_basis, interaction_matrices, pairwise
 from bilinear_lm.numerics.inner import cosine, inner, norm
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import balanced, in_precision
-
-CHUNK_BYTES = 2**28
-"""Intermediates larger than this are computed piece by piece."""
 
 
 @dataclass(frozen=True)
@@ -307,8 +306,8 @@ class BilinearTensor:
         return torch.cat([self._in_pieces(compute, *part) for part in parts], dim=axis)
 
     def at_once(self, numbers_each: int) -> int:
-        """How many things of so many numbers fit CHUNK_BYTES; at least one."""
-        return max(1, CHUNK_BYTES // (numbers_each * self.dtype.itemsize))
+        """How many things of so many numbers fit a chunk of memory; at least one."""
+        return rows_at_once(numbers_each * self.dtype.itemsize)
 
     def _vector(self, x: Tensor, name: str, width: int, fill: float | None = None) -> Tensor:
         """x, checked to be [*batch, ..., width]; a missing constant coordinate is filled in."""

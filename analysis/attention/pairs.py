@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from analysis.streaming import Strongest
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import exponent
-from bilinear_lm.tensor import CHUNK_BYTES
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def strongest_pairs(
     """The k pairs of largest |value| in matrices [n_heads, n, m] that are given strip by strip.
 
     `strip(head, rows)` returns the rows of a head's matrix, [rows, m], on the device and in the precision of
-    `like`; at most CHUNK_BYTES of float64 for `numbers_each` numbers an entry are asked for at once.
+    `like`; at most a chunk of memory in float64 for `numbers_each` numbers an entry are asked for at once.
     """
     n_heads, n, m = shape
     most = n_heads * n * m
     require_count(k, f"k={k} pairs", f"1 to the {most:,} that there are", most=most)
-    at_once = max(1, CHUNK_BYTES // (8 * numbers_each * m))
+    at_once = rows_at_once(8 * numbers_each * m)
     found = Strongest(k, like)
     for head in tqdm(range(n_heads), desc="heads", disable=not progress):
         for start in range(0, n, at_once):

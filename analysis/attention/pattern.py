@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
-from bilinear_lm.checks import require_index
 from bilinear_lm.norms import norm_scale
 
 
@@ -65,11 +64,6 @@ class MeasuredAttention:
         """What the layer writes: heads and bias together."""
         written = torch.einsum("hqe,hed->qd", self.pattern @ self.values, self.W_O)
         return written if self.bias is None else written + self.bias
-
-    def written_from(self, query: int) -> Float[Tensor, "n_heads pos d_model"]:
-        """What each head writes at position `query`, split by the position that it is read from."""
-        require_index(query, self.values.shape[1], "position")
-        return (self.pattern[:, query, :, None] * self.values) @ self.W_O
 
 
 def attend(

@@ -51,16 +51,6 @@ class ScoreCurves:
 
 
 @dataclass(frozen=True)
-class ScoreRange:
-    """The smallest and the largest score of each pair over relative positions, and where they are."""
-
-    lowest: Float[Tensor, "n_heads n m"]
-    highest: Float[Tensor, "n_heads n m"]
-    lowest_at: Int[Tensor, "n_heads n m"]
-    highest_at: Int[Tensor, "n_heads n m"]
-
-
-@dataclass(frozen=True)
 class FeatureScores:
     """Attention scores between query directions and key directions, in factors; made by `feature_scores`."""
 
@@ -86,21 +76,6 @@ class FeatureScores:
         scores = torch.stack([self._turned(self.queries, offset) @ keys.mT for offset in checked])
         _require_finite_scores(scores)
         return scores
-
-    def extremes(self, offsets: Iterable[int] | None = None, max_bytes: int = 2**30) -> ScoreRange:
-        """Smallest and largest score of every pair over relative positions; None: all the layer reads at."""
-        checked = self._offsets(offsets)
-        self._require_bytes(4, max_bytes)
-        lowest = highest = self.at(checked[:1], max_bytes)[0]
-        lowest_at = torch.full(self.shape, checked[0], device=lowest.device)
-        highest_at, keys = lowest_at, self._turned_keys
-        for offset in checked[1:]:
-            scores = self._turned(self.queries, offset) @ keys.mT
-            lowest_at = torch.where(scores < lowest, offset, lowest_at)
-            highest_at = torch.where(scores > highest, offset, highest_at)
-            lowest, highest = torch.minimum(scores, lowest), torch.maximum(scores, highest)
-        _require_finite_scores(lowest, highest)
-        return ScoreRange(lowest, highest, lowest_at, highest_at)
 
     def curves(
         self, heads: Int[Tensor, " k"], queries: Int[Tensor, " k"], keys: Int[Tensor, " k"]

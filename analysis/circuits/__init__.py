@@ -1,1 +1,34 @@
 """Graphs grown down from a target, on a prompt or by weights alone, and their causal checks."""
+
+from analysis.circuits.attribution import Attribution, attribute
+from analysis.circuits.causal import CausalCheck, Intervention, causal_check, patch_node
+from analysis.circuits.labels import labelled
+from analysis.circuits.prompt.prompt import Prompt, open_prompt
+from analysis.circuits.static import static_circuit
+from analysis.circuits.targets import (
+    DirectionTarget,
+    EigenvectorTarget,
+    FeatureTarget,
+    LogitTarget,
+    ScoreTarget,
+)
+from analysis.circuits.trace import trace
+
+__all__ = [
+    "Attribution",
+    "CausalCheck",
+    "DirectionTarget",
+    "EigenvectorTarget",
+    "FeatureTarget",
+    "Intervention",
+    "LogitTarget",
+    "Prompt",
+    "ScoreTarget",
+    "attribute",
+    "causal_check",
+    "labelled",
+    "open_prompt",
+    "patch_node",
+    "static_circuit",
+    "trace",
+]

@@ -26,7 +26,7 @@ from analysis.circuits.readers import Write
 from analysis.circuits.target_value import read_measured
 from analysis.graphs.effects import effects, predict_target
 from analysis.graphs.graph import Graph
-from analysis.interventions.frozen import holding
+from analysis.interventions.frozen import frozen
 from analysis.streaming import PairMoments
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.errors import InputError
@@ -135,7 +135,7 @@ def causal_check(
     first = [sum((one.factor - 1) * slopes[one.node] for one in trial) for trial in chosen]
 
     def measured(held: bool) -> tuple[Tensor, Tensor]:
-        with holding(model, prompt.measured) if held else nullcontext():
+        with frozen(model, prompt.measured) if held else nullcontext():
             whole = read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), held)
             changes = [_values(model, attribution, part, held) - whole for part in (edits, *others)]
         return changes[0], torch.stack(changes[1:]) if controls else changes[0].new_empty(0, len(chosen))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -22,9 +21,6 @@ from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site
-
-if TYPE_CHECKING:
-    pass
 
 BATCH = 4
 """Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
@@ -106,11 +102,8 @@ def top_contexts(
     for count, least in ((k, 1), (width, 0), (skip, 0)):
         require_count(count, got, "at least 1, 0 and 0", least=least)
     require_count(batch_size, f"batch_size={batch_size} windows")
-    best = Peaks.none(dictionary, width)
-    for numbers, seen in activations_on_windows(model, windows, [site], batch_size, progress):
-        code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
-        best = best.merged(Peaks.of(code, numbers, k, width, skip), k)
-    return best.contexts(windows)
+    text = _on_text(model, {site: dictionary}, {}, windows, k, width, skip, batch_size, progress)
+    return text[site].contexts
 
 
 @dataclass(frozen=True)
@@ -126,9 +119,9 @@ class Peaks:
     around: Tensor
 
     @classmethod
-    def none(cls, dictionary: Dictionary, width: int, n: int | None = None) -> Peaks:
-        """No peaks yet, of n features; None: of all features of the dictionary."""
-        values = dictionary.encoder.new_empty(dictionary.n_feat if n is None else n, 0)
+    def none(cls, dictionary: Dictionary, width: int, n: int) -> Peaks:
+        """No peaks yet, of n features."""
+        values = dictionary.encoder.new_empty(n, 0)
         return cls(values, values.long(), values.long(), values.new_empty(len(values), 0, 2 * width + 1))
 
     @classmethod
@@ -166,42 +159,6 @@ class Peaks:
         )
 
 
-_N_PEAKS = 10
-
-_WIDTH = 10
-
-
-def feature_names(
-    model: nn.Module,
-    dictionaries: Mapping[Site, Dictionary],
-    wanted: Mapping[Site, Sequence[int]],
-    windows: Windows,
-    vocabulary: Vocabulary,
-    skip: int = 0,
-    progress: bool = False,
-) -> dict[Site, dict[int, str]]:
-    """The names of the wanted features as `Contexts.name` gives them: number, and tokens at its peaks.
-
-    The first `skip` positions of each window are passed over (a beginning-of-sequence token). Memory and time
-    grow with the features wanted, beside one run of the model over the text.
-    """
-    columns = {site: sorted(set(features)) for site, features in wanted.items() if features}
-    best = {site: Peaks.none(dictionaries[site], _WIDTH, len(chosen)) for site, chosen in columns.items()}
-    batches = activations_on_windows(model, windows, list(columns), BATCH, progress) if columns else ()
-    for numbers, seen in batches:
-        for site, chosen in columns.items():
-            dictionary = dictionaries[site]
-            code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))[..., chosen]
-            best[site] = best[site].merged(Peaks.of(code, numbers, _N_PEAKS, _WIDTH, skip), _N_PEAKS)
-    return {site: _names(peaks, columns[site], windows, vocabulary) for site, peaks in best.items()}
-
-
-def _names(peaks: Peaks, chosen: list[int], windows: Windows, vocabulary: Vocabulary) -> dict[int, str]:
-    """Names by number; the peaks are those of the features at places 0, 1, … in `chosen`."""
-    found = peaks.contexts(windows)
-    return {feature: numbered(feature, found.words(at, vocabulary)) for at, feature in enumerate(chosen)}
-
-
 @dataclass(frozen=True)
 class Activity:
     """Where the features of a dictionary are active in a text."""
@@ -228,11 +185,61 @@ def activity_on_text(
 
     The first `skip` positions of each window do not count.
     """
-    best = {site: Peaks.none(dictionary, width) for site, dictionary in dictionaries.items()}
-    counts = {site: torch.zeros(found.n_feat, dtype=torch.long) for site, found in dictionaries.items()}
-    for numbers, seen in activations_on_windows(model, windows, list(dictionaries), BATCH, progress):
+    return _on_text(model, dictionaries, {}, windows, k, width, skip, BATCH, progress)
+
+
+_NAMING = 10
+"""Peaks of a feature that is to be named, and tokens between them."""
+
+
+def feature_names(
+    model: nn.Module,
+    dictionaries: Mapping[Site, Dictionary],
+    wanted: Mapping[Site, Sequence[int]],
+    windows: Windows,
+    vocabulary: Vocabulary,
+    skip: int = 0,
+    progress: bool = False,
+) -> dict[Site, dict[int, str]]:
+    """The names of the wanted features as `Contexts.name` gives them: number, and tokens at its peaks.
+
+    The first `skip` positions of each window are passed over (a beginning-of-sequence token). Memory and time
+    grow with the features wanted, beside one run of the model over the text.
+    """
+    columns = {site: sorted(set(features)) for site, features in wanted.items() if features}
+    if not columns:
+        return {}
+    named = {site: dictionaries[site] for site in columns}
+    text = _on_text(model, named, columns, windows, _NAMING, _NAMING, skip, BATCH, progress)
+    return {
+        site: {
+            feature: numbered(feature, text[site].contexts.words(at, vocabulary))
+            for at, feature in enumerate(chosen)
+        }
+        for site, chosen in columns.items()
+    }
+
+
+def _on_text(
+    model: nn.Module,
+    dictionaries: Mapping[Site, Dictionary],
+    columns: Mapping[Site, list[int]],
+    windows: Windows,
+    k: int,
+    width: int,
+    skip: int,
+    batch_size: int,
+    progress: bool,
+) -> dict[Site, Activity]:
+    """The activity of dictionaries in one pass over a text: of all features, or of `columns` of a site."""
+    n_feat = {site: len(columns.get(site, range(one.n_feat))) for site, one in dictionaries.items()}
+    best = {site: Peaks.none(one, width, n_feat[site]) for site, one in dictionaries.items()}
+    counts = {site: torch.zeros(n, dtype=torch.long) for site, n in n_feat.items()}
+    for numbers, seen in activations_on_windows(model, windows, list(dictionaries), batch_size, progress):
         for site, dictionary in dictionaries.items():
             code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
+            if site in columns:
+                code = code[..., columns[site]]
             best[site] = best[site].merged(Peaks.of(code, numbers, k, width, skip), k)
             counts[site] += (code[:, skip:] != 0).sum(dim=(0, 1)).cpu()
     text = tuple(tuple(window) for window in windows)  # all contexts share the windows of one copy

@@ -10,21 +10,15 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from analysis.features.layer import require_site
+from analysis.features.layer import READ, WRITTEN, require_site
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.sites import Point, Site
+from bilinear_lm.sites import Site
 from bilinear_lm.weights import embedding
 
-READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
-"""Points whose features the input of an MLP is split into."""
-
 Dictionaries = Mapping[Site, Dictionary]
-
-WRITTEN: Point = "mlp-out"
-"""The point whose features the output of an MLP is split into."""
 
 
 def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor, " width"], float]:
@@ -168,11 +162,6 @@ def _named(part: Path) -> Site:
         ) from error
 
 
-_READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
-
-_WRITTEN: tuple[Point, ...] = ("mlp-out",)
-
-
 @dataclass(frozen=True)
 class LayerDictionaries:
     """The features of what one MLP reads and of what it writes."""
@@ -186,12 +175,12 @@ class LayerDictionaries:
     @property
     def read(self) -> Site:
         """The site of the input features."""
-        return Site(self.layer, require_site(self.inputs.site, self.layer, _READ, "input"))
+        return Site(self.layer, require_site(self.inputs.site, self.layer, READ, "input"))
 
     @property
     def written(self) -> Site:
         """The site of the output features."""
-        return Site(self.layer, require_site(self.outputs.site, self.layer, _WRITTEN, "output"))
+        return Site(self.layer, require_site(self.outputs.site, self.layer, (WRITTEN,), "output"))
 
 
 def read_dictionaries(folder: Path, model: nn.Module) -> tuple[LayerDictionaries, ...]:
@@ -219,7 +208,7 @@ def _paired(by_site: dict[Site, Dictionary]) -> Iterable[LayerDictionaries]:
     for layer in sorted({site.layer for site in around}):
         read, written = (
             [around[site] for point in points if (site := Site(layer, point)) in around]
-            for points in (_READ, _WRITTEN)
+            for points in (READ, (WRITTEN,))
         )
         if read and written:
             yield LayerDictionaries(layer, read[0], written[0])

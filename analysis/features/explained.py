@@ -8,7 +8,7 @@ all tokens are flattered by the many where both are near zero (arXiv 2410.08417,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add
 
@@ -16,15 +16,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from analysis.features.contexts import BATCH as CONTEXT_BATCH
+from analysis.features.dictionaries import LayerDictionaries
 from analysis.features.layer import require_site
-from analysis.spectra.eigen import Eigendecomposition, eigendecompose
+from analysis.spectra.eigen import eigendecompose
 from analysis.streaming import PairMoments
-from analysis.text.windows import BATCH, Windows, window_batches
+from analysis.text.windows import BATCH, Windows, activations_on_windows, window_batches
 from bilinear_lm.checks import is_index, require_count, require_floating
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.sites import mlp_inputs
-from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
+from bilinear_lm.families import mlp_norm, plain
+from bilinear_lm.norms import normalised
+from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.sites import Site, mlp_inputs
+from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
 
@@ -50,6 +55,32 @@ class Explained:
         return cls(features.cpu(), everywhere, active, int(moments.count[0, 0, 0]), n_active)
 
 
+@dataclass(frozen=True)
+class Probe:
+    """The largest eigenvectors of some output features of a layer, to be compared with the features."""
+
+    outputs: Dictionary
+    """What reads the layer's output."""
+    chosen: Int[Tensor, " n"]
+    """The features, by number."""
+    values: Float[Tensor, "n k"]
+    vectors: Float[Tensor, "n k d_in"]
+
+    def moments(self, x: Float[Tensor, "pos width"], written: Float[Tensor, "pos d_out"]) -> PairMoments:
+        """Moments of approximation and pre-activation, [n, (everywhere, active), k], at inputs x."""
+        n, k, d_in = self.vectors.shape
+        point = torch.nn.functional.pad(x, (0, d_in - x.shape[1]), value=1.0)
+        projections = (self.vectors.flatten(0, 1) @ point.T).view(n, k, len(x))
+        approximation = (projections.square() * self.values.unsqueeze(-1)).cumsum(dim=1)  # [n, k, pos]
+        exact = (written @ self.outputs.encoder[:, self.chosen]).T  # [n, pos]
+        active = (self.outputs.encode(written)[:, self.chosen] != 0).T
+        parts = [
+            PairMoments.of_series(approximation, exact, seen) for seen in (torch.ones_like(active), active)
+        ]
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(PairMoments))
+        return PairMoments(*(torch.stack(column, dim=1) for column in columns))
+
+
 def explained_by_eigenvectors(
     tensor: BilinearTensor,
     outputs: Dictionary,
@@ -69,8 +100,9 @@ def explained_by_eigenvectors(
     _require_readable(outputs, tensor.d_out)
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     outputs = outputs.to(tensor.device, tensor.dtype)
-    found = eigendecompose(tensor, outputs.encoder.T[chosen], k)
-    tokens_at_once = max(1, CHUNK_BYTES // (8 * len(chosen) * k * tensor.dtype.itemsize))
+    eigen = eigendecompose(tensor, outputs.encoder.T[chosen], k)
+    probe = Probe(outputs, torch.tensor(chosen), eigen.values, eigen.vectors)
+    chunk = rows_at_once(8 * len(chosen) * k * tensor.dtype.itemsize)
     width = tensor.d_in - tensor.constant
 
     def checked(x: Tensor) -> Tensor:
@@ -79,12 +111,12 @@ def explained_by_eigenvectors(
             raise InputError(f"points to explain a layer at: got {list(x.shape)}; expected [n, {width}]")
         return x.to(tensor.device, tensor.dtype)
 
-    pieces = (x for seen in points for x in checked(seen).split(tokens_at_once))
-    moments = (_moments(tensor, outputs, found, x, chosen) for x in pieces if len(x))
+    pieces = (x for seen in points for x in checked(seen).split(chunk))
+    moments = (probe.moments(x, tensor(x)) for x in pieces if len(x))
     first = next(moments, None)
     if first is None:
         raise InputError("no points to explain a layer at; expected one or more")
-    return Explained.of(torch.tensor(chosen), reduce(add, moments, first))
+    return Explained.of(probe.chosen, reduce(add, moments, first))
 
 
 def explained_on_text(
@@ -117,21 +149,31 @@ def explained_on_text(
     return explained_by_eigenvectors(tensor, outputs, points(), chosen, k)
 
 
-def _moments(
-    tensor: BilinearTensor, outputs: Dictionary, found: Eigendecomposition, x: Tensor, chosen: list[int]
-) -> PairMoments:
-    """Moments of approximation and pre-activation at points x, [n_features, (everywhere, active), k]."""
-    written = tensor(x)
-    active = outputs.encode(written)[:, chosen] != 0
-    point = torch.nn.functional.pad(x, (0, int(tensor.constant)), value=1.0)
-    projections = torch.einsum("pd,fkd->pfk", point, found.vectors)
-    approximation = (found.values * projections.square()).cumsum(dim=-1)
-    exact = written @ outputs.encoder[:, chosen]
-    return PairMoments.of(
-        approximation[:, :, None],
-        exact[:, :, None, None],
-        torch.stack([torch.ones_like(active), active], dim=-1).unsqueeze(-1),
-    )
+def explained_by_probes(
+    model: nn.Module,
+    probes: Sequence[tuple[LayerDictionaries, Probe]],
+    windows: Windows,
+    skip: int = 0,
+    progress: bool = False,
+) -> list[Explained]:
+    """How well the top 1, 2, … eigenvectors explain features of several layers, in one pass over a text."""
+    sites = [site for around, _ in probes for site in (around.read, around.written)]
+    totals: dict[int, PairMoments] = {}
+    for _, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, progress):
+        for at, (around, probe) in enumerate(probes):
+            x, written = (
+                values[:, skip:].flatten(0, 1).to(probe.values)
+                for values in (_read(model, around.read, seen), seen[around.written])
+            )
+            moments = probe.moments(x, written)
+            totals[at] = totals[at] + moments if at in totals else moments
+    return [Explained.of(probe.chosen, totals[at]) for at, (_, probe) in enumerate(probes)]
+
+
+def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:
+    """What the tensor of `feature_layer` reads: the activations at the site, normalised at resid-mid."""
+    norm = None if site.point == "mlp-in" else mlp_norm(model, site.layer)
+    return seen[site] if norm is None else normalised(plain(norm), seen[site])
 
 
 def _chosen(features: Sequence[int] | None, n_feat: int) -> list[int]:

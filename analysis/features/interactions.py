@@ -22,8 +22,8 @@ from analysis.features.layer import FeatureLayer
 from analysis.streaming import Strongest
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision, norms
-from bilinear_lm.tensor import CHUNK_BYTES
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,6 @@ def strongest_interactions(
         _offer(found, scaled, output)
     result = named(found, features.n_in)
     return replace(result, values=put_back(result.values, sum(powers)))
-
-
-def strongest_of_each(
-    features: FeatureLayer, outputs: Iterable[int] | None = None, k: int = 10, progress: bool = False
-) -> Iterator[Interactions]:
-    """The k strongest interactions of each output feature in turn; None: of all of them."""
-    for output in tqdm(features.select(outputs), desc="features", disable=not progress):
-        yield strongest_interactions(features, [output], k)
 
 
 def merged_interactions(parts: Iterable[Interactions], k: int) -> Interactions:
@@ -163,7 +155,7 @@ def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
 def _tile_size(features: FeatureLayer) -> int:
     """About 16 tiles a side; not too small for fast products, nor larger than a chunk of memory."""
     least = 128 if features.inputs.device.type == "cpu" else 1024
-    most = max(1, math.isqrt(CHUNK_BYTES // features.inputs.element_size()))
+    most = math.isqrt(rows_at_once(features.inputs.element_size()))
     return min(max(least, -(-features.n_in // 16)), most)
 
 

@@ -21,17 +21,20 @@ from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import times_two_to, unordinary_exponent
 from bilinear_lm.sites import Point, Site
-from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
+from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
 STRIP_ROWS = 512
 """Rows of an interaction matrix that are computed at once: enough for a fast matrix product."""
 
-_READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
+READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
+"""Points whose features describe the input of an MLP."""
 
-_WRITTEN: tuple[Point, ...] = ("mlp-out", "resid-post")
+WRITTEN: Point = "mlp-out"
+"""The point whose features describe the output of an MLP."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,6 @@ class FeatureLayer:
             )
         return self._quadratic.pairwise(u, self.inputs)
 
-    def cross_part(self, u: Float[Tensor, " d_out"], max_bytes: int = 2**30) -> Float[Tensor, "n_in n_in"]:
-        """Q_ij of different features: `matrix` with zeros for `self_part`."""
-        return self.matrix(u, max_bytes).fill_diagonal_(0)
-
     def coefficients(
         self, outputs: Int[Tensor, " k"], left: Int[Tensor, " k"], right: Int[Tensor, " k"]
     ) -> Float[Tensor, " k"]:
@@ -198,7 +197,7 @@ class FeatureLayer:
 
     @property
     def _strip_rows(self) -> int:
-        return max(1, min(STRIP_ROWS, CHUNK_BYTES // (self.n_in * self.tensor.dtype.itemsize)))
+        return min(STRIP_ROWS, rows_at_once(self.n_in * self.tensor.dtype.itemsize))
 
     @cached_property
     def _quadratic(self) -> BilinearTensor:
@@ -228,8 +227,8 @@ def feature_layer(model: nn.Module, layer: int, inputs: Dictionary, outputs: Dic
     norm's weight is folded in and its scale taken as 1, so that quadratic interactions hold up to one
     positive factor a position. `outputs` reads what the MLP writes: at mlp-out, or at resid-post.
     """
-    point = require_site(inputs.target or inputs.site, layer, _READ, "input")
-    require_site(outputs.site, layer, _WRITTEN, "output")
+    point = require_site(inputs.target or inputs.site, layer, READ, "input")
+    require_site(outputs.site, layer, (WRITTEN, "resid-post"), "output")
     tensor = mlp_tensor(model, layer, fold_norm=point == "resid-mid")
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     inputs, outputs = (part.to(tensor.device, tensor.dtype) for part in (inputs, outputs))

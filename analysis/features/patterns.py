@@ -37,8 +37,8 @@ from analysis.spectra.gram import scaled_gram
 from analysis.streaming import Strongest
 from bilinear_lm.checks import require_choice, require_count, require_finite_numbers, require_number
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import unit_vectors
-from bilinear_lm.tensor import CHUNK_BYTES
 
 Pattern = Literal["and", "and-not", "xor", "saddle"]
 
@@ -205,7 +205,7 @@ def _candidates(
 def _lowest_cosines(decoder: Tensor, k: int, below: float) -> Strongest:
     """Cosines of pairs i < j at places i · n + j."""
     rows, n = unit_vectors(decoder, dim=1), len(decoder)
-    found, at_once = Strongest(k, decoder), max(1, CHUNK_BYTES // (4 * n * decoder.element_size()))
+    found, at_once = Strongest(k, decoder), rows_at_once(4 * n * decoder.element_size())
     for start in range(0, n, at_once):
         cosines = rows[start : start + at_once] @ rows[start:].T
         fits = (cosines <= below) & torch.ones_like(cosines, dtype=torch.bool).triu(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from analysis.features.layer import FeatureLayer
-from analysis.spectra.eigen import effective_rank, require_full_precision
+from analysis.spectra.eigen import effective_rank, require_full_precision, shares_of_squares
 from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, times_two_to, unordinary_exponent
@@ -120,12 +120,11 @@ def _statistics(
             distance, own = times_two_to(distance, -unit), times_two_to(own, -unit)
         # Every entry off the diagonal stands for two.
         fourth += 2 * float(distance.square().square_().sum()) - float(own.square().square_().sum())
-    total = squares.sum().clamp(min=torch.finfo(squares.dtype).tiny)
     return {
         "power": power,
         "strength": math.ldexp(float(squares.sum().sqrt()), rest),
         "effective_rank": float(effective_rank(squares.sqrt())),
-        "mass": (squares.cumsum(0)[:top] / total).tolist(),
+        "mass": shares_of_squares(squares.sqrt())[:top].tolist(),
         "deviation": deviation,
         "kurtosis": fourth / count / math.ldexp(deviation, -unit) ** 4 - 3 if deviation else 0.0,
         "outliers": outliers,

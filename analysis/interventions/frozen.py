@@ -21,7 +21,7 @@ from bilinear_lm.weights import attention_weights
 
 
 @contextmanager
-def holding(model: nn.Module, measured: Measured) -> Iterator[None]:
+def frozen(model: nn.Module, measured: Measured) -> Iterator[None]:
     """While open, a transformers model uses the patterns and the scales that were measured on a prompt.
 
     For prompts of the length of that one, in batches of any size; whatever is put in place of activations

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.spectra.hosvd import truncate_eigenvectors
-from analysis.text.windows import Windows, require_windows, window_losses
+from analysis.text.windows import Windows, mean_loss, require_windows
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder_block, mlp_norm, plain
 from bilinear_lm.norms import normalised
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @contextmanager
@@ -66,40 +63,6 @@ def replaced_mlp(
     finally:
         for handle in handles:
             handle.remove()
-
-
-@dataclass(frozen=True)
-class ReplacementCost:
-    """The cross-entropy of a text, in nats per token, with the model's own MLP and with the other."""
-
-    before: float
-    after: float
-
-    @property
-    def nats_per_token(self) -> float:
-        """How much the replacement costs; negative where it helps."""
-        return self.after - self.before
-
-
-def cost_of_replacing(
-    model: PreTrainedModel,
-    layer: int,
-    replacement: BilinearTensor | Callable[[Tensor], Tensor],
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    fold_norm: bool = True,
-) -> ReplacementCost:
-    """What it costs a transformers model on a text to have `replacement` for its MLP `layer`.
-
-    See `replaced_mlp` for the replacement and `bilinear_lm.text.evaluate.text_loss` for the windows of the
-    text.
-    """
-    from bilinear_lm.text.evaluate import text_loss
-
-    before = text_loss(model, tokenizer, text)
-    with replaced_mlp(model, layer, replacement, fold_norm):
-        after = text_loss(model, tokenizer, text)
-    return ReplacementCost(before.nats_per_token, after.nats_per_token)
 
 
 def _require_fit(tensor: BilinearTensor, d_model: int) -> None:
@@ -147,17 +110,11 @@ def truncation_costs(
 
     def loss(replacement: BilinearTensor | Callable[[Tensor], Tensor]) -> float:
         with replaced_mlp(model, layer, replacement):
-            return _mean_loss(model, windows)
+            return mean_loss(model, windows)
 
     return TruncationCosts(
         ranks=tuple(ranks),
         losses=torch.tensor([loss(truncate(tensor, rank)) for rank in ranks]),
-        whole=_mean_loss(model, windows),
+        whole=mean_loss(model, windows),
         without=loss(torch.zeros_like),
     )
-
-
-def _mean_loss(model: nn.Module, windows: Windows) -> float:
-    """Nats per token, every token of every window counted once."""
-    predicted = torch.tensor([len(window) - 1.0 for window in windows], dtype=torch.float64)
-    return float((window_losses(model, windows) * predicted).sum() / predicted.sum())

@@ -15,7 +15,7 @@ Kind = Literal["embedding", "head", "mlp", "bias"]
 
 
 @dataclass(frozen=True, order=True)
-class Source:
+class Component:
     """One part of the residual stream."""
 
     kind: Kind
@@ -31,17 +31,17 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sources:
+class Components:
     """Parts of the residual stream on a prompt, which sum to it."""
 
-    names: tuple[Source, ...]
+    names: tuple[Component, ...]
     """In the order in which the model adds them: embedding; heads, bias and MLP of layer 0; of layer 1; …"""
-    values: Float[Tensor, "n_sources pos d_model"]
+    values: Float[Tensor, "n_components pos d_model"]
 
     def __post_init__(self):
         if len(self.names) != len(self.values):
             raise InputError(
-                f"sources: got {len(self.names)} names for {len(self.values)} values; expected one each"
+                f"components: got {len(self.names)} names for {len(self.values)} values; expected one each"
             )
 
     def __len__(self) -> int:
@@ -53,16 +53,16 @@ class Sources:
         return self.values.sum(dim=0)
 
     def of_kind(self, *kinds: Kind) -> list[int]:
-        """The places of the sources of these kinds."""
+        """The places of the components of these kinds."""
         return [place for place, name in enumerate(self.names) if name.kind in kinds]
 
-    def index(self, source: Source) -> int:
-        """The place of a source."""
-        if source not in self.names:
-            raise InputError(f"source {source} is not among these: {_listed(self.names)}")
-        return self.names.index(source)
+    def index(self, component: Component) -> int:
+        """The place of a component."""
+        if component not in self.names:
+            raise InputError(f"component {component} is not among these: {_listed(self.names)}")
+        return self.names.index(component)
 
 
-def _listed(names: Iterable[Source]) -> str:
+def _listed(names: Iterable[Component]) -> str:
     listed = [str(name) for name in names]
     return ", ".join(listed if len(listed) <= 8 else [*listed[:4], "…", *listed[-3:]])

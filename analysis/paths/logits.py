@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from analysis.paths.components import Source
+from analysis.paths.components import Component
 from analysis.paths.measured import Measured, measure
 from analysis.paths.mlp import PathExpansion, expand_mlp
 from bilinear_lm.checks import require_index
@@ -34,15 +34,15 @@ from bilinear_lm.weights import mlp_tensor, unembedding
 class LogitExpansion:
     """Logits of a one-layer model on a prompt, as a sum over paths; the last norm's scale is divided by.
 
-    Sources are the embedding, the heads (linear in the embeddings of the tokens that they read) and, where
+    Components are the embedding, the heads (linear in the embeddings of the tokens that they read) and, where
     there are attention biases, their bias, in this order.
     """
 
-    names: tuple[Source, ...]
-    skip: Float[Tensor, "*axes pos n_sources"]
-    """What each source adds past the MLP."""
+    names: tuple[Component, ...]
+    skip: Float[Tensor, "*axes pos n_components"]
+    """What each component adds past the MLP."""
     mlp: PathExpansion
-    """What sources and pairs of them add through the MLP."""
+    """What components and pairs of them add through the MLP."""
 
     @property
     def direct(self) -> Float[Tensor, "*axes pos"]:
@@ -122,7 +122,7 @@ def expand_along(
             f"the model has {len(measured.layers)} layers; expected one. For a layer of a deeper model, "
             "expand_mlp splits what its MLP writes"
         )
-    sources, layer = measured.before_mlp(0), measured.layers[0]
-    mlp = expand_mlp(tensor, sources.values, layer.ln2_scale, u)
-    skip = torch.einsum("spd,...d->...ps", sources.values, u) / measured.final_scale.unsqueeze(-1)
-    return LogitExpansion(sources.names, skip, mlp.divided(measured.final_scale))
+    components, layer = measured.before_mlp(0), measured.layers[0]
+    mlp = expand_mlp(tensor, components.values, layer.ln2_scale, u)
+    skip = torch.einsum("spd,...d->...ps", components.values, u) / measured.final_scale.unsqueeze(-1)
+    return LogitExpansion(components.names, skip, mlp.divided(measured.final_scale))

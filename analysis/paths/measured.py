@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from analysis.attention.layer import attention_layer
 from analysis.attention.pattern import MeasuredAttention, attend
-from analysis.paths.components import Source, Sources
+from analysis.paths.components import Component, Components
 from analysis.text.windows import require_windows
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
@@ -66,34 +66,34 @@ class Measured:
     """What the norm before the unembedding divides by."""
     logits: Float[Tensor, "pos d_vocab"]
 
-    def before_attention(self, layer: int) -> Sources:
+    def before_attention(self, layer: int) -> Components:
         """The parts of the residual stream that the attention of a layer reads (before its norm)."""
         require_index(layer, len(self.layers), "layer")
-        return self._sources(layer, with_attention=False)
+        return self._components(layer, with_attention=False)
 
-    def before_mlp(self, layer: int) -> Sources:
+    def before_mlp(self, layer: int) -> Components:
         """The parts of the residual stream that the MLP of a layer reads (before its norm)."""
         require_index(layer, len(self.layers), "layer")
-        return self._sources(layer, with_attention=True)
+        return self._components(layer, with_attention=True)
 
-    def before_unembedding(self) -> Sources:
+    def before_unembedding(self) -> Components:
         """The parts of the residual stream that logits are read from (before the last norm)."""
-        return self._sources(len(self.layers), with_attention=False)
+        return self._components(len(self.layers), with_attention=False)
 
-    def _sources(self, n_whole: int, with_attention: bool) -> Sources:
+    def _components(self, n_whole: int, with_attention: bool) -> Components:
         """The embedding, all that the first `n_whole` blocks wrote, and the attention of the next one."""
-        names, values = [Source("embedding")], [self.layers[0].resid_pre.unsqueeze(0)]
+        names, values = [Component("embedding")], [self.layers[0].resid_pre.unsqueeze(0)]
         for number, layer in enumerate(self.layers[: n_whole + with_attention]):
             heads, bias = layer.heads, layer.attention.bias
-            names += [Source("head", number, head) for head in range(len(heads))]
+            names += [Component("head", number, head) for head in range(len(heads))]
             values.append(heads)
             if bias is not None:
-                names.append(Source("bias", number))
+                names.append(Component("bias", number))
                 values.append(bias.expand_as(layer.resid_pre).unsqueeze(0))
             if number < n_whole:
-                names.append(Source("mlp", number))
+                names.append(Component("mlp", number))
                 values.append(layer.mlp_out.unsqueeze(0))
-        return Sources(tuple(names), torch.cat(values))
+        return Components(tuple(names), torch.cat(values))
 
 
 def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> Measured:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from analysis.attention.layer import attention_layer
 from analysis.features.interactions import Interactions, strongest_interactions
 from analysis.features.layer import FeatureLayer
-from analysis.paths.components import Source
+from analysis.paths.components import Component
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_plain_blocks
@@ -32,7 +32,7 @@ from bilinear_lm.weights import embedding, mlp_tensor, unembedding
 class PathToken:
     """A token, and the path by which it reaches the MLP: the embedding, or a head of layer 0."""
 
-    path: Source
+    path: Component
     token: int
 
 
@@ -61,7 +61,7 @@ class TokenPaths:
     along any directions (`features.along`).
     """
 
-    paths: tuple[Source, ...]
+    paths: tuple[Component, ...]
     tokens: Int[Tensor, " n_tokens"]
     features: FeatureLayer
     """Outputs are the columns of W_U; its origin is what attention biases write."""
@@ -120,7 +120,7 @@ def token_paths(
     virtual = (x0 @ layer.weights.W_V[chosen]) @ layer.weights.W_O[chosen]
     inputs = torch.cat([x0.unsqueeze(0), virtual]).flatten(0, 1)
     return TokenPaths(
-        paths=(Source("embedding"), *(Source("head", 0, head) for head in chosen)),
+        paths=(Component("embedding"), *(Component("head", 0, head) for head in chosen)),
         tokens=torch.tensor(listed, device=W_E.device),
         features=FeatureLayer(tensor.to(precision), inputs, U, layer.bias),
     )

@@ -14,20 +14,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.features.contexts import Activity, Contexts, activity_on_text
 from analysis.features.dictionaries import LayerDictionaries
-from analysis.features.explained import Explained
+from analysis.features.explained import Explained, Probe, explained_by_probes
 from analysis.features.index import InteractionIndex, interaction_index
 from analysis.features.layer import FeatureLayer, feature_layer
-from analysis.features.probes import Probe, explained_by_probes
 from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
 from analysis.report.options import FeatureSource
-from analysis.spectra.eigen import effective_rank, eigendecompose
+from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
 from analysis.text.tokens import TokenReading, read_tokens
 from analysis.text.windows import Windows
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.sites import Site
-from bilinear_lm.tensor import CHUNK_BYTES
 from bilinear_lm.weights import embedding, unembedding
 
 AT_ONCE = 64
@@ -138,10 +137,13 @@ def collect_features(
     active = activity_on_text(model, by_site, windows, source.n_contexts, source.width, skip, progress)
     listed = sorted({token for window in windows for token in window[skip:]})
     reader = _Reader(model, source, active, torch.tensor(listed, device=model.device))
-    probes = [reader.probe(found) for found in tqdm(shown, desc="eigenvectors", disable=not progress)]
-    explained = explained_by_probes(model, [probe for probe, _ in probes], windows, skip, progress)
-    parts = zip(tqdm(shown, desc="features", disable=not progress), probes, explained, strict=True)
-    readings = tuple(reader.read(found, probe, spectra, known) for found, (probe, spectra), known in parts)
+    decomposed = [reader.decompose(found) for found in tqdm(shown, desc="eigenvectors", disable=not progress)]
+    probes = [(around, probe) for around, (_, _, probe) in zip(shown, decomposed, strict=True)]
+    explained = explained_by_probes(model, probes, windows, skip, progress)
+    parts = zip(tqdm(shown, desc="features", disable=not progress), decomposed, explained, strict=True)
+    readings = tuple(
+        reader.read(around, features, spectra, known) for around, (features, spectra, _), known in parts
+    )
     return FeatureData(source, windows, bool(skip), readings)
 
 
@@ -176,7 +178,7 @@ class _Reader:
     listed: Int[Tensor, " n"]
     """The tokens that readings list."""
 
-    def probe(self, found: LayerDictionaries) -> tuple[Probe, Spectra]:
+    def decompose(self, found: LayerDictionaries) -> tuple[FeatureLayer, Spectra, Probe]:
         """A layer between the features that are shown, its spectra, and its largest eigenvectors."""
         read, written = (
             self.active[site].most_active(self.source.n_features) for site in (found.read, found.written)
@@ -185,13 +187,13 @@ class _Reader:
         features = replace(full, inputs=full.inputs[read], outputs=full.outputs[written])
         spectra = _spectra(features, self.source)
         values = spectra.values[:, : spectra.vectors.shape[1]]
-        return Probe(found, features, written, values, spectra.vectors), spectra
+        return features, spectra, Probe(found.outputs, written, values, spectra.vectors)
 
     def read(
-        self, found: LayerDictionaries, probe: Probe, spectra: Spectra, explained: Explained
+        self, found: LayerDictionaries, features: FeatureLayer, spectra: Spectra, explained: Explained
     ) -> FeatureReading:
         """Everything else about a layer."""
-        features, source = probe.features, self.source
+        source = self.source
         n_corner = min(source.n_corner, features.n_in)
         index = interaction_index(
             features, max(source.n_interactions, pairs_that_hold(n_corner)), source.n_interactions
@@ -235,7 +237,7 @@ class _Reader:
 
     def _pieces(self, site: Site) -> tuple[Tensor, ...]:
         """The features shown, so many at once that a score for each token fits in memory."""
-        at_once = max(1, CHUNK_BYTES // (8 * len(self.listed)))
+        at_once = rows_at_once(8 * len(self.listed))
         return self.active[site].most_active(self.source.n_features).split(at_once)
 
     def _ends(self, scores: Iterable[Float[Tensor, "_n n_listed"]]) -> TokenReading:
@@ -262,16 +264,14 @@ def _selected(dictionary: Dictionary, features: Int[Tensor, " n"]) -> Dictionary
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
     parts = []
     for u in features.outputs.split(AT_ONCE):
-        found = eigendecompose(features.tensor, u)
-        squares = found.values.square()
-        total = squares.sum(dim=1, keepdim=True).clamp(min=torch.finfo(squares.dtype).tiny)
+        eigen = eigendecompose(features.tensor, u)
         parts.append(
             Spectra(
-                values=found.values[:, : source.n_values],
-                vectors=found.vectors[:, : source.n_eigenvectors].clone(),
-                strength=squares.sum(dim=1).sqrt(),
-                effective_rank=effective_rank(found.values),
-                share=(squares.cumsum(dim=1) / total)[:, : source.n_values],
+                values=eigen.values[:, : source.n_values],
+                vectors=eigen.vectors[:, : source.n_eigenvectors].clone(),
+                strength=eigen.values.square().sum(dim=1).sqrt(),
+                effective_rank=effective_rank(eigen.values),
+                share=shares_of_squares(eigen.values)[:, : source.n_values],
             )
         )
     return Spectra(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Spectra)))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.spectra.eigen import effective_rank, eigendecompose
+from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
 from analysis.spectra.gram import strength
 from analysis.text.tokens import (
     OutputDirection,
@@ -71,8 +71,7 @@ class DirectionReading:
 
     def share(self, k: int) -> float:
         """The share (0 to 1) of the k largest eigenvalues in Σ λ²."""
-        squares = self.values.square()
-        return float(squares[:k].sum() / squares.sum().clamp(min=torch.finfo(squares.dtype).tiny))
+        return float(shares_of_squares(self.values)[:k][-1])
 
 
 @dataclass(frozen=True)

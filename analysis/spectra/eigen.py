@@ -23,8 +23,9 @@ from bilinear_lm.checks import (
     require_seed,
 )
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics import memory
 from bilinear_lm.numerics.rescaling import exponents, in_precision, times_two_to
-from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
+from bilinear_lm.tensor import BilinearTensor
 
 Method = Literal["auto", "dense", "block"]
 
@@ -165,7 +166,7 @@ def _block_pays(tensor: BilinearTensor, k: int) -> bool:
 def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
     """By `eigh` of every matrix."""
     pieces = []
-    for piece in rows.split(_at_once(tensor, tensor.d_in**2, CHUNK_BYTES)):
+    for piece in rows.split(_at_once(tensor, tensor.d_in**2, memory.CHUNK_BYTES)):
         matrices, power = tensor.scaled_interaction_matrix(piece)
         values, columns = torch.linalg.eigh(matrices)
         order = values.abs().argsort(dim=-1, descending=True)
@@ -208,7 +209,7 @@ def _block_bytes(device: torch.device) -> int:
         return CACHE_BYTES
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory // GPU_SHARE
-    return CHUNK_BYTES
+    return memory.CHUNK_BYTES
 
 
 def _put_back(found: Eigendecomposition, power: Tensor | None) -> Eigendecomposition:
@@ -248,6 +249,14 @@ def fix_signs(vectors: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes d"]:
     """The vectors with the sign that makes the entry of largest magnitude positive."""
     largest = vectors.gather(-1, vectors.abs().argmax(dim=-1, keepdim=True))
     return torch.where(largest < 0, -vectors, vectors)
+
+
+def shares_of_squares(values: Float[Tensor, "*axes k"]) -> Float[Tensor, "*axes k"]:
+    """The share (0 to 1) of the first 1, 2, … eigenvalues in Σ λ²; 0 of a spectrum of zeros."""
+    squares = values.square()
+    return squares.cumsum(dim=-1) / squares.sum(dim=-1, keepdim=True).clamp(
+        min=torch.finfo(squares.dtype).tiny
+    )
 
 
 def effective_rank(values: Float[Tensor, "*axes k"]) -> Float[Tensor, "*axes"]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import exponents, in_precision, times_two_to
-from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
+from bilinear_lm.tensor import BilinearTensor
 
 Leg = Literal["output", "input"]
 
@@ -56,7 +57,7 @@ def scaled_gram(
 def _gram(tensor: BilinearTensor, other: BilinearTensor, leg: Leg) -> Tensor:
     width, other_width = ((t.d_out if leg == "output" else t.d_in) for t in (tensor, other))
     gram = tensor.W_out.new_zeros(width, other_width)
-    at_once = max(1, CHUNK_BYTES // (other.d_mlp * tensor.dtype.itemsize))
+    at_once = rows_at_once(other.d_mlp * tensor.dtype.itemsize)
     products = _output_products if leg == "output" else _input_products
     for start in range(0, tensor.d_mlp, at_once):
         gram += products(_units(tensor, start, at_once), other)

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site, site_activations
+from bilinear_lm.text.evaluate import next_token_loss
 from bilinear_lm.text.token_ids import token_ids
 
 if TYPE_CHECKING:
@@ -100,11 +101,15 @@ def window_losses(model: nn.Module, windows: Windows, batch_size: int = BATCH) -
     require_windows(model, windows, least=2)
     losses = torch.empty(len(windows), dtype=torch.float64)
     for numbers, ids in window_batches(model, windows, batch_size):
-        with torch.inference_mode():
-            logits = model(input_ids=ids).logits[:, :-1].float()
-        each = torch.nn.functional.cross_entropy(logits.mT, ids[:, 1:], reduction="none")
+        each = next_token_loss(model, ids, reduction="none").view(len(ids), -1)
         losses[numbers] = each.double().mean(dim=1).cpu()
     return losses
+
+
+def mean_loss(model: nn.Module, windows: Windows) -> float:
+    """Cross-entropy in nats per token, every token of every window but the first counted once."""
+    predicted = torch.tensor([len(window) - 1.0 for window in windows], dtype=torch.float64)
+    return float((window_losses(model, windows) * predicted).sum() / predicted.sum())
 
 
 SEPARATOR = "<|endoftext|>"

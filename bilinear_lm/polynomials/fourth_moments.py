@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from jaxtyping import Float
 from torch import Tensor
 
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.polynomials.gaussian import Gaussian
-from bilinear_lm.tensor import CHUNK_BYTES, BilinearTensor
+from bilinear_lm.tensor import BilinearTensor
 
 
 def product_means(
@@ -40,7 +41,7 @@ def form_covariances(
     Isserlis: (p·Σw)(q·Σv) + (p·Σv)(q·Σw).
     """
     W, V = at.times_cov(tensor.W_gate), at.times_cov(tensor.W_in)
-    at_once = max(1, CHUNK_BYTES // (4 * W.shape[1] * W.dtype.itemsize))
+    at_once = rows_at_once(4 * W.shape[1] * W.dtype.itemsize)
     for start in range(0, P.shape[1], at_once):
         rows = slice(start, start + at_once)
         left, right = P[:, rows].T, Q[:, rows].T

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.errors import InputError
-from bilinear_lm.tensor import CHUNK_BYTES
+from bilinear_lm.numerics.memory import rows_at_once
 
 TOLERANCE = 1e-12
 """Largest difference of the two sums of an accepted panel, relative to the size of the function."""
@@ -65,7 +65,7 @@ def integrate_hermite(
     """
     units = mean.shape[0]
     panels_each = round(2 * REACH / _WIDTH) + len(_EDGES)
-    at_once = max(1, CHUNK_BYTES // (panels_each * 17 * (order + 8) * 8))
+    at_once = rows_at_once(panels_each * 17 * (order + 8) * 8)
     parts = [
         _integrate(function, mean[i : i + at_once], spread[i : i + at_once], order)
         for i in range(0, units, at_once)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.text.token_ids import token_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ def text_loss(
     if window >= context:
         raise InputError(f"a window of {window} tokens and a first token exceed the context of {context}")
     batches = list(_batches(ids, tokenizer.bos_token_id, window, batch_size))
-    total = sum(_summed(model, batch) for batch in tqdm(batches, desc="loss", disable=not progress))
+    bar = tqdm(batches, desc="loss", disable=not progress)
+    total = sum(float(next_token_loss(model, batch)) for batch in bar)
     n_bytes = len(text.encode())
     return TextLoss(total / len(ids), total / math.log(2) / n_bytes, len(ids), n_bytes)
 
@@ -73,16 +77,20 @@ def window_loss(
     if windows.numel() == 0 or windows.shape[1] < 2:
         raise InputError(f"windows of shape {list(windows.shape)}; expected some of at least two tokens")
     batches = tqdm(windows.split(batch_size), desc=progress, disable=progress is None)
-    total = sum(_summed(model, batch) for batch in batches)
+    total = sum(float(next_token_loss(model, batch)) for batch in batches)
     return total / windows[:, 1:].numel()
 
 
-def _summed(model: nn.Module, ids: Int[Tensor, "batch pos"]) -> float:
+def next_token_loss(
+    model: nn.Module, ids: Int[Tensor, "batch pos"], reduction: Literal["sum", "none"] = "sum"
+) -> Float[Tensor, "*tokens"]:
+    """Cross-entropy in nats of all tokens but the first of each row: their sum, or one by one in a row."""
     ids = ids.to(next(model.parameters()).device)
     with torch.inference_mode():
         logits = model(input_ids=ids).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-    return loss.item()
+        return torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), ids[:, 1:].flatten(), reduction=reduction
+        )
 
 
 def _batches(

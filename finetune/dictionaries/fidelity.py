@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site, observed, replaced, site_activations
+from bilinear_lm.text.evaluate import next_token_loss
 
 Ablation = Literal["zero", "mean"]
 
@@ -136,15 +137,9 @@ def _loss(
     model: Any, batches: Sequence[Tensor], altered: Callable[[], AbstractContextManager[None]]
 ) -> float:
     """Mean cross-entropy of next tokens with the model altered."""
-    total, count = 0.0, 0
-    with altered(), torch.inference_mode():
-        for ids in batches:
-            logits = model(input_ids=ids).logits[:, :-1].float()
-            total += torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
-            ).item()
-            count += ids[:, 1:].numel()
-    return total / count
+    with altered():
+        total = sum(float(next_token_loss(model, ids)) for ids in batches)
+    return total / sum(ids[:, 1:].numel() for ids in batches)
 
 
 @contextmanager

@@ -16,12 +16,9 @@ from hypothesis import strategies as st
 
 from analysis import (
     FeatureLayer,
-    PairMoments,
     as_squares,
-    best_assignment,
     composition_scores,
     cp_decompose,
-    cross_gram,
     direction_similarity,
     effective_rank,
     eigendecompose,
@@ -32,12 +29,13 @@ from analysis import (
     match_vectors,
     opposing_features,
     pairwise_cosine,
-    strength,
     strongest_interactions,
     strongest_patterns,
     strongest_submatrix,
     truncate_eigenvectors,
 )
+from analysis.spectra import best_assignment, cross_gram, strength
+from analysis.streaming import PairMoments
 from bilinear_lm import BilinearTensor, InputError, approximate_glu, bilinear_approximation
 
 SINGLE = torch.finfo(torch.float32)

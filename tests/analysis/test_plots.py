@@ -7,15 +7,9 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from analysis import (
-    AblationControl,
-    AblationEffect,
-    Explained,
-    Interactions,
-    Submatrix,
-    TruncationCosts,
-    read_tokens,
-)
+from analysis import read_tokens
+from analysis.features import Explained, Interactions, Submatrix
+from analysis.interventions import AblationControl, AblationEffect, TruncationCosts
 from analysis.plots import (
     NEGATIVE,
     POSITIVE,

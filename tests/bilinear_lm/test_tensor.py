@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bilinear_lm.numerics.memory
 import bilinear_lm.tensor
 from bilinear_lm import BilinearTensor, InputError
 from bilinear_lm.numerics import contractions
@@ -56,7 +57,7 @@ def tensor(request) -> BilinearTensor:
 
 @pytest.fixture(params=[2**28, 600], ids=["whole", "chunked"], autouse=True)
 def chunk_bytes(request, monkeypatch):
-    monkeypatch.setattr(bilinear_lm.tensor, "CHUNK_BYTES", request.param)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", request.param)
 
 
 def test_dense(tensor):

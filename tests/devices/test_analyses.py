@@ -86,7 +86,7 @@ class Things:
         return {self.inputs.site: self.inputs, self.outputs.site: self.outputs}
 
     @property
-    def attention(self) -> list[analysis.AttentionLayer]:
+    def attention(self) -> list[analysis.attention.AttentionLayer]:
         return [analysis.attention_layer(self.model, layer) for layer in (0, 1)]
 
 
@@ -152,12 +152,11 @@ def interactions(x: Things):
     strongest = analysis.strongest_interactions(x.features, k=6)
     return [
         strongest,
-        list(analysis.strongest_of_each(x.features, k=3)),
-        analysis.split_strongest_interactions(x.features, k=6),
+        analysis.features.split_strongest_interactions(x.features, k=6),
         analysis.interaction_statistics(x.features, top=3),
         analysis.interaction_index(x.features, 3, 3),
         analysis.strongest_submatrix(x.features, 2, 5),
-        analysis.random_interactions(x.features, strongest),
+        analysis.interventions.random_interactions(x.features, strongest),
         [analysis.strongest_patterns(x.features, pattern, k=4) for pattern in get_args(Pattern)],
         analysis.opposing_features(x.features, x.outputs.decoder, 4, below=-0.1),
     ]
@@ -169,11 +168,10 @@ def on_text(x: Things):
     return [
         analysis.top_contexts(x.model, x.inputs, WINDOWS, k=2, width=2, skip=1),
         analysis.explained_on_text(x.model, 1, x.outputs, WINDOWS, k=3),
-        analysis.explained_by_eigenvectors(x.tensor, x.outputs, points, k=3),
+        analysis.features.explained_by_eigenvectors(x.tensor, x.outputs, points, k=3),
         analysis.ablation_control(x.model, 1, x.inputs, x.outputs, strongest, WINDOWS, range(2)),
         analysis.truncation_costs(x.model, 1, [1, 4], WINDOWS),
-        analysis.cost_of_replacing(x.model, 1, x.tensor, x.tokenizer, TEXT),
-        analysis.window_losses(x.model, WINDOWS),
+        analysis.text.window_losses(x.model, WINDOWS),
         text_loss(x.model, x.tokenizer, TEXT),
     ]
 
@@ -197,10 +195,12 @@ def one_layer_paths(x: Things):
     paths = analysis.token_paths(x.shallow, tokens=range(9))
     return [
         measured.logits,
-        analysis.expand_along(measured, mlp_tensor(x.shallow, 0), unembedding(x.shallow)[:, :4].T).total,
+        analysis.paths.expand_along(
+            measured, mlp_tensor(x.shallow, 0), unembedding(x.shallow)[:, :4].T
+        ).total,
         analysis.expand_logits(x.shallow, WINDOWS[0], [3, 4]).total,
         analysis.strongest_token_interactions(paths, k=4),
-        analysis.read_along(paths, x.u).features.outputs,
+        analysis.paths.read_along(paths, x.u).features.outputs,
     ]
 
 

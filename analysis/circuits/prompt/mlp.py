@@ -21,7 +21,7 @@ from analysis.circuits.readers import Group, Limits, Part, Quadratic, Source, st
 from analysis.graphs.graph import Node
 from analysis.paths.mlp import expand_mlp
 from analysis.spectra.eigen import eigendecompose
-from bilinear_lm.tensor import CHUNK_BYTES
+from bilinear_lm.numerics.memory import rows_at_once
 
 Readers = Sequence[tuple[Node, Quadratic]]
 
@@ -40,7 +40,7 @@ def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Groups:
             numbers_each, split = 8 * n * n, _by_features
         else:
             numbers_each, split = 4 * (layer.block.at_mlp_in.d_in) ** 2, _by_eigenvectors
-        at_once = max(1, CHUNK_BYTES // (numbers_each * prompt.like.element_size()))
+        at_once = rows_at_once(numbers_each * prompt.like.element_size())
         for start in range(0, len(together), at_once):
             yield from split(layer, position, together[start : start + at_once], limits)
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from analysis.attention.layer import AttentionLayer
 from analysis.circuits.block import BlockWeights, block_weights
 from analysis.features.dictionaries import (
-    WRITTEN,
     Dictionaries,
     dictionaries_by_site,
     feature_reading,
     read_site,
     require_dictionary,
 )
+from analysis.features.layer import WRITTEN
 from analysis.paths.measured import Measured, MeasuredLayer, measure
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import prompt_ids

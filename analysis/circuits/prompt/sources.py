@@ -9,7 +9,7 @@ from torch import Tensor
 
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt, SiteFeatures
 from analysis.circuits.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
-from analysis.features.dictionaries import WRITTEN
+from analysis.features.layer import WRITTEN
 from analysis.graphs.graph import Node
 from analysis.graphs.nodes import (
     bias_node,

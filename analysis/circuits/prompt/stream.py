@@ -28,7 +28,7 @@ from analysis.circuits.prompt.sources import (
 )
 from analysis.circuits.readers import Group, Limits, Linear, Part, Source
 from analysis.graphs.graph import Node
-from bilinear_lm.tensor import CHUNK_BYTES
+from bilinear_lm.numerics.memory import rows_at_once
 
 
 def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Group]:
@@ -37,7 +37,7 @@ def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits:
         return
     numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
     numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
-    at_once = max(1, CHUNK_BYTES // (4 * numbers_each * prompt.like.element_size()))
+    at_once = rows_at_once(4 * numbers_each * prompt.like.element_size())
     for start in range(0, len(readers), at_once):
         yield from _split(prompt, readers[start : start + at_once], limits)
 

@@ -20,7 +20,7 @@ from analysis.circuits.targets import (
     checked_direction,
     passed_before,
 )
-from analysis.features.dictionaries import WRITTEN
+from analysis.features.layer import WRITTEN
 from analysis.graphs.graph import Node
 from analysis.graphs.nodes import logit_node
 from analysis.spectra.eigen import eigendecompose

@@ -14,14 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.circuits.block import BlockWeights, block_weights
-from analysis.features.dictionaries import (
-    WRITTEN,
-    Dictionaries,
-    dictionaries_by_site,
-    read_site,
-    require_dictionary,
-)
-from analysis.features.layer import FeatureLayer
+from analysis.features.dictionaries import Dictionaries, dictionaries_by_site, read_site, require_dictionary
+from analysis.features.layer import WRITTEN, FeatureLayer
 from analysis.spectra.gram import unfolding_gram
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary

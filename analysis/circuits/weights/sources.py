@@ -34,8 +34,8 @@ from analysis.circuits.readers import (
 )
 from analysis.circuits.weights.model import StaticLayer, StaticModel
 from analysis.distributed import Worker, gather_rows
-from analysis.features.dictionaries import WRITTEN, feature_reading
-from analysis.features.layer import FeatureLayer
+from analysis.features.dictionaries import feature_reading
+from analysis.features.layer import WRITTEN, FeatureLayer
 from analysis.graphs.graph import Node, Pruned
 from analysis.graphs.nodes import (
     bias_node,

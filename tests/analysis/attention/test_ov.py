@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import analysis.attention.pairs
+import bilinear_lm.numerics.memory
 from analysis.attention.layer import attention_layer
 from analysis.attention.ov import feature_outputs, strongest_outputs
 from analysis.paths.measured import measure
@@ -38,7 +38,7 @@ def test_a_head_writes_what_it_attends_to(family_model, options):
 
 @pytest.mark.parametrize("chunk", [1, 200, 2**28])
 def test_strongest_outputs_are_those_of_brute_force(family_model, monkeypatch, chunk):
-    monkeypatch.setattr(analysis.attention.pairs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", chunk)
     outputs = feature_outputs(attention_layer(family_model(), 1), draw(9, 16), draw(5, 16, seed=1))
     dense = outputs.matrix()
     found = strongest_outputs(outputs, 20)

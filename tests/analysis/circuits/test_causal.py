@@ -13,7 +13,7 @@ from analysis.circuits.targets import (
     LogitTarget,
     ScoreTarget,
 )
-from analysis.interventions.frozen import holding
+from analysis.interventions.frozen import frozen
 from analysis.paths.measured import measure
 from analysis.plots import causal_plot, save_figure
 from bilinear_lm import InputError
@@ -52,7 +52,7 @@ def model(family_model):
 
 def test_a_model_that_is_held_computes_the_same(model):
     measured = measure(model, IDS)
-    with holding(model, measured), torch.no_grad():
+    with frozen(model, measured), torch.no_grad():
         logits = model(torch.tensor([IDS, IDS])).logits
     assert (logits - measured.logits).abs().max() < 1e-9
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -64,7 +64,7 @@ def test_a_model_that_is_held_is_linear_past_its_mlps(model):
         layer.mlp.down_proj.weight.data.zero_()
     measured = measure(model, IDS)
     embedded = model.model.embed_tokens(torch.tensor([IDS]))
-    with holding(model, measured), torch.no_grad():
+    with frozen(model, measured), torch.no_grad():
         zero, one, two = (model(inputs_embeds=embedded * factor).logits for factor in (0, 1, 2))
     assert (two - 2 * one + zero).abs().max() < 1e-9
 

@@ -6,23 +6,22 @@ import torch
 
 import analysis.features.explained
 import analysis.interventions.interactions
+import bilinear_lm.numerics.memory
 from analysis import (
-    Interactions,
-    PairMoments,
-    ablated,
     ablation_control,
     eigendecompose,
-    explained_by_eigenvectors,
     explained_on_text,
     feature_layer,
     hosvd,
-    random_interactions,
     strongest_interactions,
     truncate,
     truncate_eigenvectors,
     truncation_costs,
-    window_losses,
 )
+from analysis.features import Interactions, explained_by_eigenvectors
+from analysis.interventions import ablated, random_interactions
+from analysis.streaming import PairMoments
+from analysis.text import window_losses
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor
 from bilinear_lm.sites import mlp_inputs, site_activations
 
@@ -82,7 +81,7 @@ def test_moments_that_have_no_correlation():
 
 @pytest.mark.parametrize("chunk", [1, 2**28], ids=["token by token", "whole"])
 def test_correlations_against_numpy(tensor, outputs, chunk, monkeypatch):
-    monkeypatch.setattr(analysis.features.explained, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", chunk)
     x, features, k = draw(60, WIDTH, seed=9), [4, 0, 10], 5
     found = explained_by_eigenvectors(tensor, outputs, iter(x.split(25)), features, k)
     written = tensor(x)

@@ -15,7 +15,6 @@ from analysis import (
     feature_layer,
     interaction_statistics,
     strongest_interactions,
-    strongest_of_each,
     strongest_submatrix,
 )
 from analysis.features.interactions import n_pairs
@@ -78,7 +77,6 @@ def test_parts_against_the_dense_tensor():
     u = features.outputs
     assert torch.allclose(features.matrix(u[3]), B[3])
     assert torch.allclose(features.self_part(u), B.diagonal(dim1=1, dim2=2))
-    assert torch.allclose(features.cross_part(u[3]), B[3] - B[3].diagonal().diag())
     point = torch.cat([features.origin, features.origin.new_ones(1)])
     full = torch.einsum("ai,ijk->ajk", u, features.tensor.dense())
     assert torch.allclose(features.constant(u), torch.einsum("ajk,j,k->a", full, point, point))
@@ -163,14 +161,6 @@ def test_equal_values_come_in_the_order_of_their_features(strips):
 def test_zero_interactions_are_counted_like_others():
     features = FeatureLayer(make(False).tensor, draw(4, WIDTH), torch.zeros(1, OUT, dtype=torch.float64))
     assert strongest_interactions(features, k=10).values.tolist() == [0.0] * 10
-
-
-def test_strongest_of_each():
-    features = make()
-    for output, found in enumerate(strongest_of_each(features, k=4)):
-        assert [tuple(vars(item).values())[:3] for item in found] == [
-            item[:3] for item in brute_force(features, [output], 4)
-        ]
 
 
 def test_submatrix_holds_the_strongest_features():

@@ -7,6 +7,7 @@ import torch
 
 import analysis.features.layer
 import analysis.features.patterns
+import bilinear_lm.numerics.memory
 from analysis import FeatureLayer
 from analysis.features.patterns import PairPatterns, opposing_features, strongest_patterns
 from bilinear_lm import BilinearTensor, InputError
@@ -118,7 +119,7 @@ def test_a_planted_negation():
 @pytest.mark.parametrize("chunk", [1, 900, 2**28])
 @pytest.mark.parametrize("biases", [True, False])
 def test_opposing_features_against_brute_force(chunk, biases, monkeypatch):
-    monkeypatch.setattr(analysis.features.patterns, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", chunk)
     features, decoder = make(n_out=30, biases=biases), draw(30, 5, seed=9)
     found = opposing_features(features, decoder, 12, -0.5)
     rows = torch.nn.functional.normalize(decoder, dim=1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from analysis import cost_of_replacing, hosvd, replaced_mlp, truncate
-from bilinear_lm import BilinearTensor, InputError, hook, mlp_tensor, text_loss
+from analysis import replaced_mlp
+from bilinear_lm import BilinearTensor, InputError, hook, mlp_tensor
 
 IDS = torch.randint(0, 300, (2, 12), generator=torch.Generator().manual_seed(0))
 TEXT = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. " * 3
@@ -58,17 +58,6 @@ def test_the_precision_is_the_tensors_inside_and_the_models_outside(make_model):
     tensor = mlp_tensor(model, 0).to(torch.float64)
     with replaced_mlp(model, 0, tensor):
         assert model(IDS).logits.dtype == torch.bfloat16
-
-
-def test_the_cost_of_truncating(make_model, tiny_tokenizer):
-    model = make_model(d_vocab=len(tiny_tokenizer))
-    tensor = mlp_tensor(model, 0)
-    own = cost_of_replacing(model, 0, tensor, tiny_tokenizer, TEXT)
-    assert own.before == pytest.approx(text_loss(model, tiny_tokenizer, TEXT).nats_per_token)
-    assert abs(own.nats_per_token) <= 1e-4
-    cut = cost_of_replacing(model, 0, truncate(tensor, hosvd(tensor), 2), tiny_tokenizer, TEXT)
-    assert cut.before == own.before
-    assert abs(cut.nats_per_token) > 1e-3
 
 
 @pytest.mark.parametrize(

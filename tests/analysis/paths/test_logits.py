@@ -59,18 +59,18 @@ def test_all_paths_are_the_logits(model):
 
 
 def test_terms_are_derivatives_of_the_logits(model):
-    """At held patterns and scales, each logit is a quadratic polynomial of factors on the sources."""
+    """At held patterns and scales, each logit is a quadratic polynomial of factors on the components."""
     measured, at, token = measure(model, IDS), 5, 11
-    block, layer, sources = model.model.layers[0], measured.layers[0], measured.before_mlp(0)
+    block, layer, components = model.model.layers[0], measured.layers[0], measured.before_mlp(0)
     gamma, W_U = block.post_attention_layernorm.weight, model.lm_head.weight * model.model.norm.weight
 
     def logit(factors):
-        stream = factors @ sources.values[:, at]
+        stream = factors @ components.values[:, at]
         return (
             (stream + block.mlp(stream / layer.ln2_scale[at] * gamma)) @ W_U[token] / measured.final_scale[at]
         )
 
-    zero = torch.zeros(len(sources), dtype=torch.float64)
+    zero = torch.zeros(len(components), dtype=torch.float64)
     hessian = torch.autograd.functional.hessian(logit, zero)
     gradient = torch.autograd.functional.jacobian(logit, zero)
     expansion = expand_logits(model, IDS, tokens=[token])
@@ -81,7 +81,7 @@ def test_terms_are_derivatives_of_the_logits(model):
     assert torch.allclose(expansion.skip[0, at] + expansion.mlp.linear[0, at], gradient, atol=1e-12)
     assert torch.allclose(expansion.mlp.constant[0, at], logit(zero), atol=1e-12)
     assert torch.allclose(
-        expansion.direct[0, at], sources.values[0, at] @ W_U[token] / measured.final_scale[at]
+        expansion.direct[0, at], components.values[0, at] @ W_U[token] / measured.final_scale[at]
     )
 
 

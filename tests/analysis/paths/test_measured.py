@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from analysis.paths.components import Source
+from analysis.paths.components import Component
 from analysis.paths.measured import measure
 from bilinear_lm import InputError, hook, unhook
 from bilinear_lm.norms import norm_factor
@@ -91,15 +91,19 @@ def test_sources_sum_to_the_residual_stream(model):
     for number, layer in enumerate(measured.layers):
         assert largest(measured.before_attention(number).total - layer.resid_pre) < 1e-4
         assert largest(measured.before_mlp(number).total - layer.resid_mid) < 1e-4
-        assert largest(layer.attention.written_from(5).sum(1) - layer.heads[:, 5]) < 1e-5
-    sources = measured.before_unembedding()
-    assert largest(sources.total - measured.resid_final) < 1e-4
-    biases = [Source("bias", 0)] if measured.layers[0].attention.bias is not None else []
-    first = [Source("embedding"), *(Source("head", 0, head) for head in range(4)), *biases, Source("mlp", 0)]
-    assert list(sources.names[: len(first)]) == first
-    assert len(measured.before_mlp(1)) == len(sources) - 1
-    assert sources.index(Source("mlp", 1)) == len(sources) - 1
-    assert len(sources.of_kind("head", "mlp")) == 10
+    components = measured.before_unembedding()
+    assert largest(components.total - measured.resid_final) < 1e-4
+    biases = [Component("bias", 0)] if measured.layers[0].attention.bias is not None else []
+    first = [
+        Component("embedding"),
+        *(Component("head", 0, head) for head in range(4)),
+        *biases,
+        Component("mlp", 0),
+    ]
+    assert list(components.names[: len(first)]) == first
+    assert len(measured.before_mlp(1)) == len(components) - 1
+    assert components.index(Component("mlp", 1)) == len(components) - 1
+    assert len(components.of_kind("head", "mlp")) == 10
 
 
 def test_in_float64_sums_hold_to_1e_12(model):
@@ -155,10 +159,8 @@ def test_input_that_cannot_be_used(family_model):
     for read in (measured.before_mlp, measured.before_attention):
         with pytest.raises(InputError, match="layer 2 does not exist; expected 0 to 1"):
             read(2)
-    with pytest.raises(InputError, match="position 12 does not exist"):
-        measured.layers[0].attention.written_from(12)
-    with pytest.raises(InputError, match=r"source mlp 5 is not among these: embedding, head 0\.0"):
-        measured.before_unembedding().index(Source("mlp", 5))
+    with pytest.raises(InputError, match=r"component mlp 5 is not among these: embedding, head 0\.0"):
+        measured.before_unembedding().index(Component("mlp", 5))
     bridge = hook(model)
     for hooked in (bridge, model):
         with pytest.raises(InputError, match="hooked"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import analysis.paths.mlp
+import bilinear_lm.numerics.memory
 from analysis.paths.measured import measure
 from analysis.paths.mlp import PathExpansion, expand_mlp
 from bilinear_lm import BilinearTensor, InputError, mlp_tensor
@@ -55,16 +55,16 @@ def test_all_terms_are_the_mlp(model, layer):
 
 
 def test_terms_are_derivatives_of_the_module(model):
-    """With a factor on each source: constant, gradient and half the second derivatives at zero."""
+    """With a factor on each component: constant, gradient and half the second derivatives at zero."""
     measured, u, at = measure(model, IDS), draw(16), 4
-    block, part, sources = model.model.layers[1], measured.layers[1], measured.before_mlp(1).values
+    block, part, components = model.model.layers[1], measured.layers[1], measured.before_mlp(1).values
     gamma = block.post_attention_layernorm.weight
 
     def along_u(factors):
-        return block.mlp((factors @ sources[:, at]) / part.ln2_scale[at] * gamma) @ u
+        return block.mlp((factors @ components[:, at]) / part.ln2_scale[at] * gamma) @ u
 
-    zero = torch.zeros(len(sources), dtype=torch.float64)
-    expansion = expand_mlp(mlp_tensor(model, 1), sources, part.ln2_scale, u)
+    zero = torch.zeros(len(components), dtype=torch.float64)
+    expansion = expand_mlp(mlp_tensor(model, 1), components, part.ln2_scale, u)
     hessian = torch.autograd.functional.hessian(along_u, zero)
     assert torch.allclose(expansion.quadratic[at], hessian / 2, atol=1e-12)
     gradient = torch.autograd.functional.jacobian(along_u, zero)
@@ -73,11 +73,11 @@ def test_terms_are_derivatives_of_the_module(model):
 
 
 def test_by_hand():
-    """x0 · x1 with sources (1, 2) and (3, 5), divided by 2: diagonal 2/4 and 15/4, cross (5 + 6)/2/4."""
+    """x0 · x1 with components (1, 2) and (3, 5), divided by 2: diagonal 2/4 and 15/4, cross (5 + 6)/2/4."""
     one = torch.ones(1, 1)
     tensor = BilinearTensor(torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [1.0]]), one)
-    sources = torch.tensor([[[1.0, 2.0]], [[3.0, 5.0]]])
-    expansion = expand_mlp(tensor, sources, torch.tensor([2.0]), one[0])
+    components = torch.tensor([[[1.0, 2.0]], [[3.0, 5.0]]])
+    expansion = expand_mlp(tensor, components, torch.tensor([2.0]), one[0])
     assert expansion.quadratic.tolist() == [[[0.5, 1.375], [1.375, 3.75]]]
     assert expansion.pairs.tolist() == [[[0.5, 2.75], [0.0, 3.75]]]
     assert expansion.total.tolist() == [7.0]
@@ -102,14 +102,14 @@ def test_the_factors_of_the_tensor_do_not_matter(biases):
 def test_pieces_are_the_whole(monkeypatch):
     parts = random_parts()
     whole = expand_mlp(*parts)
-    monkeypatch.setattr(analysis.paths.mlp, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", 1)
     assert same(expand_mlp(*parts), whole, atol=1e-14)
 
 
 def test_groups_and_division():
-    tensor, sources, scale, u = random_parts()
-    expansion = expand_mlp(tensor, sources, scale, u)
-    together = torch.stack([sources[0] + sources[2], sources[1], sources[3]])
+    tensor, components, scale, u = random_parts()
+    expansion = expand_mlp(tensor, components, scale, u)
+    together = torch.stack([components[0] + components[2], components[1], components[3]])
     grouped = expansion.grouped(torch.tensor([0, 1, 0, 2]))
     assert same(grouped, expand_mlp(tensor, together, scale, u))
     divided = expansion.divided(scale)
@@ -118,21 +118,21 @@ def test_groups_and_division():
 
 
 def test_input_that_cannot_be_used(family_model):
-    tensor, sources, scale, u = random_parts()
-    with pytest.raises(InputError, match=r"sources of a path expansion: got \[4, 3, 4\]; .* of width 5"):
-        expand_mlp(tensor, sources[..., :4], scale, u)
+    tensor, components, scale, u = random_parts()
+    with pytest.raises(InputError, match=r"components of a path expansion: got \[4, 3, 4\]; .* of width 5"):
+        expand_mlp(tensor, components[..., :4], scale, u)
     with pytest.raises(InputError, match=r"output directions of a path expansion: got \[2, 5\]; .*of 6"):
-        expand_mlp(tensor, sources, scale, u[:, :5])
+        expand_mlp(tensor, components, scale, u[:, :5])
     with pytest.raises(InputError, match=r"scale of a path expansion: got \[2\]; .* the 3 positions"):
-        expand_mlp(tensor, sources, scale[:2], u)
+        expand_mlp(tensor, components, scale[:2], u)
     batch = BilinearTensor(
         *(factor.expand(2, -1, -1) for factor in (tensor.W_gate, tensor.W_in, tensor.W_out))
     )
     with pytest.raises(InputError, match="takes one tensor"):
-        expand_mlp(batch, sources, scale, u)
-    expansion = expand_mlp(tensor, sources, scale, u)
+        expand_mlp(batch, components, scale, u)
+    expansion = expand_mlp(tensor, components, scale, u)
     for groups in ([0, 1], [0, 1, -1, 0]):
-        with pytest.raises(InputError, match="groups of sources"):
+        with pytest.raises(InputError, match="groups of components"):
             expansion.grouped(torch.tensor(groups))
     with pytest.raises(InputError, match="bilinear-lm convert"):
         mlp_tensor(family_model(hidden_act="silu"), 0)

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from analysis.paths.components import Source
+from analysis.paths.components import Component
 from analysis.paths.measured import measure
 from analysis.paths.tokens import read_along, strongest_token_interactions, token_paths
 from analysis.text.tokens import token_direction
@@ -57,11 +57,11 @@ def test_strongest_are_those_of_brute_force(family_model):
     attention, W_E = model.model.layers[0].self_attn, model.model.embed_tokens.weight
     vectors = {}
     for token in tokens:
-        vectors[Source("embedding"), token] = W_E[token]
+        vectors[Component("embedding"), token] = W_E[token]
         for head in heads:
             value = attention.v_proj.weight[6 * (head // 2) : 6 * (head // 2 + 1)] @ W_E[token]
             written = attention.o_proj.weight[:, 6 * head : 6 * head + 6] @ value
-            vectors[Source("head", 0, head), token] = written
+            vectors[Component("head", 0, head), token] = written
     tensor, W_U, brute = mlp_tensor(model, 0), unembedding(model), []
     for target in targets:
         for (left, x), (right, y) in itertools.combinations_with_replacement(vectors.items(), 2):

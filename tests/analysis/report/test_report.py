@@ -10,10 +10,11 @@ import torch
 from plotly.offline import get_plotlyjs
 from transformers import LlamaForCausalLM
 
-from analysis import effective_rank, eigendecompose, strength
+from analysis import effective_rank, eigendecompose
 from analysis.report.collect import collect
 from analysis.report.options import STORY, ReportOptions
 from analysis.report.write import report
+from analysis.spectra import strength
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import mlp_inputs
 from bilinear_lm.text.evaluate import text_loss

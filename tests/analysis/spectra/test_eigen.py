@@ -5,9 +5,9 @@ import pytest
 import scipy.linalg
 import torch
 
-import analysis.spectra.eigen
-import analysis.spectra.gram
-from analysis import effective_rank, eigendecompose, fix_signs, strength
+import bilinear_lm.numerics.memory
+from analysis import effective_rank, eigendecompose
+from analysis.spectra import fix_signs, strength
 from bilinear_lm import BilinearTensor, InputError
 
 D, H, OUT = 12, 30, 7
@@ -25,7 +25,7 @@ def tensor():
 @pytest.mark.parametrize("chunk", [2**28, 1], ids=["whole", "chunked"])
 @pytest.mark.parametrize("k", [None, 1, 5])
 def test_against_scipy(tensor, k, chunk, monkeypatch):
-    monkeypatch.setattr(analysis.spectra.eigen, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", chunk)
     u = draw(2, 3, OUT, seed=3)
     found = eigendecompose(tensor, u, k)
     k = k or D
@@ -74,7 +74,7 @@ def test_strength_is_the_norm_of_the_interaction_matrix(tensor, monkeypatch):
     u = draw(5, OUT, seed=3)
     matrices = tensor.interaction_matrix(u)
     assert torch.allclose(strength(tensor, u), matrices.flatten(1).norm(dim=1))
-    monkeypatch.setattr(analysis.spectra.gram, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", 1)
     assert torch.allclose(strength(tensor, u), matrices.flatten(1).norm(dim=1))
 
 

@@ -7,13 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from analysis import (
-    Eigendecomposition,
-    eigendecompose,
-    eigendecompose_to_folder,
-    load_decomposition,
-    save_decomposition,
-)
+from analysis import eigendecompose, eigendecompose_to_folder, load_decomposition, save_decomposition
+from analysis.spectra import Eigendecomposition
 from bilinear_lm import BilinearTensor, InputError
 
 D, H, OUT, N, PART = 12, 20, 6, 14, 5

@@ -11,14 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 import analysis.spectra.eigen_run
-from analysis import (
-    Eigendecomposition,
-    eigendecompose,
-    eigendecompose_to_folder,
-    load_decomposition,
-    save_decomposition,
-)
+from analysis import eigendecompose, eigendecompose_to_folder, load_decomposition, save_decomposition
 from analysis.commands.eigen import eigen
+from analysis.spectra import Eigendecomposition
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor, save_dictionary, unembedding
 from bilinear_lm.checkpoints import save_folder
 

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from tensorly.decomposition import tucker
 
 import analysis.spectra.gram
-from analysis import cross_gram, fix_signs, hosvd, singular_eigenvectors, truncate, unfolding_gram
+import bilinear_lm.numerics.memory
+from analysis import hosvd, singular_eigenvectors, truncate
 from analysis.commands.hosvd import hosvd as command
+from analysis.spectra import cross_gram, fix_signs, unfolding_gram
 from bilinear_lm import BilinearTensor, InputError
 from bilinear_lm.checkpoints import save_folder
 
@@ -146,7 +148,7 @@ def test_a_tensor_that_is_zero():
 @pytest.mark.parametrize("chunk", [2**28, 1], ids=["whole", "chunked"])
 @pytest.mark.parametrize("leg", ["output", "input"])
 def test_products_of_the_slices_of_two_layers(tensor, leg, chunk, monkeypatch):
-    monkeypatch.setattr(analysis.spectra.gram, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", chunk)
     other = replace(tensor, W_gate=tensor.W_gate.flip(0), W_out=tensor.W_out.flip(1))
     ours, theirs = unfolded(tensor, leg), unfolded(other, leg)
     assert np.abs(cross_gram(tensor, other, leg).numpy() - ours @ theirs.T).max() <= 1e-10

@@ -5,16 +5,9 @@ import pytest
 import scipy.optimize
 import torch
 
-import analysis.spectra.gram
-from analysis import (
-    best_assignment,
-    cross_gram,
-    direction_similarity,
-    eigendecompose,
-    gaussian_similarity,
-    match_vectors,
-    pairwise_cosine,
-)
+import bilinear_lm.numerics.memory
+from analysis import direction_similarity, eigendecompose, gaussian_similarity, match_vectors, pairwise_cosine
+from analysis.spectra import best_assignment, cross_gram
 from bilinear_lm import BilinearTensor, InputError
 
 D, H, OUT = 6, 11, 4
@@ -41,7 +34,7 @@ def test_cosines_of_all_pairs():
 @pytest.mark.parametrize("chunk", [2**28, 1], ids=["whole", "chunked"])
 @pytest.mark.parametrize("bias", [False, True])
 def test_directions_against_dense(chunk, bias, monkeypatch):
-    monkeypatch.setattr(analysis.spectra.gram, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", chunk)
     ours, theirs = layer(bias=bias), layer(10, out=OUT + 1, bias=bias, h=H + 3)
     flat, other = ours.dense().flatten(1), theirs.dense().flatten(1)
     assert torch.allclose(cross_gram(ours, theirs), flat @ other.T)

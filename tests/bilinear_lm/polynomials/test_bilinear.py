@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bilinear_lm.numerics.memory
 import bilinear_lm.polynomials.fourth_moments
 from bilinear_lm.errors import InputError
 from bilinear_lm.polynomials.approximate import approximate_glu
@@ -142,7 +143,7 @@ def test_moments_of_products_against_sampling_and_pieces(monkeypatch):
     tensor = BilinearTensor(P, Q, W_out)
     variance = quadratic_variance(tensor, at)
     assert variance == pytest.approx(float(tensor(x - at.mean).var(0).sum()), rel=0.03)
-    monkeypatch.setattr(bilinear_lm.polynomials.fourth_moments, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", 1)
     assert len(list(form_covariances(P, Q, tensor, at))) == 5
     assert torch.allclose(second_moments(P, Q, at), whole)
     assert quadratic_variance(tensor, at) == pytest.approx(variance)
