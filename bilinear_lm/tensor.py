@@ -67,10 +67,10 @@ class BilinearTensor:
             raise InputError(
                 f"factors of a bilinear tensor: {kinds}; expected one precision and device, convert with .to"
             )
-        gate, into, out = self.W_gate.shape, self.W_in.shape, self.W_out.shape
-        if len(gate) < 2 or gate != into or out[:-1] != (*gate[:-2], gate[-1]):
+        gate, up, out = self.W_gate.shape, self.W_in.shape, self.W_out.shape
+        if len(gate) < 2 or gate != up or out[:-1] != (*gate[:-2], gate[-1]):
             raise InputError(
-                f"factors of a bilinear tensor: W_gate {list(gate)}, W_in {list(into)}, W_out {list(out)}; "
+                f"factors of a bilinear tensor: W_gate {list(gate)}, W_in {list(up)}, W_out {list(out)}; "
                 "expected [*batch, d_in, d_mlp] twice and [*batch, d_mlp, d_out]"
             )
 
@@ -91,14 +91,14 @@ class BilinearTensor:
         if b_gate is None and b_in is None and b_out is None:
             return cls(W_gate, W_in, W_out)
         zeros = W_gate.new_zeros(W_gate.shape[:-2] + W_gate.shape[-1:])
-        gate = torch.cat([W_gate, (zeros if b_gate is None else b_gate).unsqueeze(-2)], dim=-2)
-        into = torch.cat([W_in, (zeros if b_in is None else b_in).unsqueeze(-2)], dim=-2)
+        W_gate = torch.cat([W_gate, (zeros if b_gate is None else b_gate).unsqueeze(-2)], dim=-2)
+        W_in = torch.cat([W_in, (zeros if b_in is None else b_in).unsqueeze(-2)], dim=-2)
         if b_out is not None:
-            unit = gate.new_zeros((*gate.shape[:-1], 1))
+            unit = W_gate.new_zeros((*W_gate.shape[:-1], 1))
             unit[..., -1, 0] = 1.0
-            gate, into = torch.cat([gate, unit], dim=-1), torch.cat([into, unit], dim=-1)
+            W_gate, W_in = torch.cat([W_gate, unit], dim=-1), torch.cat([W_in, unit], dim=-1)
             W_out = torch.cat([W_out, b_out.unsqueeze(-2)], dim=-2)
-        return cls(gate, into, W_out, constant=True)
+        return cls(W_gate, W_in, W_out, constant=True)
 
     @property
     def d_in(self) -> int:
@@ -331,7 +331,7 @@ class BilinearTensor:
         if not self.batch_shape:
             return [self]
         factors = zip(*map(self._rows, (self.W_gate, self.W_in, self.W_out)), strict=True)
-        return [BilinearTensor(gate, into, out, self.constant) for gate, into, out in factors]
+        return [BilinearTensor(W_gate, W_in, W_out, self.constant) for W_gate, W_in, W_out in factors]
 
     def _rows(self, x: Tensor) -> list[Tensor]:
         """The entries of x [*batch, ...] over the batch axes, in row-major order."""

@@ -185,17 +185,17 @@ def _require_types(config: dict[str, Any], where: Path) -> None:
 
 def _refuse_inexpressible(config: dict[str, Any], shapes: dict[str, Shape], where: Path) -> None:
     d = config["d_model"]
-    found = []
+    obstacles = []
     if "transformer.wpe.weight" in shapes:
-        found.append("learned positions (transformer.wpe.weight)")
+        obstacles.append("learned positions (transformer.wpe.weight)")
     if config.get("attention2") or shapes.get("transformer.h.0.attn.qkv.weight") == (5 * d, d):
-        found.append("attention2, a product of two scores without softmax")
+        obstacles.append("attention2, a product of two scores without softmax")
     if config.get("rms") is False or config.get("normalization") == "ln":
-        found.append("LayerNorm")
+        obstacles.append("LayerNorm")
     if stand_ins := [key for key in shapes if _STAND_IN.fullmatch(key)]:
-        found.append(f"linear maps in place of norms ({', '.join(stand_ins)})")
-    if found:
-        raise InputError(f"{where}: {', '.join(found)}: a transformers Llama cannot express this model")
+        obstacles.append(f"linear maps in place of norms ({', '.join(stand_ins)})")
+    if obstacles:
+        raise InputError(f"{where}: {', '.join(obstacles)}: a transformers Llama cannot express this model")
 
 
 def _format(config: dict[str, Any], shapes: dict[str, Shape]) -> str:
@@ -259,9 +259,9 @@ def _has_norms(config: dict[str, Any], form: str, where: Path) -> bool:
 def _norm_parameters(
     config: dict[str, Any], form: str, shapes: dict[str, Shape]
 ) -> tuple[str, tuple[str, ...]]:
-    found = [match for key in shapes if (match := _NORM_PARAMETER.fullmatch(key))]
-    prefix = ".norm" if any(match[1] for match in found) else ""
-    names = {match[2] for match in found}
+    matches = [match for key in shapes if (match := _NORM_PARAMETER.fullmatch(key))]
+    prefix = ".norm" if any(match[1] for match in matches) else ""
+    names = {match[2] for match in matches}
     if form in ("F4", "F5"):
         names |= {"a", "b"} if config.get("norm_bias") or names & {"a", "b"} else set()
     else:

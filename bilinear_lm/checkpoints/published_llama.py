@@ -97,9 +97,9 @@ class _Norm:
 def _epsilon(norms: list[_Norm], where: Path) -> float:
     values = {norm.epsilon for norm in norms}
     if len(values) > 1:
-        found = ", ".join(f"{norm.name} {norm.epsilon:g}" for norm in norms)
+        epsilons = ", ".join(f"{norm.name} {norm.epsilon:g}" for norm in norms)
         raise InputError(
-            f"{where}: the norms' epsilons differ ({found}): a transformers Llama has one epsilon and "
+            f"{where}: the norms' epsilons differ ({epsilons}): a transformers Llama has one epsilon and "
             "cannot express this model"
         )
     return values.pop()

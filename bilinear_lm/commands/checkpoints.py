@@ -24,13 +24,13 @@ def info(checkpoint: Checkpoint, /, as_json: Annotated[bool, tyro.conf.arg(name=
     """
     from bilinear_lm.checkpoints import checkpoint_info
 
-    found = dataclasses.asdict(checkpoint_info(checkpoint))
+    facts = dataclasses.asdict(checkpoint_info(checkpoint))
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(facts, indent=2))
     else:
-        notes = found.pop("notes")
-        width = max(map(len, found))
-        for name, value in found.items():
+        notes = facts.pop("notes")
+        width = max(map(len, facts))
+        for name, value in facts.items():
             print(f"{name:<{width}}  {f'{value:,}' if type(value) is int else value}")
         for note in notes:
             print(note)

@@ -74,9 +74,9 @@ def ungated(tensors: dict[str, Tensor], where: Path) -> Weights:
 
 def finetuned(weights: Weights, tensors: dict[str, Tensor], config: dict[str, Any], where: Path) -> Weights:
     """With the factors that codes were multiplied by in finetuning in the decoder."""
-    found = [tensors[name] for name in FINETUNING if name in tensors]
+    stored = [tensors[name] for name in FINETUNING if name in tensors]
     # A period of SAELens wrote one in any case, of ones where it was not used.
-    factors = [factor for factor in found if not torch.equal(factor, torch.ones_like(factor))]
+    factors = [factor for factor in stored if not torch.equal(factor, torch.ones_like(factor))]
     if not factors:
         return weights
     if len(factors) > 1 or not setting(config, "finetuning_scaling_factor", bool, where, False):

@@ -148,15 +148,15 @@ def balanced(
             raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
     if all(_leave_room(size, W_gate.dtype) for size in largest):
         return (W_gate, W_in, W_out), 0
-    gate, into, out = (torch.frexp(size).exponent for size in largest)
+    gate_power, in_power, out_power = (torch.frexp(size).exponent for size in largest)
     live = torch.stack(largest).amin(0) > 0
-    total = gate + into + out
+    total = gate_power + in_power + out_power
     power = int(total[live].max()) if live.any() else 0
     # Where a factor of a unit is 0, so is the unit, whatever the other two are.
-    rest = torch.where(live, gate + into - power, -out)
+    rest = torch.where(live, gate_power + in_power - power, -out_power)
     return (
-        times_two_to(W_gate, -gate),
-        times_two_to(W_in, -into),
+        times_two_to(W_gate, -gate_power),
+        times_two_to(W_in, -in_power),
         times_two_to(W_out, rest.unsqueeze(1)),
     ), power
 

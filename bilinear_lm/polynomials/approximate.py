@@ -80,7 +80,7 @@ def _approximate(
 ) -> Polynomial:
     require_count(degree, f"degree {degree} of a polynomial", "0, 1 or 2", least=0, most=2)
     components, mixture = gaussian_components(mean, cov, layer.W_gate)
-    found = [expanded(layer, expand_units(layer, activation, at), at, degree) for at in components]
+    polynomials = [expanded(layer, expand_units(layer, activation, at), at, degree) for at in components]
     if not mixture:
-        return found[0]
-    return project_mixture(found, components)
+        return polynomials[0]
+    return project_mixture(polynomials, components)

@@ -73,8 +73,8 @@ class BilinearApproximation:
 
     def in_precision(self, dtype: torch.dtype) -> BilinearApproximation:
         """The same layer in a precision; InputError where that cannot hold its weights."""
-        gate, into, out = (float(factor.abs().max()) for factor in (self.W_gate, self.W_in, self.W_out))
-        beside = {"b_gate": gate, "b_in": into, "b_out": gate * into * out}
+        gate, up, out = (float(factor.abs().max()) for factor in (self.W_gate, self.W_in, self.W_out))
+        beside = {"b_gate": gate, "b_in": up, "b_out": gate * up * out}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 require_holds(dtype, value, f"{name} of the bilinear layer", beside.get(name, 0.0))
@@ -205,8 +205,8 @@ def product_form(layer: HiddenLayer, activation: Activation, at: Gaussian, dtype
     """The products of a GLU's hidden units at x ~ N(mean, cov), for layers whose weights will be `dtype`."""
     units = expand_units(layer, activation, at)
     alpha, cross = _offsets(units, torch.finfo(dtype).eps)
-    gate, into, constant = _products(layer, replace(units, cross=cross), alpha, at)
-    return ProductForm(layer, units, cross, gate, into, constant, at, dtype)
+    gate, up, constant = _products(layer, replace(units, cross=cross), alpha, at)
+    return ProductForm(layer, units, cross, gate, up, constant, at, dtype)
 
 
 @dataclass(frozen=True)
@@ -264,17 +264,17 @@ def _products(
     beta = units.slope - alpha * half
     R = second_factors(layer, units)
     gate = torch.cat([layer.W_gate, (alpha - at.mean @ layer.W_gate).unsqueeze(0)])
-    into = torch.cat([R, (beta - at.mean @ R).unsqueeze(0)])
+    up = torch.cat([R, (beta - at.mean @ R).unsqueeze(0)])
     expected = half * units.variance + units.cross * units.covariance + alpha * beta
-    return *_balanced(gate, into), units.mean - expected
+    return *_balanced(gate, up), units.mean - expected
 
 
-def _balanced(gate: Tensor, into: Tensor) -> tuple[Tensor, Tensor]:
+def _balanced(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """The same products, with equal norms of the two columns of a unit."""
-    norms = gate.norm(dim=0), into.norm(dim=0)
+    norms = gate.norm(dim=0), up.norm(dim=0)
     zero = (norms[0] == 0) | (norms[1] == 0)
     scale = torch.where(zero, 1.0, (norms[1] / norms[0]).sqrt())
-    return gate * scale, into / scale
+    return gate * scale, up / scale
 
 
 def _solved(gram: Tensor, right: Tensor) -> Tensor:

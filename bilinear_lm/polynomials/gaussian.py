@@ -30,8 +30,8 @@ class Gaussian:
         if self.cov is None:
             return W.square().sum(0)
         rounding = 8 * torch.finfo(_F64).eps * self.cov.norm() * W.square().sum(0)
-        found = (W * (self.cov @ W)).sum(0)
-        return torch.where(found > rounding, found, 0.0)
+        variances = (W * (self.cov @ W)).sum(0)
+        return torch.where(variances > rounding, variances, 0.0)
 
     def covariances(
         self, W: Float[Tensor, "d_in n"], V: Float[Tensor, "d_in n"], variances: tuple[Tensor, Tensor]
@@ -66,13 +66,13 @@ def gaussian_components(
     zero = torch.zeros(width, dtype=_F64)
     n = leading.pop() if leading else None
 
-    def place(value: Tensor) -> Tensor:
+    def converted(value: Tensor) -> Tensor:
         return value.to(device=like.device, dtype=_F64)
 
-    means = place(zero if means is None else means)
+    means = converted(zero if means is None else means)
     means = means.expand(n or 1, width)
     components = [
-        Gaussian(means[i], None if covs is None else place(covs[i] if covs.ndim == 3 else covs))
+        Gaussian(means[i], None if covs is None else converted(covs[i] if covs.ndim == 3 else covs))
         for i in range(n or 1)
     ]
     return components, n is not None

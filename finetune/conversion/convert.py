@@ -209,8 +209,8 @@ def _closed_form(
     layer = hidden_layer(**own)
     at = one_gaussian(moments.mean, moments.cov, layer.W_gate)
     form = product_form(layer, glu.activation, at, torch.float32)
-    found = [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
-    return [GLUFactors(**{name: getattr(layer, name) for name in own}) for layer in found]
+    layers = [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
+    return [GLUFactors(**{name: getattr(layer, name) for name in own}) for layer in layers]
 
 
 def _fit(

@@ -276,12 +276,12 @@ def _held_out(
     most = max(1, config.validation_tokens // length)
     if config.validation is not None:
         ids = tokenize([read_plain_text(config.validation)], tokenizer, desc="tokenize validation")
-        held = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
-        if not len(held):
+        held_out = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
+        if not len(held_out):
             raise InputError(f"{config.validation}: {len(ids)} tokens; expected a window of {length}")
     else:
-        held = torch.stack([windows[row]["input_ids"] for row in range(min(most, len(windows)))])
-    return held.split(config.batch_size)
+        held_out = torch.stack([windows[row]["input_ids"] for row in range(min(most, len(windows)))])
+    return held_out.split(config.batch_size)
 
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:
