@@ -42,8 +42,8 @@ class BilinearTensor:
     it 1, directions (`left`, `right`, `v`) have it 0. `from_layer` makes such a tensor from biases.
 
     Vectors carry the tensor's batch axes first; their other axes are free. Weights and vectors are floating
-    point of one precision and of any size: what that cannot hold is refused, but for points (a call, matvec),
-    which go through as in any layer of torch.
+    point of one precision and of any size. Results that the precision cannot hold are refused, except at
+    points (a call, matvec), which are computed as in any layer of torch.
 
     >>> layer = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 8))
     >>> x, u = torch.randn(5, 8), torch.randn(8)
@@ -122,7 +122,7 @@ class BilinearTensor:
 
     @property
     def device(self) -> torch.device:
-        """Where the factors lie."""
+        """The device of the factors."""
         return self.W_gate.device
 
     @property
@@ -307,7 +307,7 @@ class BilinearTensor:
         return torch.cat([self._in_pieces(compute, *part) for part in parts], dim=axis)
 
     def at_once(self, numbers_each: int) -> int:
-        """How many things of so many numbers fit CHUNK_BYTES; at least one."""
+        """The number of pieces, of `numbers_each` numbers, that fit CHUNK_BYTES; at least one."""
         return max(1, CHUNK_BYTES // (numbers_each * self.dtype.itemsize))
 
     def _vector(self, x: Tensor, name: str, width: int, fill: float | None = None) -> Tensor:

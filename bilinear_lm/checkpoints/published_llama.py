@@ -2,8 +2,8 @@
 
 The map is exact but for rounding: rows (q, k, v) are split, the left branch is `gate_proj` and the right
 one `up_proj`, the attention scale multiplies `o_proj`, and a norm's bias moves into the biases of the maps
-that read it. What has no counterpart is a value: a missing right branch is `up_proj` zero with bias one,
-missing norms are norms that do nothing.
+that read it. A part that is missing becomes weights without effect: a missing right branch is `up_proj` zero
+with bias one, missing norms are norms that do nothing.
 """
 
 from __future__ import annotations

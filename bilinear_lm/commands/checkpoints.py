@@ -72,8 +72,7 @@ def generate(
         max_tokens: At most so many new tokens; by default as many as the context holds.
         temperature: 1 samples from the model, as by default, 0 takes the likeliest token each time.
         checkpoint_settings: Follow the checkpoint's generation_config.json (penalties, cut-offs, beams,
-            lengths) where the options here say nothing else; otherwise nothing is taken from it but where a
-            text ends.
+            lengths) where the options here say nothing else; otherwise only its end-of-text tokens are used.
         seed: Seeds the sampling.
         output: Text file to write, documents separated by <|endoftext|>; printed by default.
         device: Where to compute.

@@ -1,4 +1,4 @@
-"""Where a dictionary lies: a local path, one that ships with the package, or a folder on the hub."""
+"""Locating a dictionary: a local path, one that ships with the package, or a folder on the hub."""
 
 from __future__ import annotations
 

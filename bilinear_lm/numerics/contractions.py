@@ -122,7 +122,7 @@ def _interaction_matrices(tensor: BilinearTensor, u: Tensor) -> Tensor:
 def pairwise_by_hidden(
     tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
 ) -> None:
-    """Through what the vectors add to the hidden units."""
+    """Contracts the parts that the vectors add to the hidden units."""
     chunk = tensor.at_once(2 * tensor.d_mlp)
     gate_in = torch.cat([tensor.W_gate, tensor.W_in], dim=1)
     in_gate = torch.cat([tensor.W_in, tensor.W_gate], dim=1)
@@ -137,7 +137,7 @@ def pairwise_by_hidden(
 def pairwise_by_matrix(
     tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
 ) -> None:
-    """Through Q_u."""
+    """Contracts the vectors with Q_u."""
     for k, u in enumerate(rows):
         result[k] = torch.linalg.multi_dot([left, _interaction_matrices(tensor, u), right.T])
 
@@ -145,7 +145,7 @@ def pairwise_by_matrix(
 def pairwise_by_matvec(
     tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
 ) -> None:
-    """Through Q_u times the fewer vectors."""
+    """Contracts the fewer vectors with Q_u, and the result with the others."""
     for k, u in enumerate(rows):
         if len(left) < len(right):
             result[k] = tensor.matvec(u, left) @ right.T
@@ -156,7 +156,7 @@ def pairwise_by_matvec(
 def _in_basis(
     tensor: BilinearTensor, inputs: Tensor | None, outputs: Tensor | None, shift: int = 0
 ) -> BilinearTensor:
-    """In the basis; the constant coordinate in units of 2^-shift."""
+    """The tensor in the basis, with the constant coordinate in units of 2^-shift."""
     W_gate, W_in, W_out = tensor.W_gate, tensor.W_in, tensor.W_out
     if inputs is not None:
         width = tensor.d_in - tensor.constant
@@ -176,5 +176,5 @@ def _scaled(features: Tensor | None, dtype: torch.dtype) -> tuple[int, Tensor | 
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Half precision has no room for sums of thousands of numbers, even of size 1."""
+    """The precision, float32 at least: half has no room for sums of thousands of numbers, even of size 1."""
     return torch.promote_types(dtype, torch.float32)

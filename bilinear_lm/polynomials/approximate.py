@@ -1,7 +1,7 @@
 """Closed-form least-squares polynomials of MLPs and GLUs on Gaussian inputs.
 
-Of all polynomials of degree ≤ 2 in the coordinates of x, the one with the smallest E‖f(x) − P(x)‖² at
-x ~ N(mean, cov). For one Gaussian it is a Hermite expansion unit by unit
+Among all polynomials P of degree ≤ 2 in the coordinates of x, this is the one with the smallest
+E‖f(x) − P(x)‖² at x ~ N(mean, cov). For one Gaussian it is a Hermite expansion unit by unit
 (`bilinear_lm.polynomials.expansion`), in closed form and in factors: O(d_mlp d_in²) time, no system of
 equations. (Belrose and Rigg, arXiv 2502.01032, for MLPs at N(0, 1); any Gaussian, and quadratics of GLUs,
 follow from the same expansion.)

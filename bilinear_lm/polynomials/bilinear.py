@@ -42,7 +42,7 @@ from bilinear_lm.polynomials.hermite import Activation
 from bilinear_lm.tensor import BilinearTensor
 
 RIDGE = 1e-10
-"""Of a hidden unit's own second moment, added to it where W_out is fitted without biases."""
+"""Share of a hidden unit's own second moment, added to it where W_out is fitted without biases."""
 
 _MOST_DOUBLINGS = 48
 
@@ -113,8 +113,8 @@ def bilinear_approximation(
     With biases it equals `approximate_glu(...)` of the same arguments, for x ~ N(mean, cov), one Gaussian.
     W_out is kept, and gate and in of a unit have equal norms. Where e_1 is 0 or so small that α drowns the
     unit in rounding, no product equals the unit: α is then cut so that the error of the product and the
-    rounding error of the weights' precision are least together; mean and gradient stay right, and what it
-    costs is in `explained_variance`.
+    rounding error of the weights' precision are least together; mean and gradient stay right, and
+    `explained_variance` shows the loss.
 
     With `biases=False` the constant 1 in gate and in becomes its best linear prediction t·x, with
     t = E[xxᵀ]⁻¹ E[x], and W_out is the least-squares one for the products that result (a ridge of 1e-10 of
@@ -142,12 +142,12 @@ class ProductForm:
     gate: Float[Tensor, "d_in_and_1 d_mlp"]
     """One factor of each product, its bias last."""
     into: Float[Tensor, "d_in_and_1 d_mlp"]
-    """The other one."""
+    """The other factor of each product, its bias last."""
     constant: Float[Tensor, " d_mlp"]
-    """What is left of each unit."""
+    """The constant that is left of each unit."""
     at: Gaussian
     dtype: torch.dtype
-    """The precision of the layers that are made."""
+    """The precision of the layers to be made."""
 
     def with_biases(self) -> BilinearApproximation:
         """The layer that equals the quadratic, but for units that are no product."""
@@ -215,7 +215,7 @@ class _Quadratic:
 
     tensor: BilinearTensor
     gradient: Tensor
-    """Its mean gradient."""
+    """The mean gradient of P."""
     mean: Tensor
     variance: float
 
@@ -235,7 +235,7 @@ class _Quadratic:
 def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
     """α of every unit, and the coefficient of p q that comes with it, g_v / α: e_1 wherever that is best.
 
-    α is g_v / e_1, or ± s 2^j: what has the least squared error, of leaving e_1 and of rounding
+    α is g_v / e_1 or ± s 2^j, whichever has the least squared error: from leaving e_1, and from rounding
     (p + α)(…) to `eps`.
     """
     s = torch.where(units.variance > 0, units.variance, 1.0).sqrt()
