@@ -66,7 +66,7 @@ class GLUFactors:
 
 @dataclass(frozen=True)
 class GLU:
-    """Where the parts of a GLU are in its module."""
+    """The parts of a GLU in its module."""
 
     name: str
     """Name of the module in the model."""
@@ -74,10 +74,10 @@ class GLU:
     activation_name: str
     gate: str
     up: str
-    """Same as `gate` where one projection holds both, one after the other."""
+    """The same as `gate` where one projection holds both, one after the other."""
     down: str
     gate_first: bool = True
-    """Of one projection for both: whether the gate is its first half."""
+    """Whether the gate is the first half, where one projection holds both."""
 
     @property
     def activation(self) -> Callable[[Tensor], Tensor]:
@@ -167,7 +167,7 @@ def find_glus(model: nn.Module) -> tuple[GLU, ...]:
 
 
 def bilinear_glus(glus: tuple[GLU, ...]) -> tuple[GLU, ...]:
-    """Those whose gate is linear already."""
+    """The GLUs whose gate is linear already."""
     return tuple(glu for glu in glus if is_linear(glu.activation))
 
 
@@ -181,7 +181,7 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _search(name: str, module: nn.Module, glus: list[GLU], others: list[str]) -> None:
-    """Sorts a part of a block: GLUs, attention and norms (passed over), and what else has matrices."""
+    """Sorts a part of a block: GLUs, attention and norms (passed over), and other parts with matrices."""
     if glu := _as_glu(name, module):
         glus.append(glu)
     elif not _is_attention(name, module):
@@ -216,7 +216,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _assignments(linear: dict[str, nn.Linear]) -> Iterator[tuple[str, str, str, bool]]:
-    """Which projections may be gate, up and down, by their shapes, in the order in which they were made."""
+    """The projections that may be gate, up and down, by shape, in the order in which they were made."""
     shapes = {key: tuple(child.weight.shape) for key, child in linear.items()}
     if len(shapes) == 3:
         for gate, up, down in permutations(shapes):
