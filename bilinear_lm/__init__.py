@@ -74,7 +74,7 @@ _LIGHT = (
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
 )
-"""Modules that do without transformers."""
+"""Modules that do not need transformers."""
 
 __all__ = [
     "AttentionWeights",

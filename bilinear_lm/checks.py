@@ -78,7 +78,7 @@ def require_finite_numbers(numbers: Any, name: str) -> None:
 
 
 def is_index(index: Any, n: int) -> bool:
-    """Whether it is a whole number, Python's, numpy's or one of a tensor, from 0 to n − 1."""
+    """Whether `index` is a whole number from 0 to n − 1, of Python, numpy or a tensor."""
     if isinstance(index, Tensor):
         index = None if index.numel() != 1 or index.dtype == torch.bool else index.item()
     return _is_whole(index) and 0 <= int(index) < n

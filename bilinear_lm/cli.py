@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def _say(message: str, status: int) -> int:
-    """Prints one line to standard error, whatever a name in it is made of; returns the status."""
+    """Prints one line to standard error, whatever characters a name in it has; returns the status."""
     print(f"bilinear-lm: {on_one_line(message)}", file=sys.stderr)
     return status
 
@@ -84,7 +84,7 @@ class _Stopped(KeyboardInterrupt):
 def _interruptible() -> Iterator[None]:
     """Ctrl-C and SIGTERM unwind the stack and arrive as `_Stopped`.
 
-    Libraries that are being imported turn an interruption into errors of their own, which it replaces.
+    A library that is being imported turns an interruption into an error of its own; `_Stopped` replaces it.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python delivers no signals
         yield

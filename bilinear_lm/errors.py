@@ -2,10 +2,10 @@
 
 
 class InputError(ValueError):
-    """Something that was given cannot be used.
+    """An error for input that cannot be used.
 
-    The message is one line: what it is about, what was got, what was expected, what to do. Signs in it that
-    would break the line or move the cursor, of a name in a file, are written as escapes.
+    The message is one line: what it is about, what was got, what was expected, what to do. Characters that
+    would break the line or move the cursor, such as in a file's name, are written as escapes.
     The command line prints it and exits with status 2.
     """
 
@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 def on_one_line(text: str) -> str:
-    """A text on one line, in signs that a terminal shows and does not obey.
+    """A text on one line, in characters that a terminal shows and does not obey.
 
     >>> on_one_line("two\\nlines, \\x1b[31mred")
     'two lines, \\\\x1b[31mred'

@@ -1,4 +1,4 @@
-"""Where the parts of a model are in transformers, and what its blocks do beside attention and MLP.
+"""Names of a model's parts in transformers, and the steps in its blocks besides attention and MLP.
 
 The blocks of every family here are, for f attention and then the MLP,
 
@@ -41,7 +41,7 @@ class Family:
     activation: str = "act_fn"
     """The activation of the MLP's gate: attribute of the MLP."""
     activation_name: str = "hidden_act"
-    """Its name: attribute of the configuration."""
+    """The name of that activation: attribute of the configuration."""
     embedding_factor: str | None = None
     """The number that the embeddings are multiplied by: attribute of the module that holds the blocks, or of
     the embedding as `embed_tokens.name`."""
@@ -83,7 +83,7 @@ FAMILIES: Mapping[str, Family] = {
         logits_divisor="logits_scaling",
     ),
 }
-"""By the `model_type` of a transformers configuration."""
+"""The families by the `model_type` of a transformers configuration."""
 
 
 def family_of(model_or_bridge: nn.Module) -> Family:
@@ -94,7 +94,8 @@ def family_of(model_or_bridge: nn.Module) -> Family:
 def require_plain_blocks(model_or_bridge: nn.Module, what: str) -> None:
     """Raises InputError where a block is not x += attention(norm(x)); x += mlp(norm(x)).
 
-    For whatever adds up what attention and MLP write: `what` names it in the message.
+    To be asked where the outputs of attention and MLP are added up; `what` names the computation in the
+    message.
     """
     if not family_of(model_or_bridge).adds_plainly:
         plain_ones = ", ".join(name for name, family in FAMILIES.items() if family.adds_plainly)

@@ -24,7 +24,7 @@ from bilinear_lm.errors import InputError
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what a disk refuses while `path` is read into an InputError about the file or folder."""
+    """Turns errors of the disk while `path` is read into an InputError about the file or folder."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,9 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """The file of a folder that something written in the folder names, or InputError where it lies outside.
+    """The file of this name in a folder; InputError where it lies outside the folder.
+
+    For names that are written in the folder's own files.
 
     Absolute names, `..` and links out of the folder are refused. A snapshot of the hub's cache is made of
     links to the blobs beside it, which count as its own.
@@ -134,7 +136,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _refuse_complex(names: list[str], where: Path) -> None:
-    """Raises InputError for tensors that a cast to real numbers would leave half of."""
+    """Raises InputError for complex tensors, of which a cast to real numbers would keep half."""
     if names:
         raise InputError(f"{where}: complex numbers in {', '.join(names[:5])}; expected real weights")
 
@@ -261,7 +263,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _parents_of(path: Path) -> Iterator[None]:
-    """Makes the folders above `path`; those that were not there go again where nothing gets into them."""
+    """Makes the folders above `path`, and removes the new ones again where they stay empty."""
     new = [parent for parent in path.absolute().parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -279,7 +281,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes one safetensors file, from wherever the tensors are, whole or not at all."""
+    """Writes tensors, from any device, into one safetensors file, whole or not at all."""
     on_cpu = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     write_bytes(path, save(on_cpu, {"format": "pt"}))
 
@@ -290,7 +292,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 def _draft_prefix(path: Path) -> str:
-    """How the name of a draft of `path` begins; drafts of processes that were killed go.
+    """The beginning of the name of a draft of `path`; removes drafts of processes that were killed.
 
     A draft is named after the machine and the process that fill it, `.NAME.MACHINE-PROCESS.`.
     """
@@ -324,5 +326,5 @@ def _umask() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+    """Versions of the packages that compute the numbers."""
     return {package: version(package) for package in ("bilinear-lm", "torch")}

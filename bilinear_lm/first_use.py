@@ -1,8 +1,9 @@
 """Names of a package that load their modules on first use, from any thread.
 
 Libraries whose modules import each other cannot be imported by two threads at once: each waits for a module
-that the other is at, and Python ends the wait by handing out an unfinished module. Here one thread imports at
-a time. So no module of ours may use such a name while it is imported: it imports the module with the name.
+that the other is importing, and Python ends the wait by handing out an unfinished module. Here one thread
+imports at a time. So a module of ours must not use such a name while it is imported: it imports the module
+that has the name.
 
 A thread may import transformers by itself meanwhile. transformers puts another module in its own place while
 it is imported: a thread that runs `from transformers import …` in that moment waits and then reads the module

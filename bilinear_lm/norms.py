@@ -11,7 +11,7 @@ from torch.nn.functional import rms_norm
 from bilinear_lm.families import FAMILIES
 
 IDENTITY_EPS = 1e12
-"""From this epsilon on an RMSNorm x · γ / sqrt(mean(x²) + ε) is linear to float32 rounding: x · γ / sqrt(ε).
+"""The ε from which an RMSNorm x · γ / sqrt(mean(x²) + ε) is linear to float32 rounding: x · γ / sqrt(ε).
 A Llama without norms is written with it and γ = sqrt(ε), which makes every norm the identity."""
 
 _OFFSET_NORMS = {family.offset_norm for family in FAMILIES.values()}
@@ -34,16 +34,16 @@ def norm_factor(norm: Any) -> Float[Tensor, " d_model"]:
 
 
 def normalised(norm: Any, x: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes d_model"]:
-    """x / rms(x), or x where the RMSNorm is the identity: what its factor is multiplied with."""
+    """x / rms(x), or x where the RMSNorm is the identity: the vector that its factor multiplies."""
     epsilon = norm_epsilon(norm)
     return x if epsilon >= IDENTITY_EPS else rms_norm(x.float(), x.shape[-1:], eps=epsilon).to(x)
 
 
 def norm_scale(x: Float[Tensor, "*axes width"], epsilon: float) -> Float[Tensor, "*axes"]:
-    """What an RMS norm divides x by: sqrt(mean(x²) + ε).
+    """The number that an RMS norm divides x by: sqrt(mean(x²) + ε).
 
-    Where the norm is the identity (ε from IDENTITY_EPS on) it is relative to sqrt(ε), about 1, as the factor
-    of such a norm is (`bilinear_lm.norms.norm_factor`): the norm is x / scale · factor in both cases.
+    Where the norm is the identity (ε from IDENTITY_EPS on) the number is relative to sqrt(ε), about 1, as is
+    the factor of such a norm (`bilinear_lm.norms.norm_factor`): the norm is x / scale · factor in both cases.
     """
     mean = x.square().mean(dim=-1)
     return (1 + mean / epsilon).sqrt() if epsilon >= IDENTITY_EPS else (mean + epsilon).sqrt()

@@ -1,4 +1,4 @@
-"""What ships with the package: models, dictionaries of them, and a text that one of them wrote."""
+"""The data that ships with the package: models, their dictionaries, and a text that one of them wrote."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def shipped_or_local(name: str, shipped: list[str]) -> Path | None:
 
 
 def shipped_scope(checkpoint: str) -> tuple[Path | None, Path | None]:
-    """The folder of dictionaries of a shipped model, and the text that names its features, if there are."""
+    """The folder of dictionaries of a shipped model, and the text that names its features; None if absent."""
     names = shipped_models()
     if checkpoint not in names or shipped_or_local(checkpoint, names) != SHIPPED / checkpoint:
         return None, None

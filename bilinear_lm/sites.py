@@ -1,4 +1,4 @@
-"""Sites, the places in a model that have activations: reading these, and putting others in their place."""
+"""Sites, the places in a model that have activations: reading and replacing these."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def site_activations(
 
 @contextmanager
 def replaced(model: nn.Module, site: Site, function: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, the model goes on with function(x) in place of the activations x at a site.
+    """Lets the model go on with function(x) in place of the activations x at a site, while open.
 
     x is [batch, pos, d_model]. At the residual points the stream itself is replaced: in the block's own sum
     as well as in what the next norm reads. To be used without gradients.
@@ -113,14 +113,14 @@ def replaced(model: nn.Module, site: Site, function: Callable[[Tensor], Tensor])
 
 @contextmanager
 def observed(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Iterator[None]:
-    """While open, `seen` holds the activations at a site as the model last computed them."""
+    """Keeps the activations at a site, as the model last computed them, in `seen`, while open."""
     with _hooked(model, site, lambda x: seen.__setitem__(site, x)):
         yield
 
 
 @contextmanager
 def _hooked(model: nn.Module, site: Site, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """While open, `function` gets the activations at a site; what it returns, if anything, replaces them."""
+    """Gives the activations at a site to `function` while open; its result, if any, replaces them."""
     place = _place(model, site)
 
     def of_stream(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -150,8 +150,8 @@ def _hooked(model: nn.Module, site: Site, function: Callable[[Tensor], Tensor | 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the activations of a site are: a module's output times a factor, its input, or the residual
-    stream, which is its input and goes on past it."""
+    """The place of a site's activations: a module's output times a factor, its input, or the residual
+    stream, which is the module's input and goes on past it."""
 
     module: nn.Module
     what: Literal["output", "input", "stream"]

@@ -41,8 +41,8 @@ class BilinearTensor:
     it 1, directions (`left`, `right`, `v`) have it 0. `from_layer` makes such a tensor from biases.
 
     Vectors carry the tensor's batch axes first; their other axes are free. Weights and vectors are floating
-    point of one precision and of any size: what that cannot hold is refused, but for points (a call, matvec),
-    which go through as in any layer of torch.
+    point of one precision and of any size. Results that the precision cannot hold are refused, except at
+    points (a call, matvec), which are computed as in any layer of torch.
 
     >>> layer = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 8))
     >>> x, u = torch.randn(5, 8), torch.randn(8)
@@ -66,10 +66,10 @@ class BilinearTensor:
             raise InputError(
                 f"factors of a bilinear tensor: {kinds}; expected one precision and device, convert with .to"
             )
-        gate, into, out = self.W_gate.shape, self.W_in.shape, self.W_out.shape
-        if len(gate) < 2 or gate != into or out[:-1] != (*gate[:-2], gate[-1]):
+        gate, up, out = self.W_gate.shape, self.W_in.shape, self.W_out.shape
+        if len(gate) < 2 or gate != up or out[:-1] != (*gate[:-2], gate[-1]):
             raise InputError(
-                f"factors of a bilinear tensor: W_gate {list(gate)}, W_in {list(into)}, W_out {list(out)}; "
+                f"factors of a bilinear tensor: W_gate {list(gate)}, W_in {list(up)}, W_out {list(out)}; "
                 "expected [*batch, d_in, d_mlp] twice and [*batch, d_mlp, d_out]"
             )
 
@@ -90,14 +90,14 @@ class BilinearTensor:
         if b_gate is None and b_in is None and b_out is None:
             return cls(W_gate, W_in, W_out)
         zeros = W_gate.new_zeros(W_gate.shape[:-2] + W_gate.shape[-1:])
-        gate = torch.cat([W_gate, (zeros if b_gate is None else b_gate).unsqueeze(-2)], dim=-2)
-        into = torch.cat([W_in, (zeros if b_in is None else b_in).unsqueeze(-2)], dim=-2)
+        W_gate = torch.cat([W_gate, (zeros if b_gate is None else b_gate).unsqueeze(-2)], dim=-2)
+        W_in = torch.cat([W_in, (zeros if b_in is None else b_in).unsqueeze(-2)], dim=-2)
         if b_out is not None:
-            unit = gate.new_zeros((*gate.shape[:-1], 1))
+            unit = W_gate.new_zeros((*W_gate.shape[:-1], 1))
             unit[..., -1, 0] = 1.0
-            gate, into = torch.cat([gate, unit], dim=-1), torch.cat([into, unit], dim=-1)
+            W_gate, W_in = torch.cat([W_gate, unit], dim=-1), torch.cat([W_in, unit], dim=-1)
             W_out = torch.cat([W_out, b_out.unsqueeze(-2)], dim=-2)
-        return cls(gate, into, W_out, constant=True)
+        return cls(W_gate, W_in, W_out, constant=True)
 
     @property
     def d_in(self) -> int:
@@ -121,7 +121,7 @@ class BilinearTensor:
 
     @property
     def device(self) -> torch.device:
-        """Where the factors lie."""
+        """The device of the factors."""
         return self.W_gate.device
 
     @property
@@ -306,7 +306,7 @@ class BilinearTensor:
         return torch.cat([self._in_pieces(compute, *part) for part in parts], dim=axis)
 
     def at_once(self, numbers_each: int) -> int:
-        """How many things of so many numbers fit a chunk of memory; at least one."""
+        """The number of pieces, of `numbers_each` numbers, that fit a chunk of memory; at least one."""
         return rows_at_once(numbers_each * self.dtype.itemsize)
 
     def _vector(self, x: Tensor, name: str, width: int, fill: float | None = None) -> Tensor:
@@ -330,7 +330,7 @@ class BilinearTensor:
         if not self.batch_shape:
             return [self]
         factors = zip(*map(self._rows, (self.W_gate, self.W_in, self.W_out)), strict=True)
-        return [BilinearTensor(gate, into, out, self.constant) for gate, into, out in factors]
+        return [BilinearTensor(W_gate, W_in, W_out, self.constant) for W_gate, W_in, W_out in factors]
 
     def _rows(self, x: Tensor) -> list[Tensor]:
         """The entries of x [*batch, ...] over the batch axes, in row-major order."""

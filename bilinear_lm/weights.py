@@ -116,8 +116,8 @@ def is_linear(activation: Any) -> bool:
 def embedding(model_or_bridge: nn.Module) -> Float[Tensor, "d_vocab d_model"]:
     """W_E: what each token adds to the residual stream.
 
-    With the number by which a model multiplies its embeddings: √d_model in Gemma, `embedding_multiplier` in
-    Granite.
+    The number by which a model multiplies its embeddings is included: √d_model in Gemma,
+    `embedding_multiplier` in Granite.
     """
     own, name = decoder(model_or_bridge), family_of(model_or_bridge).embedding_factor
     weight = plain(own.embed_tokens).weight.detach()
@@ -143,8 +143,8 @@ def _reading(
 ) -> list[tuple[Tensor, Tensor | None]]:
     """Weights, with the norm's factor folded in, and biases of the projections that read a module's input.
 
-    A bridge has one for each under the names `hooked`, whatever the transformers module has; `sizes` are
-    their widths.
+    A bridge has one projection for each, under the names `hooked`, whatever the transformers module has;
+    `sizes` are their widths.
     """
     parts = [plain(getattr(module, name)) for name in (own if plain(module) is module else hooked)]
     weights, biases = [part.weight.detach() for part in parts], [_bias(part) for part in parts]

@@ -1,4 +1,4 @@
-"""Settings held against what they may be, before any work: kinds by their annotations, numbers by bounds."""
+"""Checks of settings before any work: kinds by their annotations, numbers by bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bilinear_lm.errors import InputError
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number may be: from `low` to `high`, or strictly `above` and `below` them."""
+    """The range of a number: from `low` to `high`, or strictly `above` and `below` them."""
 
     low: float | int = -math.inf
     high: float | int = math.inf
@@ -24,7 +24,7 @@ class Bounds:
     """Whether `high` itself is left out."""
 
     def admit(self, value: float | int) -> bool:
-        """Whether a number is within them; NaN and infinity never are."""
+        """Whether a number is within the bounds; NaN and infinity never are."""
         if not math.isfinite(value):
             return False
         high_enough = value > self.low if self.above else value >= self.low
@@ -38,17 +38,17 @@ class Bounds:
 
 
 LARGEST = 10**15
-"""No count of tokens, windows or steps is larger."""
+"""The largest count of tokens, windows or steps."""
 COUNT = Bounds(1, LARGEST)
 FROM_ZERO = Bounds(0)
 COUNT_FROM_ZERO = Bounds(0, LARGEST)
 POSITIVE = Bounds(0, above=True)
 SHARE = Bounds(0, 1, below=True)
 PASSES = Bounds(0, 1_000_000, above=True)
-"""Over a text: windows of every pass are counted before training."""
+"""Passes over a text; the windows of every pass are counted before training."""
 
 RATE = Bounds(1e-30)
-"""Of learning: smaller ones cannot be divided by."""
+"""Learning rates; smaller ones cannot be divided by."""
 RATES = {"learning_rate": RATE, "weight_decay": FROM_ZERO, "warmup": SHARE}
 RATES_SAY = "above 0, at least 0, and a share of the steps below 1"
 
@@ -58,8 +58,8 @@ def require_bounds(
 ) -> None:
     """Raises InputError unless each named setting, and each number of a tuple, is within its bounds.
 
-    The error lists all that are named; None is within all bounds. `expected` says what they may be where
-    the bounds are not to say it themselves; `is_` stands between a name and its value.
+    The error lists all that are named; None is within all bounds. `expected` describes the bounds where they
+    are not to describe themselves; `is_` stands between a name and its value.
     """
     values = {name: getattr(settings, name) for name in bounds}
     wrong = [
@@ -77,7 +77,7 @@ def require_bounds(
 def require_kinds(settings: Any) -> None:
     """Raises InputError for a field of a settings dataclass whose value its annotation does not allow.
 
-    Names to choose from are held against the choices; whole numbers are whole, and numbers finite.
+    A name must be one of its choices, a whole number whole, and a number finite.
     """
     for name, kind in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
@@ -86,7 +86,7 @@ def require_kinds(settings: Any) -> None:
 
 
 def _refusal(value: Any, kind: Any) -> str | None:
-    """What was expected, where a value is not of a kind; kinds other than choices and numbers pass."""
+    """The expected kind, where a value is of another; kinds other than choices and numbers pass."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         refusals = [_refusal(value, each) for each in arguments]

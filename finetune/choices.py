@@ -1,4 +1,4 @@
-"""What the settings of several commands have in common: names to choose from, and texts."""
+"""Settings that several commands have in common: names to choose from, and texts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.text.files import clear_reading, read_plain_text
 
 Method = Literal["fit", "closed-form", "linear"]
-"""Of conversion: `finetune.conversion.convert`."""
+"""Methods of conversion: `finetune.conversion.convert`."""
 
 Schedule = Literal["linear", "exponential", "logistic", "smootherstep"]
-"""Of annealing: `finetune.finetuning.annealing`."""
+"""Schedules of annealing: `finetune.finetuning.annealing`."""
 
 Precision = Literal["bfloat16", "float32"]
-"""Of the matrix products; weights and optimiser stay in float32."""
+"""Precisions of the matrix products; weights and optimiser stay in float32."""
 
 Store = Literal["float32", "bfloat16", "float16"]
-"""Of the weights on disk."""
+"""Precisions of the weights on disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Selection:
 
     @property
     def selection(self) -> Selection:
-        """This alone, of settings that extend it."""
+        """The selection alone, without the other settings of a class that extends it."""
         return Selection(subset=self.subset, split=self.split, column=self.column)
 
 
@@ -50,7 +50,7 @@ TEXT_OF_TRAIN = Selection()
 def require_texts(data: Sequence[str], validation: Path | None, selection: Selection = TEXT_OF_TRAIN) -> None:
     """Raises InputError where there are no sources to train on, or no file with the held-out text.
 
-    So do files that are no text, and a selection that none of the sources can follow.
+    Also raises it for files that are no text, and for a selection that none of the sources can follow.
     """
     from finetune.data.sources import require_sources
 

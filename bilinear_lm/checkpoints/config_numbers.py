@@ -1,7 +1,6 @@
 """Numbers of a config.json that a model cannot have: NaN, negative scales, frequencies that are infinite.
 
-transformers takes them as they are, and the model then writes NaN, or numbers that mean nothing, without a
-word.
+transformers accepts them, and the model then writes NaN, or numbers that mean nothing, without an error.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from bilinear_lm.errors import InputError
 
 _FLOAT = torch.finfo(torch.float32)
-"""Models compute in float32 at most: more is infinite there, and less is 0."""
+"""The range of float32, in which models compute at most: more is infinite there, and less is 0."""
 _NOT_NEGATIVE = (0.0, _FLOAT.max, "a finite number, at least 0")
 _POSITIVE = (_FLOAT.tiny, _FLOAT.max, "a positive number, finite in float32")
 _SHARE = (_FLOAT.tiny, 1.0, "a positive number, at most 1")
@@ -37,15 +36,15 @@ _RULES = {
     r"num_attention_heads|num_key_value_heads|n_head": _SIZE,
     r"max_position_embeddings|n_positions|n_ctx": _SIZE,
 }
-"""By a pattern of names: the least and the largest value, and how to say so."""
+"""Patterns of names, each with the least and the largest value and the words of the error."""
 
 
 def require_meaningful(config: dict[str, Any], where: Path) -> None:
     """Raises InputError for a number of a config.json that no model can have.
 
-    A name says what it must be: ε of a norm is finite and not negative; bases and factors of rotary
-    positions, multipliers, scales and soft caps are positive and finite; sizes are at least 1. NaN is nothing
-    anywhere.
+    The name of a number tells its range: ε of a norm is finite and not negative; bases and factors of rotary
+    positions, multipliers, scales and soft caps are positive and finite; sizes are at least 1. NaN is never
+    allowed.
     """
     for name, value in numbers(config):
         broken = [kind for least, most, kind in _rules(name) if not least <= value <= most]
@@ -61,7 +60,7 @@ def _rules(name: str) -> list[tuple[float, float, str]]:
 
 
 def numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers of a configuration with their names; those of a list have the list's."""
+    """All numbers of a configuration with their names; numbers in a list have the list's name."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from numbers(inner, str(key))

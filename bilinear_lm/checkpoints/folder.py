@@ -1,4 +1,4 @@
-"""What a checkpoint folder holds: which format it is in, and its tensors' names and shapes."""
+"""The contents of a checkpoint folder: its format, and its tensors' names and shapes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DICTIONARY_KEYS = ({"w_enc.weight"}, {"W_enc", "W_dec"}, {"encoder.weight", "W_
 
 
 def detect(path: Path) -> Format:
-    """The format of a checkpoint, told by its content; raises InputError where it is none."""
+    """The format of a checkpoint, recognised by its content; raises InputError where none fits."""
     with reading(path):
         if path.is_file():
             _refuse_other_files(path)
@@ -81,7 +81,7 @@ def read_tensor(folder: Path, name: str) -> Tensor:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder: the one, or the shards that its index names."""
+    """The safetensors files of a folder: the single one, or the shards that its index names."""
     if (folder / "adapter_config.json").is_file():
         raise InputError(f"{folder}: an adapter, not a model; merge it into its base model and save that")
     name = _weights_name(folder)

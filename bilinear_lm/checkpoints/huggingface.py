@@ -71,9 +71,9 @@ def build_llama(config: LlamaConfig, state: dict[str, Tensor], dtype: torch.dtyp
 
 
 def read_huggingface_config(folder: Path, n_tensors: int | None = None) -> PretrainedConfig:
-    """The configuration of a folder, of a family that transformers has a causal language model for.
+    """The configuration of a folder, whose family must have a causal language model in transformers.
 
-    `n_tensors`, where the weights are there too: no model has more layers than tensors.
+    `n_tensors` is given where the weights are there too: no model has more layers than tensors.
     """
     values = read_config(folder)
     require_counts(values, folder, n_tensors)

@@ -32,7 +32,7 @@ _BUFFERS = (".rotary_emb.inv_freq", ".rotary.inv_freq", ".attn.bias", ".attn.mas
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint holds; None where its family does not say."""
+    """The sizes and parts of a checkpoint; None where its family does not say."""
 
     name: str
     format: str
@@ -55,7 +55,7 @@ class CheckpointInfo:
     attention_scale: float
     """The factor on the attention branch, which is folded into the weights on loading."""
     attention_scale_origin: ScaleOrigin
-    """Whether the file says so itself, or it was derived and may be wrong, or the format has it."""
+    """Whether the file states the factor, the format fixes it, or it was derived and may be wrong."""
     notes: tuple[str, ...]
 
 
@@ -64,7 +64,7 @@ def checkpoint_info(
     revision: str | None = None,
     attention_scale: bool | None = None,
 ) -> CheckpointInfo:
-    """What a checkpoint is, without building its model; `attention_scale` as in `load_pretrained`."""
+    """Describes a checkpoint without building its model; `attention_scale` as in `load_pretrained`."""
     path = locate(path_or_repo, revision)
     name = checkpoint_name(path_or_repo, path)
     match detect(path):
@@ -78,7 +78,7 @@ def checkpoint_info(
 
 
 def checkpoint_name(path_or_repo: str | os.PathLike[str], path: Path) -> str:
-    """What to call a checkpoint: a file's or folder's own name, a repository's owner/name."""
+    """The name to show for a checkpoint: a file's or folder's own name, a repository's owner/name."""
     return Path(path_or_repo).resolve().name if path == Path(path_or_repo).expanduser() else str(path_or_repo)
 
 
@@ -186,7 +186,7 @@ def _huggingface(path: Path, name: str, source: str) -> CheckpointInfo:
 
 
 def _shared(shapes: dict[str, Shape]) -> list[str]:
-    """The tensors of a folder that are one where embeddings are tied: whichever of the two it holds."""
+    """The embedding and the unembedding, as far as a folder holds them; they are one tensor where tied."""
     return [key for key in shapes if key == "lm_head.weight" or key.endswith(_EMBEDDINGS)]
 
 
@@ -207,7 +207,7 @@ def _norm(config: PretrainedConfig) -> str | None:
 
 
 def _first(config: PretrainedConfig, *names: str) -> Any:
-    """The first of a configuration's attributes that it has; families differ in their names."""
+    """The first of these attributes that a configuration has; families differ in their names."""
     return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
 
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a local path, a model that ships with the package, or a repository on the hub."""
+"""Locating a checkpoint: a local path, a model that ships with the package, or a repository on the hub."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The published bilinear checkpoints: what a config.json and the tensors beside it mean.
 
-The authors' code changed five times with the same `transformer.h.{i}` names; which period a file is
-from is told by its keys and shapes, never by a repository's name.
+The authors' code changed five times with the same `transformer.h.{i}` names. The keys and shapes of a file
+tell its period; a repository's name never does.
     F1  `mlp.o`, norm weights, configs with `rms`          (F0 has learned positions besides)
     F2  `mlp.o`, configs with `mlp`: "blp", "glp" or "mlp"
     F3  `mlp.o`, configs with `bilinear` and `gate` as booleans
@@ -72,9 +72,9 @@ class PublishedSpec:
     two_branches: bool
     has_norms: bool
     norm_prefix: str
-    """What stands between a norm and its parameters in their names: "" or ".norm"."""
+    """The part of a name between a norm and its parameter: "" or ".norm"."""
     norm_parameters: tuple[str, ...]
-    """Of "weight" and "bias" (vectors), "a" and "b" (scalars): x → a·x / sqrt(mean(x²) + b + 1e-8)."""
+    """Some of "weight", "bias" (vectors), "a", "b" (scalars): x → a·x / sqrt(mean(x²) + b + 1e-8)."""
     scaled: bool
     scale_origin: ScaleOrigin
     out_name: str
@@ -155,7 +155,7 @@ def parse_published(config: dict[str, Any], shapes: dict[str, Shape], where: Pat
 
 
 def _without_nothing(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without its null entries, but for those to which null is an answer."""
+    """A config without its null entries, except where null is a meaningful value."""
     answers = ("gate", "normalization", "tokenizer")
     return {key: value for key, value in config.items() if value is not None or key in answers}
 
@@ -185,17 +185,17 @@ def _require_types(config: dict[str, Any], where: Path) -> None:
 
 def _refuse_inexpressible(config: dict[str, Any], shapes: dict[str, Shape], where: Path) -> None:
     d = config["d_model"]
-    found = []
+    obstacles = []
     if "transformer.wpe.weight" in shapes:
-        found.append("learned positions (transformer.wpe.weight)")
+        obstacles.append("learned positions (transformer.wpe.weight)")
     if config.get("attention2") or shapes.get("transformer.h.0.attn.qkv.weight") == (5 * d, d):
-        found.append("attention2, a product of two scores without softmax")
+        obstacles.append("attention2, a product of two scores without softmax")
     if config.get("rms") is False or config.get("normalization") == "ln":
-        found.append("LayerNorm")
+        obstacles.append("LayerNorm")
     if stand_ins := [key for key in shapes if _STAND_IN.fullmatch(key)]:
-        found.append(f"linear maps in place of norms ({', '.join(stand_ins)})")
-    if found:
-        raise InputError(f"{where}: {', '.join(found)}: a transformers Llama cannot express this model")
+        obstacles.append(f"linear maps in place of norms ({', '.join(stand_ins)})")
+    if obstacles:
+        raise InputError(f"{where}: {', '.join(obstacles)}: a transformers Llama cannot express this model")
 
 
 def _format(config: dict[str, Any], shapes: dict[str, Shape]) -> str:
@@ -238,7 +238,7 @@ def _mlp_kind(config: dict[str, Any], form: str, shapes: dict[str, Shape], where
 
 
 def _has_norms(config: dict[str, Any], form: str, where: Path) -> bool:
-    """Whether there is an RMS norm in every place, as opposed to none in any."""
+    """Whether there is an RMS norm in every place; False where there is none in any."""
     kinds = {True: True, "rms": True, False: False, None: False}
     setting = config.get("normalization", True if form == "F1" else "absent")
     places = setting if isinstance(setting, list) else [setting] * len(NORM_PLACES)
@@ -259,9 +259,9 @@ def _has_norms(config: dict[str, Any], form: str, where: Path) -> bool:
 def _norm_parameters(
     config: dict[str, Any], form: str, shapes: dict[str, Shape]
 ) -> tuple[str, tuple[str, ...]]:
-    found = [match for key in shapes if (match := _NORM_PARAMETER.fullmatch(key))]
-    prefix = ".norm" if any(match[1] for match in found) else ""
-    names = {match[2] for match in found}
+    matches = [match for key in shapes if (match := _NORM_PARAMETER.fullmatch(key))]
+    prefix = ".norm" if any(match[1] for match in matches) else ""
+    names = {match[2] for match in matches}
     if form in ("F4", "F5"):
         names |= {"a", "b"} if config.get("norm_bias") or names & {"a", "b"} else set()
     else:
@@ -272,7 +272,7 @@ def _norm_parameters(
 
 
 def _mlp_biases(config: dict[str, Any], form: str, two_branches: bool) -> tuple[bool, bool]:
-    """Whether the MLP's first and last maps have biases; ordinary MLPs had them unasked."""
+    """Whether the MLP's first and last maps have biases; ordinary MLPs had them by default."""
     if form == "F1":
         return (bool(config.get("mlp_bias")), False) if two_branches else (True, True)
     if form == "F2":

@@ -2,8 +2,8 @@
 
 The map is exact but for rounding: rows (q, k, v) are split, the left branch is `gate_proj` and the right
 one `up_proj`, the attention scale multiplies `o_proj`, and a norm's bias moves into the biases of the maps
-that read it. What has no counterpart is a value: a missing right branch is `up_proj` zero with bias one,
-missing norms are norms that do nothing.
+that read it. A part that is missing becomes weights without effect: a missing right branch is `up_proj` zero
+with bias one, missing norms are norms that do nothing.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class _Norm:
 def _epsilon(norms: list[_Norm], where: Path) -> float:
     values = {norm.epsilon for norm in norms}
     if len(values) > 1:
-        found = ", ".join(f"{norm.name} {norm.epsilon:g}" for norm in norms)
+        epsilons = ", ".join(f"{norm.name} {norm.epsilon:g}" for norm in norms)
         raise InputError(
-            f"{where}: the norms' epsilons differ ({found}): a transformers Llama has one epsilon and "
+            f"{where}: the norms' epsilons differ ({epsilons}): a transformers Llama has one epsilon and "
             "cannot express this model"
         )
     return values.pop()

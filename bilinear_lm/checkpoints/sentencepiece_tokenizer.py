@@ -1,7 +1,7 @@
 """sentencepiece vocabularies as tokenizers of the `tokenizers` library, with the ids of sentencepiece itself.
 
-A `tokenizer.model` holds pieces with scores and says how a text is normalised. What is built from it here is
-compared with sentencepiece before it is given out. (T. Kudo, J. Richardson, arXiv 1808.06226.)
+A `tokenizer.model` holds pieces with scores and says how a text is normalised. The tokenizer built from it
+is compared with sentencepiece before it is returned. (T. Kudo, J. Richardson, arXiv 1808.06226.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Pieces:
     special: tuple[int, ...]
     """Ids of the pieces that stand for no text."""
     written: tuple[int, ...]
-    """Ids of the pieces that are spelled as the text they stand for, bytes not among them."""
+    """Ids of the pieces that are spelled as the text they stand for, without bytes."""
     user_defined: tuple[int, ...] = ()
     """Ids of the pieces that are kept whole wherever they occur."""
     unigram: bool = False
@@ -50,7 +50,7 @@ class Pieces:
     dummy_prefix: bool = True
     """Whether a blank is put in front of a text."""
     one_blank: bool = False
-    """Whether blanks at the ends go, and several become one."""
+    """Whether blanks at the ends are removed, and several in a row become one."""
     charsmap: bytes = b""
     """sentencepiece's compiled table of characters to replace."""
 
@@ -96,7 +96,7 @@ def _normalizers(pieces: Pieces) -> list[Any]:
 
 
 def _merges(vocabulary: dict[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every split of a piece into two pieces; a merge comes the earlier, the higher its result's score."""
+    """Every split of a piece into two pieces, those of the piece with the highest score first."""
     merges = []
     for piece in sorted(vocabulary, key=lambda piece: (-scores[vocabulary[piece]], vocabulary[piece])):
         splits = [(piece[:i], piece[i:]) for i in range(1, len(piece))]
@@ -108,10 +108,10 @@ def _merges(vocabulary: dict[str, int], scores: Sequence[float]) -> list[tuple[s
 def read_sentencepiece(path: Path, with_bos: bool = False) -> tuple[Tokenizer, dict[str, str]]:
     """The tokenizer of a `tokenizer.model`, and its special tokens by their names in transformers.
 
-    `with_bos`: where special tokens are asked for, the beginning-of-sequence token goes in front.
+    With `with_bos` the beginning-of-sequence token goes in front, where special tokens are asked for.
 
-    Raises InputError for a file that is none of sentencepiece's, and for a vocabulary whose ids come out
-    otherwise than by sentencepiece.
+    Raises InputError for a file that is not sentencepiece's, and for a vocabulary whose ids differ from
+    sentencepiece's.
     """
     from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
@@ -158,7 +158,7 @@ def _pieces(proto: Any, path: Path) -> Pieces:
 
 
 def _require_equal_ids(ours: Tokenizer, theirs: Any, pieces: Pieces, path: Path) -> None:
-    """Raises InputError where sentencepiece gives other ids to texts of all kinds and of all pieces."""
+    """Raises InputError where sentencepiece gives other ids, on texts of all kinds and on every piece."""
     special = {pieces.names[index] for index in pieces.special}
     words = [pieces.names[index].replace(SPACE, " ") for index in pieces.written]
     of_pieces = ["".join(words[first::97]) for first in range(97)]

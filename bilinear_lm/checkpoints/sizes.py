@@ -1,7 +1,7 @@
-"""The sizes that a config.json asks for, held against the tensors beside it before anything is built.
+"""The sizes that a config.json asks for, compared with the tensors beside it before anything is built.
 
 A configuration of a hundred bytes can ask for a billion layers. transformers makes a list entry for each
-as it reads it, and allocates what the file lacks before it says so.
+while it reads the configuration, and allocates missing tensors before it reports them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bilinear_lm.errors import InputError
 _LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer"}
 _COUNT = re.compile(r"(num|n)_(?!ctx$|positions$|vocab$)\w+|\w+_layers?")
 _MOST = 100_000
-"""Layers, heads, experts, labels and the like: more than any model has, and few enough to list."""
+"""Limit for layers, heads, experts, labels: more than any model has, and few enough to list."""
 _SLACK = 10_000_000
-"""Numbers that a model may have beside twice those of its file: tables of positions, buffers."""
+"""Numbers that a model may have besides twice those of its file: tables of positions, buffers."""
 
 
 def require_counts(config: dict[str, Any], where: Path, n_tensors: int | None = None) -> None:
     """Raises InputError for numbers of layers and the like that no model has.
 
-    With the number of tensors beside the configuration: for more layers than there are tensors.
+    Where the number of tensors beside the configuration is given, also for more layers than tensors.
     """
     for name, value in numbers(config):
         if n_tensors is not None and name in _LAYERS and value > n_tensors:
@@ -61,7 +61,7 @@ def require_room(config: PretrainedConfig, shapes: dict[str, Shape], where: Path
 def require_fitting(config: PretrainedConfig, shapes: dict[str, Shape], where: Path) -> None:
     """Raises InputError where embedding, MLPs or layers have other sizes than the configuration says.
 
-    For families whose tensors are named as a Llama's; whether every tensor fits is told by loading.
+    Checks families whose tensors are named as a Llama's; loading tells whether every tensor fits.
     """
     d, hidden, d_vocab = config.hidden_size, config.intermediate_size, config.vocab_size
     sizes = {"embed_tokens": (d_vocab, d), "lm_head": (d_vocab, d), "mlp.down_proj": (d, hidden)}

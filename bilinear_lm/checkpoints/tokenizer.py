@@ -29,7 +29,7 @@ _SETTINGS = (
     *("bos_token", "eos_token", "unk_token", "pad_token", "padding_side", "model_max_length"),
     *("clean_up_tokenization_spaces", "chat_template"),
 )
-"""What a tokenizer_config.json adds to a sentencepiece model."""
+"""Settings that a tokenizer_config.json adds to a sentencepiece model."""
 _HIGHEST_ID = 10_000_000
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -39,7 +39,7 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint.
 
-    It is the one in the folder; else the one that a published checkpoint's config.json names, from the
+    The one in the folder is taken; else the one that a published checkpoint's config.json names, from the
     hub; for a llama2.c file the `tok*.bin` beside it.
     """
     path = locate(path_or_repo, revision, TOKENIZER_FILES)

@@ -24,13 +24,13 @@ def info(checkpoint: Checkpoint, /, as_json: Annotated[bool, tyro.conf.arg(name=
     """
     from bilinear_lm.checkpoints import checkpoint_info
 
-    found = dataclasses.asdict(checkpoint_info(checkpoint))
+    facts = dataclasses.asdict(checkpoint_info(checkpoint))
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(facts, indent=2))
     else:
-        notes = found.pop("notes")
-        width = max(map(len, found))
-        for name, value in found.items():
+        notes = facts.pop("notes")
+        width = max(map(len, facts))
+        for name, value in facts.items():
             print(f"{name:<{width}}  {f'{value:,}' if type(value) is int else value}")
         for note in notes:
             print(note)
@@ -72,8 +72,7 @@ def generate(
         max_tokens: At most so many new tokens; by default as many as the context holds.
         temperature: 1 samples from the model, as by default, 0 takes the likeliest token each time.
         checkpoint_settings: Follow the checkpoint's generation_config.json (penalties, cut-offs, beams,
-            lengths) where the options here say nothing else; otherwise nothing is taken from it but where a
-            text ends.
+            lengths) where the options here say nothing else; otherwise only its end-of-text tokens are used.
         seed: Seeds the sampling.
         output: Text file to write, documents separated by <|endoftext|>; printed by default.
         device: Where to compute.

@@ -26,7 +26,7 @@ Activation = Literal["topk", "relu", "jumprelu"]
 Normalization = Literal["none", "constant_norm_rescale", "layer_norm"]
 
 _LAYER_NORM_EPS = 1e-5
-"""SAELens adds it to the standard deviation that it divides by, not to the one that it multiplies by."""
+"""The number that SAELens adds to the standard deviation it divides by, not to the one it multiplies by."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Dictionary:
     """Features of one site, or of the map from one site to another (a transcoder).
 
     The rows of `decoder` are the directions that features write; the columns of `encoder` those they read.
-    A call reconstructs: `decode(encode(x))` plus what goes past the code (`skip`, `passthrough`).
+    A call reconstructs: `decode(encode(x))` plus the parts that bypass the code (`skip`, `passthrough`).
 
     >>> dictionary = Dictionary(torch.randn(8, 32), torch.randn(32, 8), activation="topk", k=4)
     >>> code = dictionary.encode(torch.randn(5, 8))
@@ -62,20 +62,20 @@ class Dictionary:
     passthrough: tuple[int, ...] = ()
     """Outlier coordinates of x that are added to the reconstruction."""
     normalization: Normalization = "none"
-    """What is done to x before it is encoded and undone after decoding, by SAELens' names: with
-    constant_norm_rescale it is divided by ‖x‖ / √d_in; with layer_norm it loses the mean of its coordinates
-    and is divided by their standard deviation."""
+    """Normalisation of x before encoding, undone after decoding, by SAELens' names: constant_norm_rescale
+    divides x by ‖x‖ / √d_in; layer_norm subtracts the mean of its coordinates and divides by their standard
+    deviation."""
     site: Site | None = None
-    """What it reads; None where its file does not tell."""
+    """The site that it reads; None where its file does not tell."""
     target: Site | None = None
-    """What a transcoder reconstructs; None: the site itself."""
+    """The site that a transcoder reconstructs; None: the site itself."""
 
     def __post_init__(self):
         _require_fitting(self)
 
     @property
     def d_in(self) -> int:
-        """Width of what is encoded."""
+        """Width of the vectors that are encoded."""
         return self.encoder.shape[0]
 
     @property
@@ -100,9 +100,9 @@ class Dictionary:
 
     @property
     def nonlinear(self) -> str | None:
-        """Why a feature reads no single direction of x, as a verb with its object; None where it does.
+        """The reason why features read no single direction of x, as a predicate; None where they do.
 
-        None: where a feature is active, its code is x · (its column of `encoder`) plus a constant.
+        With None the code of an active feature is x · (its column of `encoder`) plus a constant.
         """
         if self.encoder_gate is not None:
             return "has a bilinear encoder"
@@ -112,7 +112,7 @@ class Dictionary:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return self.encoder.device
 
     @property
@@ -133,7 +133,7 @@ class Dictionary:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The tensors that it has, by the names of its fields."""
+        """The tensors of the dictionary, by the names of its fields."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
@@ -149,7 +149,7 @@ class Dictionary:
         return kept
 
     def pre_activations(self, x: Float[Tensor, "*axes d_in"]) -> Float[Tensor, "*axes n_feat"]:
-        """What the activation is applied to."""
+        """The numbers that the activation is applied to."""
         if self.normalization != "none":
             shift, scale = self._moments(x)
             # A zero has no direction, and stays zero.
@@ -167,7 +167,7 @@ class Dictionary:
     ) -> Float[Tensor, "*axes d_out"]:
         """The vectors that codes stand for: code @ decoder + b_dec.
 
-        A dictionary that normalises needs the `x` that the codes are of, whose mean and scale they lack.
+        A dictionary that normalises needs the `x` that was encoded: codes do not hold its mean and scale.
         """
         out = _affine(code, self.decoder, self.b_dec)
         if self.normalization == "none":
@@ -181,7 +181,7 @@ class Dictionary:
         return out * scale + shift
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is taken off x and what it is divided by, [..., 1] each."""
+        """The shift subtracted from x and the scale that it is divided by, [..., 1] each."""
         if self.normalization == "layer_norm":
             return x.mean(dim=-1, keepdim=True), x.std(dim=-1, keepdim=True)
         scale = x.norm(dim=-1, keepdim=True) / self.d_in**0.5
@@ -260,5 +260,5 @@ def _require_fitting(dictionary: Dictionary) -> None:
 
 
 def _whole(value: Any, least: int, most: int) -> bool:
-    """Whether a value is a whole number in a range; True and False are none."""
+    """Whether a value is a whole number in a range; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

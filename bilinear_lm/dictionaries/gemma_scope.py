@@ -8,8 +8,8 @@ and one of Gemma Scope 2 holds `params.safetensors` with the same in lower case,
 
     affine_skip_connection [d_in, d_out]    where there is one; adds x @ affine_skip_connection
 
-`b_dec` is not subtracted from what is encoded. What a dictionary reads and writes is told by a `config.json`
-beside it, as modules of Hugging Face; in Gemma Scope only by the names of repository and folder, as
+`b_dec` is not subtracted before encoding. A `config.json` beside the file names the Hugging Face modules that
+a dictionary reads and writes. In Gemma Scope only the names of repository and folder tell them, as
 `gemma-scope-2b-pt-res/layer_20`, where they are part of the path.
 """
 

@@ -40,13 +40,13 @@ def load_dictionary(
 ) -> Dictionary:
     """A dictionary from a folder, a shipped one's name, or a folder of a hub repository.
 
-    Told apart by their keys are the published `-scope` format, SAELens, sparsify, Gemma Scope, and
-    circuit-tracer's transcoders, of which the file itself is given (`layer_3.safetensors`).
+    The keys of the file tell its format: the published `-scope` format, SAELens, sparsify, Gemma Scope, or
+    circuit-tracer's transcoders, whose file itself is given (`layer_3.safetensors`).
 
     Weights are float32 unless `dtype` says otherwise; `device` is the CPU by default. With `site` or `d_in`
     a dictionary of another site or width is refused; where its file does not tell a site it gets this one.
     `norm_scaling_factor` is for a SAELens file with normalize_activations expected_average_only_in that lacks
-    it: what the activations were multiplied by in training, √d_in over their mean norm.
+    it: the number that activations were multiplied by in training, √d_in over their mean norm.
 
     >>> load_dictionary("stories-scope/0-mlp-in", site=Site(0, "mlp-in"), d_in=192)  # doctest: +SKIP
     >>> load_dictionary("tdooms/fw-medium-scope/8-mlp-out-x8-k30")  # doctest: +SKIP
@@ -104,7 +104,7 @@ def _read(path: Path, norm_scaling_factor: float | None) -> Dictionary:
 
 
 def _weight_file(folder: Path) -> Path:
-    """The file of a folder that holds the weights; one that cannot be read where there is no other."""
+    """The file of a folder that holds the weights; a pickle or archive only where there is no other."""
     for name in _WEIGHTS:
         if (folder / name).is_file():
             return folder / name

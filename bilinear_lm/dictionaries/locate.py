@@ -1,4 +1,4 @@
-"""Where a dictionary lies: a local path, one that ships with the package, or a folder on the hub."""
+"""Locating a dictionary: a local path, one that ships with the package, or a folder on the hub."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def locate_dictionary(path_or_repo: str | os.PathLike[str], revision: str | None
         files = [inside, "config.yaml"]
     else:
         files = [f"{inside}/{file}" if inside else file for file in FILES]
-    place = download(match["repo"], revision, files) / inside
-    if not place.exists():
+    local = download(match["repo"], revision, files) / inside
+    if not local.exists():
         raise InputError(f"{name}: the hub repository {match['repo']} has no dictionary at {inside}")
-    return place
+    return local

@@ -1,6 +1,6 @@
-"""Reading .npz files: archives of numpy arrays, of which those of floating-point numbers are read.
+"""Reading .npz files, which are archives of numpy arrays; only floating-point arrays are read.
 
-An array in numpy's format can be a pickle; such a one is refused by its type before its data is looked at.
+An array in numpy's format can be a pickle; it is refused by its type before its data is looked at.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@
 
 Configurations from before version 6, which are flat and may name an activation beside "standard", are read.
 
-What can be folded into the weights is folded (`saelens_weights`). With normalize_activations
-expected_average_only_in the weights are for s · x, with one s for all x, which is folded in at the end of
-training; a checkpoint from before has it in `activation_scaler.json`. The other two normalisations depend
-on x and are the `normalization` of the `Dictionary`.
+Factors that can be folded into the weights are folded (`saelens_weights`). With normalize_activations
+expected_average_only_in the weights are for s · x, with one s for all x, which SAELens folds in at the end of
+training; a checkpoint saved before that has s in `activation_scaler.json`. The other two normalisations
+depend on x and are the `normalization` of the `Dictionary`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _architecture(config: dict[str, Any], where: Path) -> tuple[str, tuple[Activ
 def _normalization(
     config: dict[str, Any], where: Path, transcoder: bool, scaling: float | None
 ) -> tuple[Normalization, float | None]:
-    """What is done to x at each call, and the factor that can be folded in."""
+    """The normalisation of x at each call, and the factor that can be folded in."""
     name = config.get("normalize_activations") or "none"
     if name is True:  # before it had names
         name = "expected_average_only_in"

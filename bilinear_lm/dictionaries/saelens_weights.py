@@ -22,7 +22,7 @@ FINETUNING = ("scaling_factor", "finetuning_scaling_factor")
 
 @dataclass(frozen=True)
 class Weights:
-    """What factors are folded into."""
+    """The weights that factors are folded into."""
 
     encoder: Tensor
     b_enc: Tensor
@@ -32,17 +32,20 @@ class Weights:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Weights:
-        """Those of a file, by its names."""
+        """The weights of a file, from its tensors by name."""
         encoder, b_enc, decoder, b_dec = (tensors[name] for name in ("W_enc", "b_enc", "W_dec", "b_dec"))
         return cls(encoder, b_enc, decoder, b_dec, tensors.get("threshold"))
 
     def scaled(self, factor: float) -> Weights:
-        """Those for x of what these are for factor · x."""
+        """The weights for x, where these are for factor · x."""
         decoder, b_dec = wide(self.decoder) / factor, wide(self.b_dec) / factor
         return replace(self, encoder=wide(self.encoder) * factor, decoder=decoder, b_dec=b_dec)
 
     def rescaled(self) -> Weights:
-        """Entries compared by how much they write; SAELens does this at each call."""
+        """The weights with entries scaled by their decoder row's norm, as SAELens does at each call.
+
+        Entries are then compared by how much they write.
+        """
         decoder = wide(self.decoder)
         norms = decoder.norm(dim=-1)
         encoder, b_enc = wide(self.encoder) * norms, wide(self.b_enc) * norms
@@ -73,10 +76,10 @@ def ungated(tensors: dict[str, Tensor], where: Path) -> Weights:
 
 
 def finetuned(weights: Weights, tensors: dict[str, Tensor], config: dict[str, Any], where: Path) -> Weights:
-    """With the factors that codes were multiplied by in finetuning in the decoder."""
-    found = [tensors[name] for name in FINETUNING if name in tensors]
+    """The weights with the finetuning factors, which multiply codes, folded into the decoder."""
+    stored = [tensors[name] for name in FINETUNING if name in tensors]
     # A period of SAELens wrote one in any case, of ones where it was not used.
-    factors = [factor for factor in found if not torch.equal(factor, torch.ones_like(factor))]
+    factors = [factor for factor in stored if not torch.equal(factor, torch.ones_like(factor))]
     if not factors:
         return weights
     if len(factors) > 1 or not setting(config, "finetuning_scaling_factor", bool, where, False):

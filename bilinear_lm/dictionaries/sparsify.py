@@ -31,7 +31,7 @@ MODULE_OUTPUTS: dict[str, Point] = {
     ".post_attention_layernorm": "mlp-in",
     ".mlp": "mlp-out",
 }
-"""What the modules of a block put out, by their name after `layers.{layer}`."""
+"""The points that the modules of a block put out, by the module's name after `layers.{layer}`."""
 _HOOKPOINT = re.compile(r"(?:layers|h)\.(?P<layer>\d{1,9})(?P<module>[\w.]*)")
 
 

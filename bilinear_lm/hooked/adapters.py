@@ -48,7 +48,7 @@ class DelegatingMLPBridge(GatedMLPBridge):
 
 
 class DelegatingJointMLPBridge(JointGateUpMLPBridge):
-    """The same for an MLP with one projection for gate and up (Phi-3), here computed from its halves."""
+    """The same for an MLP with one projection for gate and up (Phi-3), computed from its two halves."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The wrapped module between hook_in and hook_out."""
@@ -65,7 +65,7 @@ class DelegatingJointMLPBridge(JointGateUpMLPBridge):
 
 
 class BilinearAdapter(ArchitectureAdapter):
-    """What our adapters change in a stock adapter, which follows this class among the bases."""
+    """The changes of our adapters to a stock adapter, which follows this class among the bases."""
 
     # Each attention bridge computes its pattern itself (`hook_pattern`). Asking transformers for it too would
     # leave transformers' recording hooks in the model, also after unhooking.
@@ -90,7 +90,7 @@ class BilinearAdapter(ArchitectureAdapter):
         super().prepare_model(hf_model)
 
     def write_back(self, bridge: TransformerBridge) -> None:
-        """Put into the model what weights the bridge holds apart from it; most families have none."""
+        """Copy into the model the weights that the bridge holds apart from it; most families have none."""
 
 
 class BilinearLlamaAdapter(BilinearAdapter, LlamaArchitectureAdapter):
@@ -137,7 +137,10 @@ class BilinearPhi3Adapter(BilinearAdapter, Phi3ArchitectureAdapter):
         )
 
     def write_back(self, bridge: TransformerBridge) -> None:
-        """The bridge computes with the parts of fused projections, which are apart once moved or copied."""
+        """Copy the parts of fused projections, which the bridge computes with, back into the model.
+
+        They are apart from it once they were moved or copied.
+        """
         for block in bridge.blocks:
             attention, mlp = block.attn, block.mlp
             fused = (
@@ -168,8 +171,8 @@ HOOKABLE = tuple(_ADAPTERS)
 def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
     """Wrap a transformers model in TransformerLens' hooked class, `TransformerBridge`.
 
-    The model is changed in place: each of its modules is replaced by a hooked one around it. It computes what
-    it did, and its weights can be read, but saving, pickling and converting it are errors until
+    The model is changed in place: each of its modules is replaced by a hooked one around it. It computes the
+    same as before, and its weights can be read, but saving, pickling and converting it are errors until
     `unhook(bridge)` gives it back.
 
     No weight is folded or centred, and the logits are exactly those of the model with eager attention; other
@@ -267,8 +270,8 @@ def load_hooked(
 def _prepending_bos(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy that prepends BOS, so that TransformerLens takes it as it is.
 
-    Any other TransformerLens loads again, from `name_or_path`: a tokenizer made in memory has none, and the
-    revision and what was changed after loading would be lost.
+    TransformerLens loads any other tokenizer again, from `name_or_path`: one made in memory has none, and the
+    revision and all changes after loading would be lost.
     """
     tokenizer = copy.deepcopy(tokenizer)
     if tokenizer.bos_token is not None:

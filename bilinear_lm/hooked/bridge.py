@@ -1,7 +1,7 @@
 """TransformerLens' `TransformerBridge` that tells padding from text, or says that it cannot.
 
-The stock class takes ids as text throughout: those of a batch with padding in front give other logits than
-the texts alone, without a word.
+The stock class takes all ids as text: a batch with padding in front gives other logits than the texts alone,
+without a warning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BilinearBridge(Unsaveable, TransformerBridge):
     unsaveable = "a bridge cannot be pickled or saved; save the model, bilinear_lm.unhook(bridge)"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerBridge, at text; see the class."""
+        """The forward pass of TransformerBridge, at text; see the class."""
         self._require_hooked()
         given = _arguments(TransformerBridge.forward, self, args, kwargs)
         if given.get("attention_mask") is None:
@@ -53,21 +53,21 @@ class BilinearBridge(Unsaveable, TransformerBridge):
         return super().forward(**given)
 
     def run_with_cache(self, input: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerBridge."""
+        """Runs and caches as TransformerBridge does."""
         self._require_hooked()
         # The stock method turns a string into ids, which say less.
         return super().run_with_cache([input] if isinstance(input, str) else input, *args, **kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerBridge; prompts of different lengths are continued as each would be alone."""
+        """Generates as TransformerBridge does; prompts of different lengths each continue as alone."""
         return super().generate(**self._prompts(TransformerBridge.generate, args, kwargs))
 
     def generate_stream(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerBridge; prompts of different lengths are continued as each would be alone."""
+        """Generates as TransformerBridge does; prompts of different lengths each continue as alone."""
         return super().generate_stream(**self._prompts(TransformerBridge.generate_stream, args, kwargs))
 
     def hf_generate(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerBridge; prompts of different lengths are continued as each would be alone."""
+        """Generates as TransformerBridge does; prompts of different lengths each continue as alone."""
         given = _arguments(TransformerBridge.hf_generate, self, args, kwargs)
         if isinstance(given.get("input"), Tensor):  # strings come with their mask
             given = self._prompts(TransformerBridge.hf_generate, (), given)
@@ -114,7 +114,7 @@ class BilinearBridge(Unsaveable, TransformerBridge):
     ) -> None:
         """Makes the input token ids, and sets the attention mask if there is padding among them.
 
-        Padding at the end changes nothing at text, so that it is looked for `with_end` only.
+        Padding at the end changes nothing at text, so it is only looked for `with_end`.
         """
         x = given["input"]
         if isinstance(x, str | list):

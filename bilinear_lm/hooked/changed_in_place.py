@@ -1,4 +1,4 @@
-"""Models that hooking has changed in place: what cannot be done with them says so in one line."""
+"""Models that hooking has changed in place: an operation that they do not allow fails with one line."""
 
 from __future__ import annotations
 

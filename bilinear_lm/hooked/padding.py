@@ -1,7 +1,7 @@
 """Padding of token ids: which positions of a batch are text and which are padding.
 
-Ids alone say it only where padding cannot be text. What they leave open is an error: a model that takes
-padding for text, or text for padding, gives wrong numbers without a word.
+Ids alone tell them apart only where padding cannot be text. Unclear ids are an error: a model that takes
+padding for text, or text for padding, gives wrong numbers without a warning.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Side = Literal["left", "right"]
 
 @dataclass(frozen=True)
 class PaddingToken:
-    """A tokenizer's padding token, and the tokens that text has of its own and that may be the same."""
+    """A tokenizer's padding token, and the special tokens of text, which may be the same token."""
 
     pad: int
     bos: int | None
@@ -31,7 +31,7 @@ class PaddingToken:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> PaddingToken | None:
-        """The one of a tokenizer; None where it has none."""
+        """The padding token of a tokenizer; None where it has none."""
         if tokenizer.pad_token_id is None:
             return None
         return cls(
@@ -41,10 +41,10 @@ class PaddingToken:
     def n_before(
         self, ids: Int[Tensor, "batch pos"], side: Side | None, with_bos: bool
     ) -> Int[Tensor, " batch"]:
-        """How many positions in front of each row are padding; InputError where ids do not say.
+        """The number of padding positions in front of each row; InputError where ids do not tell.
 
-        `side` is where padding is, if that is known; `with_bos` whether text begins with the
-        beginning-of-sequence token, of which padding that is the same token leaves one.
+        `side` is the side of the padding, if that is known. `with_bos`: text begins with the
+        beginning-of-sequence token; where that is also the padding token, one of them counts as text.
         """
         run = _run(ids, self.pad)
         if side == "right":
@@ -63,7 +63,7 @@ class PaddingToken:
         return run
 
     def n_after(self, ids: Int[Tensor, "batch pos"], side: Side | None) -> Int[Tensor, " batch"]:
-        """How many positions at the end of each row are padding; InputError where ids do not say."""
+        """The number of padding positions at the end of each row; InputError where ids do not tell."""
         run = _run(ids.flip(1), self.pad)
         if side == "left":
             return torch.zeros_like(run)
@@ -110,5 +110,5 @@ def padded(rows: Sequence[Int[Tensor, " _pos"]], pad: int, side: Side) -> tuple[
 
 
 def _run(ids: Tensor, pad: int) -> Tensor:
-    """How many of each row's first ids are the padding token."""
+    """The number of padding tokens at the beginning of each row."""
     return (ids == pad).long().cumprod(dim=1).sum(dim=1)

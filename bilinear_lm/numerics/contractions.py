@@ -102,42 +102,42 @@ def change_basis(
         _scaled(features, balanced.dtype) for features in (inputs, outputs)
     )
     result = _in_basis(balanced, scaled_in, scaled_out, -in_power)
-    gate, into, out = spread(
+    W_gate, W_in, W_out = spread(
         [result.W_gate, result.W_in, result.W_out], [in_power, in_power, out_power + power], tensor.dtype
     )
-    return type(tensor)(gate, into, out, constant=tensor.constant)
+    return type(tensor)(W_gate, W_in, W_out, constant=tensor.constant)
 
 
 def _interaction_matrices(tensor: BilinearTensor, u: Tensor) -> Tensor:
     rows = u.reshape(-1, tensor.d_out)
     result = rows.new_empty(len(rows), tensor.d_in, tensor.d_in)
-    at_once = tensor.at_once(tensor.d_in * max(tensor.d_in, tensor.d_mlp))
-    for start in range(0, len(rows), at_once):
-        scale = rows[start : start + at_once] @ tensor.W_out.T
+    chunk = tensor.at_once(tensor.d_in * max(tensor.d_in, tensor.d_mlp))
+    for start in range(0, len(rows), chunk):
+        scale = rows[start : start + chunk] @ tensor.W_out.T
         half = (tensor.W_gate * scale.unsqueeze(1)) @ tensor.W_in.T
-        result[start : start + at_once] = (half + half.mT) / 2
+        result[start : start + chunk] = (half + half.mT) / 2
     return result.reshape(*u.shape[:-1], tensor.d_in, tensor.d_in)
 
 
 def pairwise_by_hidden(
     tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
 ) -> None:
-    """Through what the vectors add to the hidden units."""
-    at_once = tensor.at_once(2 * tensor.d_mlp)
+    """Contracts the parts that the vectors add to the hidden units."""
+    chunk = tensor.at_once(2 * tensor.d_mlp)
     gate_in = torch.cat([tensor.W_gate, tensor.W_in], dim=1)
     in_gate = torch.cat([tensor.W_in, tensor.W_gate], dim=1)
-    for i, j in product(range(0, len(left), at_once), range(0, len(right), at_once)):
-        hidden_left = left[i : i + at_once] @ gate_in
-        hidden_right = right[j : j + at_once] @ in_gate
+    for i, j in product(range(0, len(left), chunk), range(0, len(right), chunk)):
+        hidden_left = left[i : i + chunk] @ gate_in
+        hidden_right = right[j : j + chunk] @ in_gate
         for k, u in enumerate(rows):
             scale = (u @ tensor.W_out.T).repeat(2) / 2
-            result[k, i : i + at_once, j : j + at_once] = (hidden_left * scale) @ hidden_right.T
+            result[k, i : i + chunk, j : j + chunk] = (hidden_left * scale) @ hidden_right.T
 
 
 def pairwise_by_matrix(
     tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
 ) -> None:
-    """Through Q_u."""
+    """Contracts the vectors with Q_u."""
     for k, u in enumerate(rows):
         result[k] = torch.linalg.multi_dot([left, _interaction_matrices(tensor, u), right.T])
 
@@ -145,7 +145,7 @@ def pairwise_by_matrix(
 def pairwise_by_matvec(
     tensor: BilinearTensor, rows: Tensor, left: Tensor, right: Tensor, result: Tensor
 ) -> None:
-    """Through Q_u times the fewer vectors."""
+    """Contracts the fewer vectors with Q_u, and the result with the others."""
     for k, u in enumerate(rows):
         if len(left) < len(right):
             result[k] = tensor.matvec(u, left) @ right.T
@@ -156,7 +156,7 @@ def pairwise_by_matvec(
 def _in_basis(
     tensor: BilinearTensor, inputs: Tensor | None, outputs: Tensor | None, shift: int = 0
 ) -> BilinearTensor:
-    """In the basis; the constant coordinate in units of 2^-shift."""
+    """The tensor in the basis, with the constant coordinate in units of 2^-shift."""
     W_gate, W_in, W_out = tensor.W_gate, tensor.W_in, tensor.W_out
     if inputs is not None:
         width = tensor.d_in - tensor.constant
@@ -176,5 +176,5 @@ def _scaled(features: Tensor | None, dtype: torch.dtype) -> tuple[int, Tensor | 
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Half precision has no room for sums of thousands of numbers, even of size 1."""
+    """The precision, float32 at least: half has no room for sums of thousands of numbers, even of size 1."""
     return torch.promote_types(dtype, torch.float32)

@@ -54,12 +54,12 @@ def cosine(tensor: BilinearTensor, other: BilinearTensor) -> Float[Tensor, "*bat
 
 def _inner(tensor: BilinearTensor, other: BilinearTensor) -> Tensor:
     total = tensor.W_out.new_zeros(())
-    at_once = tensor.at_once(other.d_mlp)
-    for start in range(0, tensor.d_mlp, at_once):
-        gate, into = (factor[:, start : start + at_once].T for factor in (tensor.W_gate, tensor.W_in))
-        pairs = (gate @ other.W_gate) * (into @ other.W_in)
-        pairs += (gate @ other.W_in) * (into @ other.W_gate)
-        pairs *= tensor.W_out[start : start + at_once] @ other.W_out.T
+    chunk = tensor.at_once(other.d_mlp)
+    for start in range(0, tensor.d_mlp, chunk):
+        gate, up = (factor[:, start : start + chunk].T for factor in (tensor.W_gate, tensor.W_in))
+        pairs = (gate @ other.W_gate) * (up @ other.W_in)
+        pairs += (gate @ other.W_in) * (up @ other.W_gate)
+        pairs *= tensor.W_out[start : start + chunk] @ other.W_out.T
         total = total + pairs.sum() / 2
     return total
 

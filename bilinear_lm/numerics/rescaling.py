@@ -95,7 +95,7 @@ def in_precision(
 def require_holds(dtype: torch.dtype, part: Float[Tensor, "*axes"], name: str, beside: float) -> None:
     """Raises InputError unless a precision can hold one term of a sum.
 
-    It need not hold a term that is lost in the rounding of another, of the size `beside`.
+    A term that is lost in the rounding of another one, of the size `beside`, need not be held.
     """
     info, largest = torch.finfo(dtype), float(part.detach().abs().max()) if part.numel() else 0.0
     if not largest <= info.max:
@@ -110,7 +110,7 @@ def _beyond(dtype: torch.dtype, problem: str, expected: str, remedy: str) -> Inp
 
 
 def are_ordinary(largest: Float[Tensor, "*axes"]) -> bool:
-    """Whether sizes are finite and so far from the ends of the range, and from 0, that their squares are."""
+    """Whether sizes are so far from 0 and from the end of the range that their squares stay within it."""
     power = -math.frexp(torch.finfo(largest.dtype).tiny)[1] // 2
     return bool(((largest >= 2.0**-power) & (largest <= 2.0**power)).all())
 
@@ -148,23 +148,24 @@ def balanced(
             raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
     if all(_leave_room(size, W_gate.dtype) for size in largest):
         return (W_gate, W_in, W_out), 0
-    gate, into, out = (torch.frexp(size).exponent for size in largest)
+    gate_power, in_power, out_power = (torch.frexp(size).exponent for size in largest)
     live = torch.stack(largest).amin(0) > 0
-    total = gate + into + out
+    total = gate_power + in_power + out_power
     power = int(total[live].max()) if live.any() else 0
     # Where a factor of a unit is 0, so is the unit, whatever the other two are.
-    rest = torch.where(live, gate + into - power, -out)
+    rest = torch.where(live, gate_power + in_power - power, -out_power)
     return (
-        times_two_to(W_gate, -gate),
-        times_two_to(W_in, -into),
+        times_two_to(W_gate, -gate_power),
+        times_two_to(W_in, -in_power),
         times_two_to(W_out, rest.unsqueeze(1)),
     ), power
 
 
 def spread(factors: list[Tensor], powers: list[int], dtype: torch.dtype) -> list[Tensor]:
-    """Factors times 2^power each, in a precision; where it cannot hold one, the same product in equal sizes.
+    """Factors times 2^power each, in a precision.
 
-    Raises InputError where that cannot be held either.
+    Where it cannot hold one, the same product in factors of equal sizes; raises InputError where it cannot
+    hold these either.
     """
     most = -math.frexp(torch.finfo(dtype).tiny)[1]
     own = [exponent(factor) for factor in factors]

@@ -1,7 +1,7 @@
 """Closed-form least-squares polynomials of MLPs and GLUs on Gaussian inputs.
 
-Of all polynomials of degree ≤ 2 in the coordinates of x, the one with the smallest E‖f(x) − P(x)‖² at
-x ~ N(mean, cov). For one Gaussian it is a Hermite expansion unit by unit
+Among all polynomials P of degree ≤ 2 in the coordinates of x, this is the one with the smallest
+E‖f(x) − P(x)‖² at x ~ N(mean, cov). For one Gaussian it is a Hermite expansion unit by unit
 (`bilinear_lm.polynomials.expansion`), in closed form and in factors: O(d_mlp d_in²) time, no system of
 equations. (Belrose and Rigg, arXiv 2502.01032, for MLPs at N(0, 1); any Gaussian, and quadratics of GLUs,
 follow from the same expansion.)
@@ -80,7 +80,7 @@ def _approximate(
 ) -> Polynomial:
     require_count(degree, f"degree {degree} of a polynomial", "0, 1 or 2", least=0, most=2)
     components, mixture = gaussian_components(mean, cov, layer.W_gate)
-    found = [expanded(layer, expand_units(layer, activation, at), at, degree) for at in components]
+    polynomials = [expanded(layer, expand_units(layer, activation, at), at, degree) for at in components]
     if not mixture:
-        return found[0]
-    return project_mixture(found, components)
+        return polynomials[0]
+    return project_mixture(polynomials, components)

@@ -42,7 +42,7 @@ from bilinear_lm.polynomials.hermite import Activation
 from bilinear_lm.tensor import BilinearTensor
 
 RIDGE = 1e-10
-"""Of a hidden unit's own second moment, added to it where W_out is fitted without biases."""
+"""Share of a hidden unit's own second moment, added to it where W_out is fitted without biases."""
 
 _MOST_DOUBLINGS = 48
 
@@ -73,8 +73,8 @@ class BilinearApproximation:
 
     def in_precision(self, dtype: torch.dtype) -> BilinearApproximation:
         """The same layer in a precision; InputError where that cannot hold its weights."""
-        gate, into, out = (float(factor.abs().max()) for factor in (self.W_gate, self.W_in, self.W_out))
-        beside = {"b_gate": gate, "b_in": into, "b_out": gate * into * out}
+        gate, up, out = (float(factor.abs().max()) for factor in (self.W_gate, self.W_in, self.W_out))
+        beside = {"b_gate": gate, "b_in": up, "b_out": gate * up * out}
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 require_holds(dtype, value, f"{name} of the bilinear layer", beside.get(name, 0.0))
@@ -113,8 +113,8 @@ def bilinear_approximation(
     With biases it equals `approximate_glu(...)` of the same arguments, for x ~ N(mean, cov), one Gaussian.
     W_out is kept, and gate and in of a unit have equal norms. Where e_1 is 0 or so small that α drowns the
     unit in rounding, no product equals the unit: α is then cut so that the error of the product and the
-    rounding error of the weights' precision are least together; mean and gradient stay right, and what it
-    costs is in `explained_variance`.
+    rounding error of the weights' precision are least together; mean and gradient stay right, and
+    `explained_variance` shows the loss.
 
     With `biases=False` the constant 1 in gate and in becomes its best linear prediction t·x, with
     t = E[xxᵀ]⁻¹ E[x], and W_out is the least-squares one for the products that result (a ridge of 1e-10 of
@@ -142,12 +142,12 @@ class ProductForm:
     gate: Float[Tensor, "d_in_and_1 d_mlp"]
     """One factor of each product, its bias last."""
     into: Float[Tensor, "d_in_and_1 d_mlp"]
-    """The other one."""
+    """The other factor of each product, its bias last."""
     constant: Float[Tensor, " d_mlp"]
-    """What is left of each unit."""
+    """The constant that is left of each unit."""
     at: Gaussian
     dtype: torch.dtype
-    """The precision of the layers that are made."""
+    """The precision of the layers to be made."""
 
     def with_biases(self) -> BilinearApproximation:
         """The layer that equals the quadratic, but for units that are no product."""
@@ -205,8 +205,8 @@ def product_form(layer: HiddenLayer, activation: Activation, at: Gaussian, dtype
     """The products of a GLU's hidden units at x ~ N(mean, cov), for layers whose weights will be `dtype`."""
     units = expand_units(layer, activation, at)
     alpha, cross = _offsets(units, torch.finfo(dtype).eps)
-    gate, into, constant = _products(layer, replace(units, cross=cross), alpha, at)
-    return ProductForm(layer, units, cross, gate, into, constant, at, dtype)
+    gate, up, constant = _products(layer, replace(units, cross=cross), alpha, at)
+    return ProductForm(layer, units, cross, gate, up, constant, at, dtype)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class _Quadratic:
 
     tensor: BilinearTensor
     gradient: Tensor
-    """Its mean gradient."""
+    """The mean gradient of P."""
     mean: Tensor
     variance: float
 
@@ -235,7 +235,7 @@ class _Quadratic:
 def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
     """α of every unit, and the coefficient of p q that comes with it, g_v / α: e_1 wherever that is best.
 
-    α is g_v / e_1, or ± s 2^j: what has the least squared error, of leaving e_1 and of rounding
+    α is g_v / e_1 or ± s 2^j, whichever has the least squared error: from leaving e_1, and from rounding
     (p + α)(…) to `eps`.
     """
     s = torch.where(units.variance > 0, units.variance, 1.0).sqrt()
@@ -264,17 +264,17 @@ def _products(
     beta = units.slope - alpha * half
     R = second_factors(layer, units)
     gate = torch.cat([layer.W_gate, (alpha - at.mean @ layer.W_gate).unsqueeze(0)])
-    into = torch.cat([R, (beta - at.mean @ R).unsqueeze(0)])
+    up = torch.cat([R, (beta - at.mean @ R).unsqueeze(0)])
     expected = half * units.variance + units.cross * units.covariance + alpha * beta
-    return *_balanced(gate, into), units.mean - expected
+    return *_balanced(gate, up), units.mean - expected
 
 
-def _balanced(gate: Tensor, into: Tensor) -> tuple[Tensor, Tensor]:
+def _balanced(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """The same products, with equal norms of the two columns of a unit."""
-    norms = gate.norm(dim=0), into.norm(dim=0)
+    norms = gate.norm(dim=0), up.norm(dim=0)
     zero = (norms[0] == 0) | (norms[1] == 0)
     scale = torch.where(zero, 1.0, (norms[1] / norms[0]).sqrt())
-    return gate * scale, into / scale
+    return gate * scale, up / scale
 
 
 def _solved(gram: Tensor, right: Tensor) -> Tensor:

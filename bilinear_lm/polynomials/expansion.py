@@ -49,9 +49,9 @@ def hidden_layer(**weights: Tensor | None) -> HiddenLayer:
     for name, value in given.items():
         require_floating(value, name)
     W_gate, W_out = given["W_gate"], given["W_out"]
-    into, (d_mlp, d_out) = tuple(W_gate.shape), (*W_out.shape, None)[:2]
-    expected = {"W_gate": (*into[:1], d_mlp), "W_in": into, "W_out": (*into[1:], d_out)}
-    expected |= {"b_gate": into[1:], "b_in": into[1:], "b_out": (d_out,)}
+    in_shape, (d_mlp, d_out) = tuple(W_gate.shape), (*W_out.shape, None)[:2]
+    expected = {"W_gate": (*in_shape[:1], d_mlp), "W_in": in_shape, "W_out": (*in_shape[1:], d_out)}
+    expected |= {"b_gate": in_shape[1:], "b_in": in_shape[1:], "b_out": (d_out,)}
     for name, value in given.items():
         if tuple(value.shape) != expected[name]:
             shapes = ", ".join(f"{each} {list(tensor.shape)}" for each, tensor in given.items())

@@ -41,9 +41,9 @@ def form_covariances(
     Isserlis: (p·Σw)(q·Σv) + (p·Σv)(q·Σw).
     """
     W, V = at.times_cov(tensor.W_gate), at.times_cov(tensor.W_in)
-    at_once = rows_at_once(4 * W.shape[1] * W.dtype.itemsize)
-    for start in range(0, P.shape[1], at_once):
-        rows = slice(start, start + at_once)
+    chunk = rows_at_once(4 * W.shape[1] * W.dtype.itemsize)
+    for start in range(0, P.shape[1], chunk):
+        rows = slice(start, start + chunk)
         left, right = P[:, rows].T, Q[:, rows].T
         yield rows, (left @ W) * (right @ V) + (left @ V) * (right @ W)
 
@@ -53,11 +53,11 @@ def second_moments(
 ) -> Float[Tensor, "n n"]:
     """E[h_i h_j], every pair."""
     means, gradients = product_means(P, Q, at), product_gradients(P, Q, at)
-    found = gradients.T @ at.times_cov(gradients)
-    found.addr_(means, means)
+    moments = gradients.T @ at.times_cov(gradients)
+    moments.addr_(means, means)
     for rows, block in form_covariances(P, Q, BilinearTensor(P, Q, P.T), at):
-        found[rows] += block
-    return found
+        moments[rows] += block
+    return moments
 
 
 def quadratic_variance(tensor: BilinearTensor, at: Gaussian) -> float:

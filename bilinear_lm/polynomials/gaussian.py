@@ -26,12 +26,12 @@ class Gaussian:
         return W if self.cov is None else self.cov @ W
 
     def variances(self, W: Float[Tensor, "d_in n"]) -> Float[Tensor, " n"]:
-        """Var(x W), one number a column; 0 where it is within rounding of the sum that it is."""
+        """Var(x W), one number a column; 0 where it is within the rounding error of its sum."""
         if self.cov is None:
             return W.square().sum(0)
         rounding = 8 * torch.finfo(_F64).eps * self.cov.norm() * W.square().sum(0)
-        found = (W * (self.cov @ W)).sum(0)
-        return torch.where(found > rounding, found, 0.0)
+        variances = (W * (self.cov @ W)).sum(0)
+        return torch.where(variances > rounding, variances, 0.0)
 
     def covariances(
         self, W: Float[Tensor, "d_in n"], V: Float[Tensor, "d_in n"], variances: tuple[Tensor, Tensor]
@@ -47,7 +47,7 @@ def gaussian_components(
     like: Float[Tensor, "d_in _"],
 ) -> tuple[list[Gaussian], bool]:
     """The Gaussians of `mean` [d_in] or [n, d_in] and `cov` [d_in, d_in] or [n, d_in, d_in], and whether they
-    are a mixture: whether either has the leading axis. What lacks it is shared; None is 0 and the identity.
+    are a mixture: whether either has the leading axis. One without it is shared; None is 0 or the identity.
 
     They lie on the device of `like`, the weights [d_in, ·] that read them. `InputError` for other shapes,
     for numbers that are not finite, and for a `cov` that is not symmetric and positive semidefinite to the
@@ -66,13 +66,13 @@ def gaussian_components(
     zero = torch.zeros(width, dtype=_F64)
     n = leading.pop() if leading else None
 
-    def place(value: Tensor) -> Tensor:
+    def converted(value: Tensor) -> Tensor:
         return value.to(device=like.device, dtype=_F64)
 
-    means = place(zero if means is None else means)
+    means = converted(zero if means is None else means)
     means = means.expand(n or 1, width)
     components = [
-        Gaussian(means[i], None if covs is None else place(covs[i] if covs.ndim == 3 else covs))
+        Gaussian(means[i], None if covs is None else converted(covs[i] if covs.ndim == 3 else covs))
         for i in range(n or 1)
     ]
     return components, n is not None

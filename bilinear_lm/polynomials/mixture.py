@@ -23,10 +23,10 @@ from bilinear_lm.polynomials.polynomial import Polynomial, zero_tensor
 from bilinear_lm.tensor import BilinearTensor
 
 TOLERANCE = 1e-10
-"""Of the equations' right side, per output: what the error f − P may still correlate with monomials."""
+"""Largest correlation left of f − P with monomials, relative to the equations' right side, per output."""
 
 MAX_BYTES = 2**32
-"""Quadratic problems that need more memory are refused."""
+"""Memory of the largest quadratic problem; those that need more are refused."""
 
 _MOST_STEPS = 5000
 

@@ -65,17 +65,17 @@ def integrate_hermite(
     """
     units = mean.shape[0]
     panels_each = round(2 * REACH / _WIDTH) + len(_EDGES)
-    at_once = rows_at_once(panels_each * 17 * (order + 8) * 8)
+    chunk = rows_at_once(panels_each * 17 * (order + 8) * 8)
     parts = [
-        _integrate(function, mean[i : i + at_once], spread[i : i + at_once], order)
-        for i in range(0, units, at_once)
+        _integrate(function, mean[i : i + chunk], spread[i : i + chunk], order)
+        for i in range(0, units, chunk)
     ]
     return torch.cat(parts, dim=1) if parts else mean.new_zeros(order + 1, 0)
 
 
 def _integrate(function: Callable, mean: Tensor, spread: Tensor, order: int) -> Tensor:
     unit, left, right = _first_panels(mean, spread)
-    found = mean.new_zeros(order + 1, len(mean))
+    integrals = mean.new_zeros(order + 1, len(mean))
     size: Tensor | None = None
     # The Kronrod sum of k = 0 … order, each in units of sqrt(k!), the norm of He_k.
     norms = torch.tensor([math.sqrt(math.factorial(k)) for k in range(order + 1)]).to(mean).unsqueeze(1)
@@ -86,10 +86,10 @@ def _integrate(function: Callable, mean: Tensor, spread: Tensor, order: int) -> 
             size += 0.01 * torch.hypot(mean, spread).clamp(max=1)
             _require_decay(function, mean, spread, size, order)
         settled = (differences / norms).amax(0) <= TOLERANCE * size[unit]
-        found.index_add_(1, unit[settled], sums[:, settled])
+        integrals.index_add_(1, unit[settled], sums[:, settled])
         if settled.all():
-            found[found.abs() <= 4 * torch.finfo(found.dtype).eps * size * norms] = 0
-            return found
+            integrals[integrals.abs() <= 4 * torch.finfo(integrals.dtype).eps * size * norms] = 0
+            return integrals
         unit, left, right = (each[~settled] for each in (unit, left, right))
         middle = (left + right) / 2
         unit = unit.repeat(2)

@@ -1,4 +1,4 @@
-"""How the next token is chosen: as the arguments say, or also as a checkpoint's own settings say.
+"""The choice of the next token: by the arguments, or also by a checkpoint's own settings.
 
 transformers' `generate` takes every setting that a call does not name from the model's `generation_config`,
 which comes with the checkpoint. Here these are neutral, unless the checkpoint's settings are asked for.
@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from bilinear_lm.errors import InputError
 
 LEAST_TEMPERATURE = 1e-6
-"""Below it logits divided by the temperature can exceed float32."""
+"""The least temperature; below it logits divided by the temperature can exceed float32."""
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
@@ -41,11 +41,11 @@ value at which each does nothing."""
 
 
 def decoding_settings(model: PreTrainedModel, temperature: float | None, checkpoint: bool) -> dict[str, Any]:
-    """What `generate` is to go by: greedy decoding at temperature 0, else sampling at it, 1 by default.
+    """The settings of `generate`: greedy decoding at temperature 0, else sampling at it, 1 by default.
 
-    With `checkpoint` the settings of the model's `generation_config` are added; a temperature that is given
-    comes before them, and 0 is without sampling whatever they say. Its settings of the output, the cache and
-    the speed are left out, as are those of assisted decoding, which gives the same texts faster.
+    With `checkpoint` the settings of the model's `generation_config` are added. A given temperature overrides
+    them, and 0 means no sampling whatever they say. Settings of the output, the cache and the speed are left
+    out, and so are those of assisted decoding, which gives the same texts faster.
     """
     settings: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     if checkpoint:
@@ -71,7 +71,7 @@ def _of_checkpoint(configured: GenerationConfig) -> dict[str, Any]:
 
 @contextmanager
 def only_given_settings(model: PreTrainedModel) -> Iterator[None]:
-    """While open, `model.generate` knows no settings but those it is given."""
+    """Keeps `model.generate` to the settings that it is given, while open."""
     configured = model.generation_config
     model.generation_config = GenerationConfig()
     try:

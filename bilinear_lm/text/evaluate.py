@@ -1,4 +1,4 @@
-"""How well a language model predicts a text."""
+"""The loss of a language model on a text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TextLoss:
 
     nats_per_token: float
     bits_per_byte: float
-    """Comparable between tokenizers: total bits over the bytes of the UTF-8 text."""
+    """Total bits over the bytes of the UTF-8 text, which is comparable between tokenizers."""
     n_tokens: int
     n_bytes: int
 

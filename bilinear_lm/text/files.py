@@ -1,6 +1,6 @@
-"""Files of text: of what kind one is, by its bytes and its name, and the text of a plain one.
+"""Files of text: the kind of a file, by its bytes and its name, and the text of a plain one.
 
-Compressed files (gzip, bzip2, xz, zstd) are whatever they hold.
+A compressed file (gzip, bzip2, xz, zstd) is of the kind that it holds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUFFIXES: dict[str, Kind] = {
     ".parquet": "Parquet",
     ".arrow": "Arrow",
 }
-"""Files of other names are plain text unless their bytes say otherwise."""
+"""Kinds by a file's name; other files are plain text unless their bytes say otherwise."""
 
 _BINARY: dict[bytes, Kind] = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\xff\xff\xff\xff": "Arrow"}
 
@@ -58,7 +58,7 @@ def suffixes_of(name: str) -> tuple[str, str]:
 
 @contextmanager
 def clear_reading(source: Path | str) -> Iterator[None]:
-    """Turns what a disk or a damaged file makes of reading it into an InputError about `source`."""
+    """Turns errors of the disk or of a damaged file into an InputError about `source`."""
     with reading(Path(source)):
         try:
             yield
@@ -106,7 +106,7 @@ def opened_text(
 
 
 def _decompression(source: Path | str, head: bytes) -> Callable[[Any], Any] | None:
-    """What decompresses a file that begins so, if it is compressed."""
+    """The decompressor of a file that begins with `head`; None where it is not compressed."""
     if head.startswith(b"\x1f\x8b\x08"):
         return lambda file: gzip.GzipFile(fileobj=file)
     if head.startswith(b"BZh") and head[4:10] == b"1AY&SY":

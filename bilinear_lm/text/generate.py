@@ -44,10 +44,10 @@ def sample(
 
     Every sequence starts with the beginning-of-sequence token and ends at an end-of-text token,
     after `max_tokens` new tokens, or when the context is full. `temperature` 0 is greedy decoding, 1 (by
-    default) draws from the model's own distribution. From the model's `generation_config` come the
-    end-of-text tokens only; with `checkpoint_settings` all that it says about how tokens are chosen and when
-    to stop, where the arguments name nothing else. The texts depend on the seed and on `batch_size`, which
-    bounds the memory.
+    default) draws from the model's own distribution. Only the end-of-text tokens come from the model's
+    `generation_config`; with `checkpoint_settings` also its settings for the choice of tokens and the end,
+    where the arguments name nothing else. The texts depend on the seed and on `batch_size`, which bounds the
+    memory.
     """
     _require_settings(count, max_tokens, temperature, batch_size)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
@@ -87,7 +87,7 @@ def sample(
 
 
 def _new_tokens(settings: dict[str, Any], n_prompt: int) -> int | None:
-    """Takes the lengths out of settings: how many new tokens they allow behind a prompt; None: any number."""
+    """Takes the lengths out of settings; returns how many new tokens they allow, None for any number."""
     longest, new = settings.pop("max_length", None), settings.pop("max_new_tokens", None)
     for name, value in (("max_length", longest), ("max_new_tokens", new)):
         if value is not None and type(value) is not int:

@@ -1,10 +1,10 @@
 """`token_ids`: the tokens of a text of any length, in bounded memory.
 
 A tokenizer takes some 200 bytes a character for a text that it is given whole. So a long text is given in
-pieces that overlap, and two neighbours are joined where they agree: at a character from which both go on with
-the same tokens. The result is that of the whole text. Where tokens are merged by rank (BPE) this is a
-theorem: a sequence of tokens is the result for its text if each two neighbours in it are the result for
-theirs, and in the joined sequence each two are neighbours in a piece.
+pieces that overlap, and two neighbours are joined where they agree: at a character from which both have the
+same tokens. The tokens are those of the whole text. Where tokens are merged by rank (BPE) this is a theorem:
+a sequence of tokens is the result for its text if each two neighbours in it are the result for theirs, and in
+the joined sequence each two are neighbours in a piece.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ OVERLAP = 1 << 12
 """Characters that two pieces have in common."""
 
 LARGEST = 1 << 24
-"""A piece grows to so many characters where it cannot be joined with the next."""
+"""Characters that a piece may grow to where it cannot be joined with the next."""
 
 BATCH = 8 * PIECE
 """Characters of texts that a tokenizer is given side by side."""
 
 _TEXTS = 256
-"""At most so many texts side by side."""
+"""Largest number of texts side by side."""
 
 _AGREEING = 8
-"""Tokens that both pieces have from the join on."""
+"""Tokens that must be the same in both pieces from the join on."""
 
 _TRIES = 8
-"""Places of each sort at which the next piece is tried to begin."""
+"""Places of each sort that are tried as the beginning of the next piece."""
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Int[np.ndarray, " pos"]:
@@ -114,7 +114,7 @@ class _Piece:
         return int(np.searchsorted(self.spans[:, 0], position))
 
     def agrees(self, other: _Piece, position: int) -> bool:
-        """Whether both go on alike from a character on."""
+        """Whether both pieces have the same tokens from a character on."""
         here, there = self.first(position), other.first(position)
         own, its = slice(here, here + _AGREEING), slice(there, there + _AGREEING)
         return (
@@ -149,7 +149,7 @@ def _longer(tokenizer: PreTrainedTokenizerBase, text: str, piece: _Piece) -> _Pi
 
 
 def _next(tokenizer: PreTrainedTokenizerBase, text: str, left: _Piece) -> tuple[_Piece, int] | None:
-    """The piece that follows, and a character from which both go on alike; None where none was seen."""
+    """The next piece, and a character from which both have the same tokens; None where there is none."""
     if not _in_order(left):
         return None
     for start in _starts(text, left):
@@ -163,15 +163,16 @@ def _next(tokenizer: PreTrainedTokenizerBase, text: str, left: _Piece) -> tuple[
 
 
 def _in_order(piece: _Piece) -> bool:
-    """Whether tokens follow each other as their characters do, as they do not where a text is reordered."""
+    """Whether tokens are in the order of their characters; they are not where a text is reordered."""
     return bool((np.diff(piece.spans[:, 0]) >= 0).all())
 
 
 def _starts(text: str, left: _Piece) -> Iterator[int]:
-    """Where the next piece may begin: before blanks, else where a token begins, else anywhere near.
+    """Characters at which the next piece may begin: before blanks, else before a token, else anywhere near.
 
-    A tokenizer that counts from where a word begins (digits by threes, say) goes on alike only from one of
-    its own boundaries; one that puts a blank in front of a text, only from one character before them.
+    Some tokenizers count from the beginning of a word (digits by threes, say); their pieces agree only from
+    one of the tokenizer's own boundaries. Where a tokenizer puts a blank in front of a text, they agree only
+    from one character before these.
     """
     middle = left.stop - OVERLAP
     begins = left.spans[left.first(middle) : left.first(left.stop - OVERLAP // 2), 0]

@@ -33,25 +33,25 @@ from finetune.data.calibration import BATCH, Moments, glu_inputs
 from finetune.pretraining.model_config import make_linear, may_have_biases, require_linear_config
 
 HELD_OUT = 8
-"""One window in so many is not fitted to: it measures R² and the losses."""
+"""One window in this many is held out of the fit, to measure R² and the losses."""
 
 
 @dataclass(frozen=True)
 class LayerConversion:
-    """How one MLP was replaced."""
+    """The replacement of one MLP."""
 
     name: str
     """The module's name in the model."""
     r_squared: float | None
-    """Share of the variance of its output, at held-out inputs behind converted layers, that is given back;
-    None without calibration text."""
+    """Share of the variance of the MLP's output that the new layer gives back, at held-out inputs behind
+    converted layers; None without calibration text."""
     r_squared_with_biases: float | None = None
-    """For the closed form without biases: what it would be with them; else None."""
+    """The share that the closed form would reach with biases, where it has none; else None."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did; the losses are nats per token on held-out windows of the calibration text."""
+    """The result of `convert`; losses are nats per token on held-out windows of the calibration text."""
 
     method: Method
     layers: tuple[LayerConversion, ...]
@@ -170,7 +170,7 @@ def _require_finite(new: GLUFactors, glu: GLU, method: Method) -> None:
 
 
 def _inputs(model: PreTrainedModel, glu: GLU, windows: Tensor, progress: bool) -> Iterator[Tensor]:
-    """What a GLU reads in windows, with a bar."""
+    """The inputs of a GLU in windows, with a bar."""
     n_batches, desc = -(-len(windows) // BATCH), f"read {glu.name}"
     yield from tqdm(glu_inputs(model, glu, windows), desc, n_batches, leave=False, disable=not progress)
 
@@ -209,8 +209,8 @@ def _closed_form(
     layer = hidden_layer(**own)
     at = one_gaussian(moments.mean, moments.cov, layer.W_gate)
     form = product_form(layer, glu.activation, at, torch.float32)
-    found = [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
-    return [GLUFactors(**{name: getattr(layer, name) for name in own}) for layer in found]
+    layers = [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
+    return [GLUFactors(**{name: getattr(layer, name) for name in own}) for layer in layers]
 
 
 def _fit(
@@ -225,7 +225,8 @@ def _fit(
 
 
 _Converter = Callable[[PreTrainedModel, GLU, Tensor | None, bool, FitSettings, bool], list[GLUFactors]]
-"""Of model, GLU, windows to fit to, whether with biases, settings of the fit, and whether with bars: what
-takes the GLU's place, and for the closed form without biases the one with them, for comparison."""
+"""A function of model, GLU, windows to fit to, whether with biases, settings of the fit, whether with bars.
+It returns the layer that takes the GLU's place, and for the closed form without biases also the one with
+biases, for comparison."""
 
 _CONVERTERS: dict[Method, _Converter] = {"fit": _fit, "closed-form": _closed_form, "linear": _linear}

@@ -29,7 +29,7 @@ CHUNK = 16_384
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a bilinear layer is fitted to measured inputs."""
+    """Settings of the fit of a bilinear layer to measured inputs."""
 
     steps: int = 1_000
     """Gradient steps of Adam for each layer."""
@@ -172,7 +172,7 @@ def _descend(
 
 
 def _with_solved_output(fitted: GLUFactors, points: Tensor, targets: Tensor, ridge: float) -> GLUFactors:
-    """The output weights (and bias) that are best for the gate and up weights at hand."""
+    """The output weights (and bias) that are best for the given gate and up weights."""
     constant = fitted.b_out is not None
     width = fitted.W_out.shape[0] + int(constant)
     gram = torch.zeros(width, width, dtype=torch.float64, device=points.device)

@@ -57,16 +57,16 @@ class GLUFactors:
         self, x: Float[Tensor, "*axes d_in"], activation: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "*axes d_mlp"]:
         """The hidden units σ(x W_gate + b_gate) ∘ (x W_in + b_in)."""
-        gate, into = (
+        gate, up = (
             product if bias is None else product + bias
             for product, bias in ((x @ self.W_gate, self.b_gate), (x @ self.W_in, self.b_in))
         )
-        return activation(gate) * into
+        return activation(gate) * up
 
 
 @dataclass(frozen=True)
 class GLU:
-    """Where the parts of a GLU are in its module."""
+    """The parts of a GLU in its module."""
 
     name: str
     """Name of the module in the model."""
@@ -74,10 +74,10 @@ class GLU:
     activation_name: str
     gate: str
     up: str
-    """Same as `gate` where one projection holds both, one after the other."""
+    """The same as `gate` where one projection holds both, one after the other."""
     down: str
     gate_first: bool = True
-    """Of one projection for both: whether the gate is its first half."""
+    """Whether the gate is the first half, where one projection holds both."""
 
     @property
     def activation(self) -> Callable[[Tensor], Tensor]:
@@ -148,11 +148,11 @@ def find_glus(model: nn.Module) -> tuple[GLU, ...]:
     blocks that hold matrices and are neither GLUs nor attention; and for a hooked one.
     """
     require_unhooked(model, "whose MLPs are to be changed")
-    found: list[GLU] = []
+    glus: list[GLU] = []
     others: list[str] = []
     for name, block in _blocks(model):
-        _search(name, block, found, others)
-    if not found:
+        _search(name, block, glus, others)
+    if not glus:
         named = f"; its blocks hold {', '.join(others[:5])}" if others else "; it has no list of blocks"
         raise InputError(
             f"no gated MLP found in {type(model).__name__}{named}: expected down(activation(gate(x)) * up(x))"
@@ -160,14 +160,14 @@ def find_glus(model: nn.Module) -> tuple[GLU, ...]:
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         raise InputError(
-            f"{len(found)} gated MLPs found in {type(model).__name__}, but {', '.join(others[:5])}{more} are "
+            f"{len(glus)} gated MLPs found in {type(model).__name__}, but {', '.join(others[:5])}{more} are "
             "neither gated MLPs nor attention; such a model would be changed in part only"
         )
-    return tuple(found)
+    return tuple(glus)
 
 
 def bilinear_glus(glus: tuple[GLU, ...]) -> tuple[GLU, ...]:
-    """Those whose gate is linear already."""
+    """The GLUs whose gate is linear already."""
     return tuple(glu for glu in glus if is_linear(glu.activation))
 
 
@@ -180,15 +180,15 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{key}", block) for key, block in module.named_children())
 
 
-def _search(name: str, module: nn.Module, found: list[GLU], others: list[str]) -> None:
-    """Sorts a part of a block: GLUs, attention and norms (passed over), and what else has matrices."""
+def _search(name: str, module: nn.Module, glus: list[GLU], others: list[str]) -> None:
+    """Sorts a part of a block: GLUs, attention and norms (passed over), and other parts with matrices."""
     if glu := _as_glu(name, module):
-        found.append(glu)
+        glus.append(glu)
     elif not _is_attention(name, module):
         if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
             others.append(f"{name} ({type(module).__name__})")
         for key, child in module.named_children():
-            _search(f"{name}.{key}", child, found, others)
+            _search(f"{name}.{key}", child, glus, others)
 
 
 def _is_attention(name: str, module: nn.Module) -> bool:
@@ -216,7 +216,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _assignments(linear: dict[str, nn.Linear]) -> Iterator[tuple[str, str, str, bool]]:
-    """Which projections may be gate, up and down, by their shapes, in the order in which they were made."""
+    """The projections that may be gate, up and down, by shape, in the order in which they were made."""
     shapes = {key: tuple(child.weight.shape) for key, child in linear.items()}
     if len(shapes) == 3:
         for gate, up, down in permutations(shapes):

@@ -34,7 +34,7 @@ class AnnealedNorm(nn.Module):
         self.weight = nn.Parameter(norm.weight.detach() * factor)
 
     def forward(self, x: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes d"]:
-        """The norm, or what stands for it, at x."""
+        """The norm, or the mixture that stands for it, at x."""
         if self.linearity == 1:
             return x * self.weight
         return torch.lerp(self.norm(x), x * self.weight, self.linearity)
@@ -90,7 +90,7 @@ def _norms(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def fold_norms(model: PreTrainedModel) -> None:
-    """Writes stand-ins at linearity 1 as RMSNorms of epsilon 1e12, and that into the configuration.
+    """Writes stand-ins at linearity 1 as RMSNorms of epsilon 1e12, and this epsilon into the configuration.
 
     Raises InputError for stand-ins that are not linear yet.
     """

@@ -1,4 +1,4 @@
-"""What a converted or finetuned checkpoint must live up to before it is written."""
+"""Conditions that a converted or finetuned checkpoint must meet before it is written."""
 
 from __future__ import annotations
 

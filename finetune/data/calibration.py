@@ -1,4 +1,4 @@
-"""Text for conversions, and what the MLPs of a model read on it."""
+"""Text for conversions, and the inputs of a model's MLPs on it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def calibration_windows(
     """Windows of `context` tokens, about `n_tokens` in all, spread over the sources.
 
     Each begins with the tokenizer's beginning-of-sequence token, unless it has none or `first` is off.
-    Of each source the head is read, as much as its equal share of the tokens and a half; of datasets what
-    `selection` names.
+    The head of each source is read, one and a half times its equal share of the tokens; of a dataset the part
+    that `selection` names.
     """
     if not sources:
         raise InputError("no calibration text given; expected at least one text file or dataset")
@@ -88,7 +88,7 @@ class _Reached(Exception):
 def glu_inputs(
     model: nn.Module, glu: GLU, windows: Int[Tensor, "window pos"], batch_size: int = BATCH
 ) -> Iterator[Float[Tensor, "_batch pos d_in"]]:
-    """What a GLU reads in the windows of a text, batch by batch; modules behind it do not run."""
+    """The inputs of a GLU in the windows of a text, batch by batch; modules behind it do not run."""
     seen: list[Tensor] = []
 
     def stop(module: nn.Module, args: tuple[Tensor, ...]) -> None:

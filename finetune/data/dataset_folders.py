@@ -19,7 +19,7 @@ from finetune.choices import Selection
 from finetune.data.rows import Cell, require_column
 
 _IGNORED = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
-"""Files that `datasets` takes for no data."""
+"""Files that `datasets` does not take for data."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Split:
     files: tuple[str, ...] = ()
     """Paths or addresses, in the order of the rows."""
     separator: str | None = None
-    """What stands between the fields of those files, if they are CSV."""
+    """The text between the fields of those files, if they are CSV."""
     rows: Any = None
     """A dataset of `datasets`, in memory-mapped files or streamed."""
 
@@ -49,8 +49,8 @@ class Split:
 def find_split(source: str, folder: Path | None, selection: Selection) -> Split:
     """The split of a folder, or of a dataset on the hub where `folder` is None.
 
-    Raises InputError, with the names there are, for a subset or split that is not there, and for a folder of
-    which files would be left out.
+    Raises InputError, with the names there are, for a subset or split that is not there, and for a folder
+    where files would be left out.
     """
     if folder is not None:
         next(folder.iterdir(), None)  # raises where it may not be read, which datasets takes for empty
@@ -85,7 +85,7 @@ def _builder(source: str, folder: Path | None, selection: Selection) -> Any:
 
 
 def _read_here(builder: Any, local: bool) -> bool:
-    """Whether the files are to be read one by one: text always, others where nothing is said of how."""
+    """Whether the files are to be read one by one: text always, others if no options for them are given."""
     config = builder.config
     if builder.name == "text":
         return config.sample_by == "line"
@@ -95,7 +95,7 @@ def _read_here(builder: Any, local: bool) -> bool:
 
 
 def _saved(folder: Path, selection: Selection) -> Split:
-    """What `save_to_disk` wrote: one dataset, or one for each split."""
+    """The split of a folder by `save_to_disk`, which holds one dataset, or one for each split."""
     import datasets
 
     where = folder

@@ -17,13 +17,13 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.text.files import Kind, plain_text
 
 Cell = tuple[str, Any]
-"""Where a value of a column stands, such as "line 3", and the value."""
+"""The place of a value in a column, such as "line 3", and the value."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of characters, which JSON can write and UTF-8 cannot."""
 
 _LONGEST = (1 << 31) - 1
-"""Characters of a field of CSV; Python's own limit, for all readers of CSV, is 131,072."""
+"""Largest number of characters in a field of CSV; Python's own limit, for all readers of CSV, is 131,072."""
 
 
 def column_of(

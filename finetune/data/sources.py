@@ -32,7 +32,7 @@ def documents(source: str, selection: Selection = TEXT_OF_TRAIN) -> Iterator[str
     Of a dataset, `selection` names subset, split and column. A document is what lies between separators
     `<|endoftext|>`, in a file of text or in one row, without blank lines at its ends.
 
-    Raises InputError, in one line, for whatever cannot be read and for a row whose text is none.
+    Raises InputError, in one line, for a source that cannot be read and for a row whose value is no text.
     """
     with clear_reading(source):
         path = _existing(source)
@@ -45,7 +45,7 @@ def documents(source: str, selection: Selection = TEXT_OF_TRAIN) -> Iterator[str
 
 @contextmanager
 def _refusals(source: str) -> Iterator[None]:
-    """Turns what `datasets` and pyarrow make of a source into an InputError that passes their message on."""
+    """Turns errors of `datasets` and pyarrow about a source into an InputError that quotes their message."""
     try:
         yield
     except InputError:
@@ -75,7 +75,7 @@ def _failures() -> tuple[type[Exception], ...]:
 def require_sources(sources: Sequence[str], selection: Selection) -> None:
     """Raises InputError for a file that is no text, and for a selection that none of the sources can follow.
 
-    To be asked before long work: what a folder or a name on the hub holds is seen when it is read.
+    To be asked before long work. The contents of a folder or a name on the hub are seen only when it is read.
     """
     kinds = [_kind(source) for source in sources]
     listed = ", ".join(sources)

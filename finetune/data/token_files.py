@@ -24,7 +24,7 @@ from finetune.runs.manifest import write_manifest
 
 
 def token_streams(config: FinetuneConfig, run: Path, tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
-    """The tokens of each source; of several processes the first writes their files, unless they are there."""
+    """The tokens of each source; the first of several processes writes their files, unless they are there."""
     tokens = run / "tokens"
     with PartialState().main_process_first():
         if not tokens.exists():
@@ -58,7 +58,7 @@ def training_windows(
 def start_windows(
     config: FinetuneConfig, streams: Sequence[np.ndarray], tokenizer: PreTrainedTokenizerBase
 ) -> Int[Tensor, "window pos"] | None:
-    """The windows that the start is measured on; None where it is not."""
+    """The windows that the start is measured on; None where it is not measured."""
     if not config.calibrates:
         return None
     return spread_windows(
@@ -74,7 +74,7 @@ def start_windows(
 def validation_windows(
     config: FinetuneConfig, tokenizer: PreTrainedTokenizerBase, most: int = 100
 ) -> Int[Tensor, "window pos"] | None:
-    """The first windows of the validation text, cut like those of training; None where none are asked for."""
+    """The first windows of the validation text, cut like those of training; None where not asked for."""
     if config.validation is None or config.validation_steps is None:
         return None
     ids = token_ids(tokenizer, read_plain_text(config.validation))

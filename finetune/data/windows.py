@@ -120,7 +120,7 @@ def whole_windows(
 ) -> Int[Tensor, "window pos"]:
     """The windows of a text one after the other, each with one first token in front if there is one.
 
-    What does not fill the last one is left out.
+    Tokens that do not fill a last window are left out.
     """
     front = torch.tensor([] if first is None else [first], dtype=torch.long)
     width = context - len(front)
@@ -129,7 +129,7 @@ def whole_windows(
 
 
 MOST_WINDOWS = 1_000_000_000
-"""Their places in the text take 16 bytes each."""
+"""The largest number of windows; the place of each in its text takes 16 bytes."""
 
 
 class Windows(torch.utils.data.Dataset):
@@ -167,7 +167,7 @@ class Windows(torch.utils.data.Dataset):
         self.rows = np.concatenate([np.zeros((0, 2), dtype=np.int64), *rows])
 
     def _starts(self, length: int, passes: float, generator: np.random.Generator) -> Iterator[np.ndarray]:
-        """Where the windows of each pass begin."""
+        """The beginnings of the windows of each pass."""
         step = self.context - len(self.front)
         while passes > 0:
             starts = np.arange(generator.integers(step), length - step + 1, step)

@@ -62,9 +62,9 @@ class DictionaryConfig(Selection):
     validation: Path | None = None
     """Held-out file of plain text to measure the dictionaries on."""
     validation_tokens: int = 50_000
-    """At most so many of its tokens."""
+    """Largest number of its tokens to use."""
     ablation: Ablation = "zero"
-    """What the loss recovered is measured against: activations set to zero, or to their mean."""
+    """Baseline of the loss recovered: activations set to zero, or to their mean."""
     batch_size: int = 8
     """Windows a step; a window fills the context."""
     window: int | None = None
@@ -99,7 +99,7 @@ class DictionaryConfig(Selection):
         require_seed(self.seed)
 
     def sites(self, n_layers: int) -> list[Site]:
-        """The places to describe in a model of so many layers, each once."""
+        """The sites to describe in a model of `n_layers` layers, each once."""
         layers = tuple(dict.fromkeys(self.layers)) or tuple(range(n_layers))
         if unknown := [layer for layer in layers if not 0 <= layer < n_layers]:
             raise InputError(f"layer {unknown[0]} does not exist; the model has layers 0 to {n_layers - 1}")

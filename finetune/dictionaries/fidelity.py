@@ -1,4 +1,4 @@
-"""How faithful a dictionary is to the activations it describes, and to the model that it is put into."""
+"""Faithfulness of a dictionary to the activations it describes, and to the model that it is put into."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Fidelity:
     dead_features: int
     """Features that were active on no token."""
     loss_clean: float
-    """Of the model as it is."""
+    """Loss of the model as it is."""
     loss_spliced: float
-    """With the reconstruction in place of the activations."""
+    """Loss with the reconstruction in place of the activations."""
     loss_ablated: float
-    """With the activations ablated."""
+    """Loss with the activations ablated."""
     ablation: Ablation
-    """What they were ablated to: zero, or their mean over the tokens."""
+    """Value that they were ablated to: zero, or their mean over the tokens."""
     n_tokens: int
 
     @property
@@ -144,7 +144,7 @@ def _loss(
 
 @contextmanager
 def spliced(model: nn.Module, dictionary: Dictionary) -> Iterator[None]:
-    """While open, the model goes on with a dictionary's reconstruction at its site.
+    """Lets the model go on with a dictionary's reconstruction at its site, while open.
 
     A transcoder reads its site and replaces its target. To be used without gradients.
     """

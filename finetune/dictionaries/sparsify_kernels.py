@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from torch import Tensor
 
 KERNEL_ROWS = 8
-"""The number of features must be a multiple of it in the Triton kernel's backward pass."""
+"""Divisor that the number of features must have in the Triton kernel's backward pass."""
 
 
 @contextmanager
 def decoder_by_device() -> Iterator[None]:
     """A context in which sparsify decodes with its Triton kernel where that can run, else with torch.
 
-    What sparsify chose when it was imported (`SPARSIFY_DISABLE_TRITON`, or triton missing) holds for the GPU.
+    On the GPU the choice that sparsify made at import holds (`SPARSIFY_DISABLE_TRITON`, or triton missing).
     """
     from sparsify import sparse_coder
     from sparsify.utils import eager_decode

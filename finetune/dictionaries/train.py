@@ -74,8 +74,8 @@ HOOKPOINTS: dict[Point, str] = {
 def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
     """Trains a dictionary for each site and writes it to `{config.output}/{site}`, in sparsify's format.
 
-    Returns by site what its train.json records: settings, steps, tokens, and how faithful it is, as it lies
-    on disk, to held-out text (to the first windows of the training text where there is none).
+    Returns the record of each site, as in its train.json: settings, steps, tokens, and how faithful the
+    dictionary on disk is to held-out text (to the first windows of the training text where there is none).
 
     While it runs, everything lies in `{config.output}.run`: dictionaries from when they are trained, before
     they are measured. `resume=True` goes on from there after an interruption.
@@ -119,7 +119,7 @@ def _records(folder: Path, sites: Sequence[Site]) -> dict[Site, dict[str, Any]]:
 def _train(
     model: PreTrainedModel, windows: Subset, sites: Sequence[Site], config: DictionaryConfig, run: Path
 ) -> None:
-    """Trains the dictionaries; they are in the run's folder `trained` then, all or none."""
+    """Trains the dictionaries and puts them into the run's folder `trained`, all or none."""
     last = _fit(model, windows, sites, config, run)
     with new_folder(run / TRAINED) as folder, writing(run / TRAINED, MAKE_ROOM):
         for site in sites:
@@ -212,7 +212,7 @@ def _fit(
 
 @contextlib.contextmanager
 def _tapped(model: nn.Module, sites: Sequence[Site]) -> Iterator[None]:
-    """Puts an identity in front of the norms that read the residual stream, whose output is the stream."""
+    """Puts an identity, whose output is the residual stream, in front of the norms that read the stream."""
     names = {"resid-pre": "input_layernorm", "resid-mid": "post_attention_layernorm"}
     with contextlib.ExitStack() as stack:
         for site in sites:
@@ -236,7 +236,7 @@ def _n_features(config: DictionaryConfig, model: PreTrainedModel) -> int:
 
 
 class _Shuffled(Subset[Any]):
-    """Windows in an order, of which sparsify selects those that are left where it goes on."""
+    """Windows in an order; sparsify selects the remaining ones where it goes on with a run."""
 
     def select(self, rows: Iterable[int]) -> Subset[Any]:
         return Subset(self.dataset, [self.indices[row] for row in rows])
@@ -276,12 +276,12 @@ def _held_out(
     most = max(1, config.validation_tokens // length)
     if config.validation is not None:
         ids = tokenize([read_plain_text(config.validation)], tokenizer, desc="tokenize validation")
-        held = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
-        if not len(held):
+        held_out = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
+        if not len(held_out):
             raise InputError(f"{config.validation}: {len(ids)} tokens; expected a window of {length}")
     else:
-        held = torch.stack([windows[row]["input_ids"] for row in range(min(most, len(windows)))])
-    return held.split(config.batch_size)
+        held_out = torch.stack([windows[row]["input_ids"] for row in range(min(most, len(windows)))])
+    return held_out.split(config.batch_size)
 
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class DictionaryTrainer(sparsify.Trainer):
     global_step: int
 
     def fit(self) -> None:
-        """Trains from the last good checkpoint of the run, or from the start, and leaves one of the end."""
+        """Trains from the last good checkpoint of the run, or from the start, and leaves one at the end."""
         checkpoint = checkpoint_to_resume(Path(self.cfg.save_dir))
         if checkpoint is not None:
             self.load_state(str(checkpoint))

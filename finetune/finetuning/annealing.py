@@ -27,7 +27,7 @@ from finetune.pretraining.model_config import make_linear
 
 
 def linearity(schedule: Schedule, progress: float, k: float = 1.0) -> float:
-    """How far gates have come at `progress` (0 to 1) of the annealing: 0 at its start, 1 from its end on.
+    """The linearity of gates at `progress` (0 to 1) of the annealing: 0 at its start, 1 from its end on.
 
     linear: t; exponential: min(t e^(k - kt), 1), the published TinyStories schedule, with k 0.5 to 1.4;
     logistic: a sigmoid of slope 10 about the middle, shifted and scaled to reach 0 and 1; smootherstep:

@@ -93,12 +93,12 @@ class FinetuneConfig(Selection):
     arm: Literal["bilinear", "baseline"] = "bilinear"
     """bilinear: the gates become linear; baseline: the same run with the gates left alone."""
     start: Method | Literal["anneal"] = "fit"
-    """Where the bilinear arm starts: from a conversion by one of three methods (see `convert`), or with its
-    own activation, which is annealed while training."""
+    """Start of the bilinear arm: a conversion by one of three methods (see `convert`), or its own activation,
+    which is annealed while training."""
     schedule: Schedule = "linear"
-    """How the annealed activation becomes linear."""
+    """Schedule by which the annealed activation becomes linear."""
     anneal: float = 0.3
-    """Share of the steps after which it is."""
+    """Share of the steps after which it is linear."""
     exponential_k: float = 1.0
     """k of the exponential schedule min(t e^(k - kt), 1)."""
     learnable_gates: bool = False
@@ -128,9 +128,9 @@ class FinetuneConfig(Selection):
     learning_rate: float = 1e-4
     """Peak of the learning rate."""
     rate_schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How it falls after the warm-up, to zero; or that it stays."""
+    """Course of the learning rate after the warm-up: it falls to zero, or stays constant."""
     warmup: float = 0.02
-    """Share of the steps in which it rises."""
+    """Share of the steps in which the learning rate rises."""
     weight_decay: float = 0.1
     """Decoupled weight decay of AdamW on matrices."""
     beta2: float = 0.95
@@ -187,9 +187,9 @@ class FinetuneConfig(Selection):
         require_seed(self.seed)
 
     def with_context(self, longest: int) -> FinetuneConfig:
-        """These settings with the context that they mean for a model of `longest` positions.
+        """The settings with the context filled in for a model of `longest` positions.
 
-        Raises InputError for one that does not fit it.
+        Raises InputError for a context that does not fit the model.
         """
         context = min(longest, 2048) if self.context is None else self.context
         if not 2 <= context <= longest:

@@ -52,7 +52,7 @@ RECORD = "finetune.json"
 START = "start.json"
 
 _PATIENCE = timedelta(hours=24)
-"""So long processes wait for the first one to convert, to tokenize and to write."""
+"""Time that other processes wait for the first one to convert, to tokenize and to write."""
 
 _MAKE_ROOM = "nothing is lost: make room and go on with --resume"
 
@@ -63,7 +63,7 @@ def finetune(config: FinetuneConfig) -> dict[str, Any]:
     The folder is a plain Hugging Face checkpoint: in the bilinear arm its config says
     `hidden_act="linear"`, and bare transformers load it to the same logits. The source stays as it is.
 
-    Raises InputError for bad settings or data, a model that is bilinear already or is none of gated MLPs,
+    Raises InputError for bad settings or data, a model that is bilinear already or has no gated MLPs,
     a resumed run of other settings, and training that diverges; checkpoints are kept then.
     """
     config.check()
@@ -124,9 +124,9 @@ def _checked(
 def _prepared(
     config: FinetuneConfig, run: Path, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[Dataset, Int[Tensor, "window pos"] | None]:
-    """The windows to train on and those to validate on; the start is in the run's folder then.
+    """The windows to train on and those to validate on; afterwards the start is in the run's folder.
 
-    Those to train on fill whole steps. Where the source does not teach, it becomes the start.
+    Windows to train on fill whole steps. Where the source does not teach, it becomes the start.
     """
     state = PartialState()
     validation = validation_windows(config, tokenizer)
@@ -172,7 +172,7 @@ def _write_start(
 
 
 def _model_in_training(config: FinetuneConfig, run: Path) -> nn.Module:
-    """The model as it is trained: the start, with whatever is annealed or added."""
+    """The model as it is trained: the start, with the parts that are annealed or added."""
     model: Any = load_pretrained(run / "start")
     model.config.use_cache = False
     if config.anneals:
@@ -185,7 +185,7 @@ def _model_in_training(config: FinetuneConfig, run: Path) -> nn.Module:
 @dataclass(frozen=True)
 class _Trained:
     weights: dict[str, torch.Tensor]
-    """Of the model as `_model_in_training` makes it; empty in processes that do not write it."""
+    """Weights of the model as `_model_in_training` makes it; empty in processes that do not write it."""
     steps: int
     tokens: int
 

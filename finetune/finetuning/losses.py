@@ -1,4 +1,4 @@
-"""What a finetuned model is trained on: the text, and the model that it was."""
+"""The losses of finetuning: against the text, and against the model that it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn.functional import kl_div, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 CHUNK_POSITIONS = 4_096
-"""About so many positions' distributions are in float32 at once; the backward pass computes them again."""
+"""Positions, about, whose distributions are in float32 at once; the backward pass computes them again."""
 
 
 def divergence(

@@ -1,10 +1,10 @@
-"""What a finetuning run will need, from the model's configuration alone: no weights are loaded.
+"""The memory and time of a finetuning run, from the model's configuration alone: no weights are loaded.
 
-Memory. Weights, gradients and AdamW's two moments in float32 take 16 bytes a parameter; the copies in the
-precision of the matrix products, the teacher, and what the backward pass keeps of a block and of the logits
-come on top, and the residual streams that `matching` compares. FSDP divides the 16 bytes among the processes,
-but for gradients that are accumulated; of weights and gradients at work, a block's and the embeddings' are
-whole at a time.
+Memory. Weights, gradients and AdamW's two moments in float32 take 16 bytes a parameter. On top come the
+copies in the precision of the matrix products, the teacher, the numbers that the backward pass keeps of a
+block and of the logits, and the residual streams that `matching` compares. FSDP divides the 16 bytes among
+the processes, except for gradients that are accumulated; the weights and gradients of one block and of the
+embeddings are whole while they are at work.
 
 Time. 6 floating point operations a parameter and token (8 where activations are recomputed), 2 more for a
 teacher, and 12 · d_model · context a layer and token for attention, of which causal kernels do half (Kaplan
@@ -30,36 +30,36 @@ PEAK_TFLOPS = {"A40": 150, "RTX 4090": 165, "A100": 312, "H100 or H200": 989}
 """Dense bfloat16 peak of devices, in 10¹² operations a second, by their makers' data sheets."""
 
 UTILISATION = 0.4
-"""The share of it that training reaches."""
+"""The share of the peak that training reaches."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An estimate for one process; of n data-parallel ones each needs this memory and 1/n of the time.
+    """An estimate for one process; each of n data-parallel processes needs this memory and 1/n of the time.
 
-    With FSDP each of them needs `whole_bytes` and 1/n of `sharded_bytes` in the place of `state_bytes`.
+    With FSDP each process needs `whole_bytes` and 1/n of `sharded_bytes` in the place of `state_bytes`.
     """
 
     parameters: int
     trained: int
-    """Of them; fewer with LoRA."""
+    """Parameters that are trained; fewer with LoRA."""
     gated_mlps: int
     state_bytes: int
     """Weights, gradients, optimiser and the teacher."""
     sharded_bytes: int
-    """Of them, what FSDP divides among the processes."""
+    """The part of the state that FSDP divides among the processes."""
     whole_bytes: int
-    """What each process has besides then."""
+    """The part that each process has besides, with FSDP."""
     activation_bytes: int
-    """What one forward and backward pass of a batch holds at most."""
+    """The most that one forward and backward pass of a batch holds."""
     operations_per_token: int
     tokens: int | None
     hours: dict[str, float]
-    """By device; empty where the number of tokens is not given."""
+    """Hours by device; empty where the number of tokens is not given."""
 
     @property
     def peak_bytes(self) -> int:
-        """The sum of both."""
+        """The sum of `state_bytes` and `activation_bytes`."""
         return self.state_bytes + self.activation_bytes
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ def _gathered_parameters(model: Any, layers: int) -> int:
 
 
 def _operations(config: FinetuneConfig, model: Any, shape: Any, parameters: int, trained: int) -> int:
-    """A token's: the embedding is looked up and costs nothing, unless it unembeds as well."""
+    """Operations for a token: the embedding is looked up and costs nothing, unless it unembeds as well."""
     multiplied = parameters
     if not shape.tie_word_embeddings:
         multiplied -= model.get_input_embeddings().weight.numel()
@@ -139,11 +139,11 @@ def _operations(config: FinetuneConfig, model: Any, shape: Any, parameters: int,
 
 
 def _activation_bytes(config: FinetuneConfig, shape: Any, low: int) -> int:
-    """What a backward pass needs of a batch: every block, or one and the inputs of all; and the logits.
+    """Bytes of a batch for the backward pass: of all blocks, or of one and all blocks' inputs; and of logits.
 
     A block keeps, a token: its input and the two normalised ones in float32 (both norms compute in it) and
-    in the lower precision; queries, keys and values before and after their rotation; what attention puts
-    out; and four vectors of d_mlp (gate, activation, up, product).
+    in the lower precision; queries, keys and values before and after their rotation; the output of attention;
+    and four vectors of d_mlp (gate, activation, up, product).
 
     Matching adds (4 + low) · d_model a token and layer, low the bytes of a number in the lower precision: the
     teacher's residual stream, and its difference from the student's in float32. The student's own is the

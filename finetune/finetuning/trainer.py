@@ -30,7 +30,7 @@ if RECOMPUTE not in TrainingArguments.__dataclass_fields__:
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Raises InputError unless transformers can report to each of them here."""
+    """Raises InputError unless transformers can report to each of the trackers here."""
     available = get_available_reporting_integrations() if names else []  # it imports what it looks for
     for name in names:
         if name not in available:
@@ -78,7 +78,7 @@ class DistillationTrainer(RunTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Matrices alone: a gate's factor is to stay near 1, which is not told by its name."""
+        """The names of matrices alone: a gate's factor must stay near 1, and its name does not tell that."""
         matrices = {name for name, parameter in model.named_parameters() if parameter.dim() > 1}
         return [name for name in super().get_decay_parameter_names(model) if name in matrices]
 
@@ -129,7 +129,7 @@ def trainer(
 
 
 class Annealing(TrainerCallback):
-    """Sets how linear gates and norms are: a function of the step, so that a resumed run goes on exactly."""
+    """Sets the linearity of gates and norms by the step alone, so that a resumed run goes on exactly."""
 
     def __init__(self, linearised: Sequence[Linearised], schedule: Schedule, share: float, k: float):
         self.linearised, self.schedule, self.share, self.k = linearised, schedule, share, k
@@ -137,7 +137,7 @@ class Annealing(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Before the forward passes of a step."""
+        """Sets the linearity before the forward passes of a step."""
         progress = state.global_step / max(1.0, self.share * state.max_steps)
         for part in self.linearised:
             part.linearity = linearity(self.schedule, progress, self.k)
@@ -145,6 +145,6 @@ class Annealing(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Everything is linear at the end, of however few steps."""
+        """Makes all parts linear at the end, after however few steps."""
         for part in self.linearised:
             part.linearity = 1.0

@@ -77,5 +77,5 @@ class PretrainConfig(Selection):
 
     @property
     def passes_by_source(self) -> tuple[float, ...]:
-        """One number of passes for each source."""
+        """The number of passes over each source."""
         return self.passes if len(self.passes) == len(self.data) else self.passes * len(self.data)

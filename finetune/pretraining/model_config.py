@@ -1,4 +1,4 @@
-"""What the configuration of a transformers model says about its MLPs, kept true.
+"""Keeping the configuration of a transformers model true to its MLPs.
 
 A checkpoint is loaded by its configuration alone: a model whose gates were made linear must say so there,
 or it comes back with its old activation.
@@ -78,7 +78,7 @@ def _say_linear(config: PretrainedConfig) -> None:
 
 
 def _activation(rebuilt: nn.Module, glu: GLU) -> Any:
-    """The activation that a model built from a configuration has in the place of a GLU's."""
+    """The activation of the same GLU in a model built from a configuration."""
     return getattr(rebuilt.get_submodule(glu.name), glu.activation_name)
 
 
@@ -91,6 +91,6 @@ def _require_gates(model: PreTrainedModel, wrong: list[str]) -> None:
 
 
 def _empty(model: PreTrainedModel, config: PretrainedConfig) -> nn.Module:
-    """A model of the same class without numbers."""
+    """A model of the same class without weights in memory."""
     with torch.device("meta"):
         return type(model)(copy.deepcopy(config))

@@ -95,7 +95,7 @@ def _train(
 
 
 def _batch_size(config: PretrainConfig, windows: Sized) -> int:
-    """Windows a step; those of a text that does not fill one are a step of their own."""
+    """Windows a step; a text that does not fill one step is one step of all its windows."""
     return min(config.batch_size, len(windows))
 
 

@@ -1,7 +1,7 @@
 """The folder of an unfinished run: its settings and checkpoints, from which it goes on after a kill.
 
-Everything that a run writes lies there until the run is over, drafts among it; the finished model is moved
-out in one step. So a kill at any moment leaves this folder, from which the run goes on, and nothing else.
+Everything that a run writes, drafts too, lies there until the run is over; the finished model is moved out in
+one step. So a kill at any moment leaves this folder, from which the run goes on, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SOURCES = ("model", "data", "calibration", "validation")
 
 
 class Diverged(InputError):
-    """Training that has left all bounds, which the same settings would do again."""
+    """Training that has diverged, as it would again with the same settings."""
 
 
 def as_json(config: Any, leave_out: Iterable[str], **more: Any) -> dict[str, Any]:
@@ -52,14 +52,14 @@ def as_json(config: Any, leave_out: Iterable[str], **more: Any) -> dict[str, Any
 
 
 def _named(source: Any) -> Any:
-    """What to call a source, or each of several: a file or folder by its own name."""
+    """The name of a source, or of each of several, in a record: a file or folder has its own name."""
     if isinstance(source, tuple):
         return [_named(each) for each in source]
     return Path(source).name if source is not None and Path(source).exists() else source
 
 
 def run_folder_of(output: Path) -> Path:
-    """Where the run lies that will write `output`: in `<output>.run`."""
+    """The folder of the run that will write `output`: `<output>.run`."""
     if not output.name:
         raise InputError(f"{output}: has no name of its own; expected the name of a new folder")
     return output.with_name(output.name + ".run")
@@ -68,8 +68,8 @@ def run_folder_of(output: Path) -> Path:
 def open_run(output: Path, settings: dict[str, Any], resume: bool) -> Path:
     """The folder of the run that will write `output`: new, or of the same settings where it is resumed.
 
-    Raises InputError for a run that is there and not to be resumed, or is to be and has other settings or is
-    not there.
+    Raises InputError for an existing run that is not to be resumed, and for one to be resumed that is not
+    there or has other settings.
     """
     run = run_folder_of(output)
     if _is_unbegun(run):
@@ -95,7 +95,7 @@ def _is_unbegun(run: Path) -> bool:
 
 
 def _remove_drafts(run: Path) -> None:
-    """Removes what a kill left half-written; `files` gives drafts names that begin with a dot."""
+    """Removes drafts that a kill left half-written; `files` gives them names that begin with a dot."""
     for draft in run.glob(".*"):
         if draft.is_dir():
             shutil.rmtree(draft)
@@ -105,10 +105,10 @@ def _remove_drafts(run: Path) -> None:
 
 @contextmanager
 def preparing(output: Path, first: bool = True) -> Iterator[Path]:
-    """The folder of a run while what it works on is made ready.
+    """The folder of a run while its start and its data are made ready.
 
-    Bad input leaves no folder where there was none, and Ctrl-C none without anything to go on from; of
-    several processes the `first` sees to it.
+    Bad input removes a folder that is new; Ctrl-C removes it where it holds nothing to go on from. The `first`
+    of several processes removes it.
     """
     run = run_folder_of(output)
     new = first and _is_unbegun(run)
@@ -126,7 +126,7 @@ def preparing(output: Path, first: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def training(run: Path, first: bool = True, looked_at: bool = True) -> Iterator[None]:
-    """While a run trains: where it diverges or is stopped, a folder without anything to go on from goes.
+    """Removes the folder of a run that diverges or is stopped while it trains, with nothing to go on from.
 
     Checkpoints of a run that diverges are kept where their losses were `looked_at` before they were saved.
     """
@@ -149,7 +149,7 @@ def _remove_if_empty(run: Path) -> None:
 
 @contextmanager
 def finishing(run: Path, output: Path) -> Iterator[Path]:
-    """The folder of the finished model to fill; it becomes `output` at the block's end, and the run goes."""
+    """The folder of the finished model, to fill; the block's end makes it `output` and removes the run."""
     with new_folder(run / FINISHED) as folder:
         yield folder
     move_out(run, output)
@@ -171,7 +171,7 @@ def move_out(run: Path, output: Path) -> None:
 
 
 def is_finished(output: Path, settings: dict[str, Any], resume: bool, record: str) -> bool:
-    """Whether the run to resume was cut off behind its end: `output` is there, or is to be moved out yet.
+    """Whether the run to resume was cut off after its end: `output` is there, or is now moved out.
 
     Raises InputError where anything else lies at `output`, and for a run of other settings.
     """
@@ -233,7 +233,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 @contextmanager
 def writing(path: Path, advice: str) -> Iterator[None]:
-    """Turns what a full or read-only disk makes of saving weights into an InputError about `path`."""
+    """Turns errors of saving weights on a full or read-only disk into an InputError about `path`."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""What a training run shows and keeps of itself: a bar, a log, and the judgement whether it converges."""
+"""The display and the record of a training run: a bar, a log, and the judgement whether it converges."""
 
 from __future__ import annotations
 import json
@@ -18,12 +18,12 @@ from finetune.runs.folder import Diverged, newest_checkpoint
 LOG = "log.jsonl"
 
 _DIVERGED = 2.0
-"""Times the first step's loss, or a uniform guess's where that is higher: above it a run has diverged."""
+"""Multiple of the first step's loss, or of a uniform guess's if higher, above which a run has diverged."""
 
 
 @runtime_checkable
 class Linearised(Protocol):
-    """What becomes linear while training: a gate or a norm."""
+    """A part that becomes linear while training: a gate or a norm."""
 
     linearity: float
 
@@ -68,7 +68,7 @@ class RunLog(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Evaluates where it is due; what is saved has an entry in the log."""
+        """Evaluates where it is due, and asks for an entry in the log for every checkpoint."""
         if self.bar is not None:
             self.bar.update(1)
         every = self.validation_steps

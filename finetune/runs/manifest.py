@@ -7,7 +7,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, write_json
 
 MANIFEST = "manifest.json"
-"""Written last, so a folder without it was cut off by a kill."""
+"""The manifest's file; it is written last, so a folder without it was cut off by a kill."""
 
 
 def write_manifest(folder: Path) -> None:

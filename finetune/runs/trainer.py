@@ -31,7 +31,7 @@ def whole_steps(windows: Windows, size: int, seed: int) -> Dataset:
 
 
 def training_arguments(config: PretrainConfig | FinetuneConfig, run: Path, **more: Any) -> TrainingArguments:
-    """What the Trainer of a run is told, the same for all kinds of runs, and `more`."""
+    """The Trainer's arguments: those that all kinds of runs share, and `more`."""
     arguments = TrainingArguments(
         output_dir=str(run),
         num_train_epochs=1,
@@ -55,7 +55,7 @@ def training_arguments(config: PretrainConfig | FinetuneConfig, run: Path, **mor
 
 
 def agreed(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in the first process, in all of them."""
+    """The result of a function in the first process, given to all processes."""
     results = [function(*arguments) if PartialState().is_main_process else None]
     return broadcast_object_list(results)[0]
 
@@ -99,7 +99,7 @@ class RunTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def training_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """The gradients of a batch, which is kept to look at what the step makes of its loss."""
+        """Computes the gradients of a batch, and keeps the batch to measure its loss again after the step."""
         self.batch = inputs
         return super().training_step(model, inputs, *args, **kwargs)
 
@@ -122,7 +122,7 @@ class RunTrainer(Trainer):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _require_converged(self, model: nn.Module) -> None:
-        """Holds the loss behind a step against its bound: no checkpoint has weights that have diverged."""
+        """Checks the loss after a step against its bound, so that no checkpoint has diverged weights."""
         assert self.model is not None
         model.eval()
         with torch.no_grad(), self.compute_loss_context_manager():
