@@ -1,8 +1,9 @@
 """Contractions of one bilinear tensor with vectors of any size.
 
-Each is computed plainly first. Where the result is not of ordinary size, or 0, numbers on the way may have
-left the range of the precision: it is computed again from the balanced tensor
-(`bilinear_lm.numerics.rescaling`) and from vectors whose largest numbers are ½ to 1, and put back.
+Each is computed plainly first. Where the result, a weight or a vector is not of ordinary size, numbers on the
+way may have left the range of the precision or lost digits near its end: it is computed again from the
+balanced tensor (`bilinear_lm.numerics.rescaling`) and from vectors whose largest numbers are ½ to 1, and
+put back.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bilinear_lm.numerics.rescaling import (
     sizes,
     spread,
     times_two_to,
+    unordinary_exponent,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def interaction_matrices(
 ) -> tuple[Float[Tensor, "*axes d_in d_in"], Int[Tensor, "*axes"] | None]:
     """Q_u / 2^e and e, or None where all is of ordinary size and e is 0; else the largest entry is ½ to 1."""
     matrices = _interaction_matrices(tensor, u)
-    if not matrices.numel() or are_ordinary(sizes(matrices, (-2, -1))):
+    if not matrices.numel() or (_stays_in_range(tensor, u) and are_ordinary(sizes(matrices, (-2, -1)))):
         return matrices, None
     require_finite_numbers(u, "the output direction")
     tensor, power = tensor.to(_wide(tensor.dtype)).balanced()
@@ -63,7 +65,8 @@ def pairwise(
     cheapest = min(multiplications, key=multiplications.__getitem__)
     result = u.new_empty(len(u), n, m)
     cheapest(tensor, u, left, right, result)
-    if not result.numel() or are_ordinary(sizes(result, (-2, -1))):
+    stays = _stays_in_range(tensor, u, left, right)
+    if not result.numel() or (stays and are_ordinary(sizes(result, (-2, -1)))):
         return result
     vectors = {"the output direction": u, "left": left, "right": right}
     for name, vector in vectors.items():
@@ -173,6 +176,11 @@ def _scaled(features: Tensor | None, dtype: torch.dtype) -> tuple[int, Tensor | 
         return 0, None
     power = exponent(features)
     return power, times_two_to(features, -power).to(dtype)
+
+
+def _stays_in_range(tensor: BilinearTensor, *vectors: Tensor) -> bool:
+    """Whether products of weights and vectors keep their digits, in whatever order they are made."""
+    return not any(map(unordinary_exponent, (tensor.W_gate, tensor.W_in, tensor.W_out, *vectors)))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

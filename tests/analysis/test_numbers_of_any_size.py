@@ -108,6 +108,8 @@ def test_norm_inner_and_cosine(c):
 @given(c=scales, a=scales)
 @example(c=1e15, a=1.0)
 @example(c=1e-12, a=1e-25)
+@example(c=1e-14, a=1e-14)  # of ordinary size, by way of numbers near the end of the range
+@example(c=1e-25, a=1e-14)
 def test_interaction_matrices_and_pairs(c, a):
     tensor, u = layer(c, 1 / c, 1.0), (draw(3, OUT, seed=5) * a).float()
     Q = np.einsum("ko,oij->kij", u.double().numpy(), dense(tensor))
