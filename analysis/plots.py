@@ -49,6 +49,14 @@ _STYLE: Any = {
     "text.parse_math": False,
 }
 
+
+class Drawing(Figure):
+    """A figure that a notebook shows as it is, without pyplot and its magic line."""
+
+    def _repr_png_(self) -> bytes:
+        return drawn(self, "png")
+
+
 styled = matplotlib.rc_context(_STYLE)
 """Decorates a function that draws: the look of all figures."""
 
@@ -178,7 +186,7 @@ def ablation_plot(control: AblationControl, title: str = "interactions taken out
 
     A dot is a window of the text, a bar the mean of all; random ones of all seeds are together.
     """
-    figure = Figure(figsize=(6.2, 2.8), layout="constrained")
+    figure = Drawing(figsize=(6.2, 2.8), layout="constrained")
     measures = {
         "activation_change": "relative change of activation",
         "loss_change": "change of loss (nats per token)",
@@ -207,15 +215,20 @@ def dots(axes: Axes, groups: Sequence[Tensor], names: Sequence[str]) -> None:
     axes.set_xlim(-0.6, len(names) - 0.4)
 
 
-@styled
 def save_figure(figure: Figure, path: Path | str) -> None:
     """Writes a figure as .png or .svg, whole or not at all."""
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise InputError(f"{path}: a figure is written as .png or .svg; name the file so")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=150)
-    write_bytes(path, drawn.getvalue())
+    write_bytes(path, drawn(figure, path.suffix.removeprefix(".")))
+
+
+@styled
+def drawn(figure: Figure, kind: str) -> bytes:
+    """The contents of a file of this kind."""
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=150)
+    return file.getvalue()
 
 
 def _plain_ticks(axes: Axes) -> None:
@@ -226,7 +239,7 @@ def _plain_ticks(axes: Axes) -> None:
 
 def _new(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure in the style of all, sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Drawing(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -234,7 +247,7 @@ def _new(width: float, height: float) -> tuple[Figure, Axes]:
 def causal_plot(check: CausalCheck, title: str = "interventions on nodes") -> Figure:
     """Left, the target's change as measured against that predicted by the graph, a dot a trial, with the
     diagonal of equal ones; right, how large it is beside that by random nodes of equal weight."""
-    figure = Figure(figsize=(6.8, 3.2), layout="constrained")
+    figure = Drawing(figsize=(6.8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     measured = {
         "patterns and scales held": (check.held, check.correlation_held, POSITIVE),

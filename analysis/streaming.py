@@ -12,6 +12,7 @@ from torch import Tensor
 from bilinear_lm.checks import require_floating
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import ROOM, sizes, times_two_to
+from bilinear_lm.shown import shown
 
 
 class Strongest:
@@ -81,6 +82,7 @@ class Strongest:
         return self._best or (self._like.new_empty(0), self._like.new_empty(0, dtype=torch.long))
 
 
+@shown
 @dataclass(frozen=True)
 class PairMoments:
     """Count, means and centred sums of observations of x and y; the moments of two sets of them add up.

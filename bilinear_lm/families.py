@@ -18,8 +18,10 @@ from typing import Any
 from torch import nn
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class Family:
     """Names of a family's parts; None for what it does not have."""

@@ -27,8 +27,10 @@ from bilinear_lm.numerics.contractions import change_basis, interaction_matrices
 from bilinear_lm.numerics.inner import cosine, inner, norm
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import balanced, in_precision
+from bilinear_lm.shown import Words, shown
 
 
+@shown
 @dataclass(frozen=True)
 class BilinearTensor:
     """The symmetrised tensor of a bilinear layer, or a batch of them, in factors.
@@ -56,6 +58,11 @@ class BilinearTensor:
     W_in: Float[Tensor, "*batch d_in d_mlp"]
     W_out: Float[Tensor, "*batch d_mlp d_out"]
     constant: bool = False
+
+    def _told(self) -> dict[str, Any]:
+        batch = {"batch": tuple(self.batch_shape)} if self.batch_shape else {}
+        sizes = {"d_in": self.d_in, "d_mlp": self.d_mlp, "d_out": self.d_out, "constant": self.constant}
+        return batch | sizes | {"dtype": Words(str(self.dtype)), "device": Words(str(self.device))}
 
     def __post_init__(self):
         factors = {"W_gate": self.W_gate, "W_in": self.W_in, "W_out": self.W_out}

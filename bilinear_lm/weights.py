@@ -30,6 +30,7 @@ from bilinear_lm.families import (
     plain,
 )
 from bilinear_lm.norms import norm_factor
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
@@ -61,6 +62,7 @@ def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -
     return BilinearTensor.from_layer(W_gate, W_in, out.weight.detach().T, b_gate, b_in, _bias(out))
 
 
+@shown
 @dataclass(frozen=True)
 class AttentionWeights:
     """Weights of one attention layer, one entry a head; grouped-query keys and values are repeated."""

@@ -22,8 +22,10 @@ from analysis.attention.layer import AttentionLayer, rotate
 from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponents, times_two_to
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class Composition:
     """Composition scores of each head of a layer (rows) with each head of a later one (columns)."""

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import causal_model, decoder, decoder_block, plain
 from bilinear_lm.norms import norm_epsilon, norm_factor
+from bilinear_lm.shown import shown
 from bilinear_lm.weights import AttentionWeights, attention_weights
 
 
+@shown
 @dataclass(frozen=True)
 class QKNorm:
     """RMS norms of queries and keys, one head at a time, as Qwen3 has them."""
@@ -31,6 +33,7 @@ class QKNorm:
     epsilon: float
 
 
+@shown
 @dataclass(frozen=True)
 class AttentionLayer:
     """Weights of an attention layer and what else its scores depend on.

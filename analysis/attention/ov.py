@@ -17,8 +17,10 @@ from analysis.attention.layer import AttentionLayer
 from analysis.attention.pairs import HeadPairs, require_products, strongest_pairs
 from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureOutputs:
     """What heads write between directions, in factors; made by `feature_outputs`."""

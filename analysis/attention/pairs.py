@@ -21,6 +21,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import exponent
+from bilinear_lm.shown import shown
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class HeadPair:
     """The relative position at which an attention score takes the value; None for an OV circuit."""
 
 
+@shown
 @dataclass(frozen=True)
 class HeadPairs:
     """Pairs in the heads of a layer as columns, strongest first; iterating gives `HeadPair`s."""

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
 from bilinear_lm.norms import norm_scale
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class MeasuredAttention:
     """One attention layer on a prompt.

@@ -24,12 +24,14 @@ from analysis.attention.layer import AttentionLayer, rotate
 from analysis.attention.pairs import HeadPairs, require_products, strongest_pairs
 from bilinear_lm.checks import require_finite_numbers, require_index
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 TILE = 2**20
 """Scores over relative positions that are computed at once before the strongest are taken: few enough for a
 processor's cache."""
 
 
+@shown
 @dataclass(frozen=True)
 class ScoreCurves:
     """Scores of listed pairs as functions of the relative position Δ.
@@ -50,6 +52,7 @@ class ScoreCurves:
         return waves + self.constant.unsqueeze(-1)
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureScores:
     """Attention scores between query directions and key directions, in factors; made by `feature_scores`."""

@@ -37,6 +37,7 @@ from analysis.graphs.graph import Graph
 from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import versions
+from bilinear_lm.shown import shown, shown_by
 from bilinear_lm.sites import Site
 
 Heads = Literal["paths", "nodes"]
@@ -45,6 +46,7 @@ _ROOM = 2
 """Times `max_nodes` that a graph grows to before its weakest nodes go: only what is in has a known share."""
 
 
+@shown
 @dataclass(frozen=True)
 class Attribution:
     """A graph of a value on a prompt, and what its nodes put where; made by `attribute`."""
@@ -62,6 +64,11 @@ class Attribution:
     is read along a direction u (an MLP or a head) value · u / |u|², of an eigenvector value · v / |v|². Of
     what MLPs read it is in the coordinates of mlp-in, so that nothing else than the MLP is concerned.
     """
+
+    def _told(self) -> dict[str, Any]:
+        return {"graph": self.graph, "left_out": self.left_out, "writes": len(self.writes)}
+
+    _repr_html_ = shown_by("analysis.report.notebook", "attribution_html")
 
     def __str__(self) -> str:
         graph = self.graph

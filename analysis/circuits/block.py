@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from analysis.attention.layer import AttentionLayer, attention_layer
 from bilinear_lm.families import causal_model, mlp_norm, plain
 from bilinear_lm.norms import norm_factor
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
 
+@shown
 @dataclass(frozen=True)
 class BlockWeights:
     """The attention and the bilinear MLP of a block that adds what both put out, in one precision."""

@@ -30,6 +30,7 @@ from analysis.interventions.frozen import frozen
 from analysis.streaming import PairMoments
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, replaced
 
 AT_ONCE = 32
@@ -59,6 +60,7 @@ def patch_node(graph: Graph, node: str, value: float) -> Intervention:
 Trial = Sequence[Intervention]
 
 
+@shown
 @dataclass(frozen=True)
 class CausalCheck:
     """Changes of the target by interventions, as a graph says and as the model has them."""

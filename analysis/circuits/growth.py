@@ -17,8 +17,10 @@ from tqdm.auto import tqdm
 from analysis.circuits.readers import BOTTOM, Group, Part, Reader, Source, Stage, Write, writes_of_mlp
 from analysis.graphs.graph import Edge, Node, Pruned
 from analysis.graphs.nodes import input_name, interaction_node
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass
 class Grown:
     """What has come in so far; the target is the first of the nodes."""

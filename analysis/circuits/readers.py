@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.graphs.graph import Node, Pruned
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 
 Stage = tuple[int, int]
@@ -38,6 +39,7 @@ def writes_of_mlp(at: Stage) -> bool:
 BOTTOM = stage(-1, "token")
 
 
+@shown
 @dataclass(frozen=True)
 class Linear:
     """w · x + constant of the residual stream x.
@@ -57,6 +59,7 @@ class Linear:
     """How many heads in a row moved what is read here; counted by weights."""
 
 
+@shown
 @dataclass(frozen=True)
 class Quadratic:
     """u · B(x, x) + constant of the input x of a layer's MLP."""
@@ -84,6 +87,7 @@ class Score:
 Reader = Linear | Quadratic | Score
 
 
+@shown
 @dataclass(frozen=True)
 class Write:
     """The vector that a node adds to the activations of a site at one position."""

@@ -14,6 +14,7 @@ from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.checks import require_count, require_floating, require_index
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
 
 
@@ -80,6 +81,7 @@ class FeatureTarget:
         _require_position(self.position)
 
 
+@shown
 @dataclass(frozen=True)
 class DirectionTarget:
     """vector · activations of a site at a position.
@@ -98,6 +100,7 @@ class DirectionTarget:
         _require_position(self.position)
 
 
+@shown
 @dataclass(frozen=True)
 class EigenvectorTarget:
     """λ (v · x)², what one eigenvector adds to direction · MLP(x), at x = resid-mid / rms(resid-mid).

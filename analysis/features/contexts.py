@@ -8,7 +8,8 @@ windows of 2 width + 1 codes in memory.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +21,12 @@ from analysis.text.windows import Windows, activations_on_windows
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown, shown_by
 from bilinear_lm.sites import Site
+from bilinear_lm.weights import embedding
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BATCH = 4
 """Windows read at once: their codes, one number a feature and token, stay in a CPU's cache."""
@@ -39,6 +45,7 @@ class Context:
     """The number of the window that it was found in."""
 
 
+@shown
 @dataclass(frozen=True)
 class Contexts:
     """The highest peaks of every feature of a dictionary in a text, highest first."""
@@ -51,6 +58,13 @@ class Contexts:
     """Codes from `width` tokens before the peak to `width` after it; 0 beyond the window."""
     windows: tuple[tuple[int, ...], ...]
     """The text."""
+    vocabulary: Vocabulary | None = None
+    """What tokens are called, where a tokenizer was given."""
+
+    _repr_html_ = shown_by("analysis.report.notebook", "contexts_html")
+
+    def _first(self) -> dict[str, Any]:
+        return {"n_feat": len(self.values), "never_active": int((self.values[:, 0] == 0).sum())}
 
     def of(self, feature: int) -> tuple[Context, ...]:
         """The contexts of a feature, highest peak first; none of a feature that is never active."""
@@ -65,12 +79,17 @@ class Contexts:
         codes = self.around[feature, rank, start - position + width : end - position + width]
         return Context(window[start:end], tuple(codes.tolist()), position - start, number)
 
-    def name(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
+    def name(self, feature: int, vocabulary: Vocabulary | None = None, n_tokens: int = 3) -> str:
         """A feature in a few words: its number and its `words`, as in `#12 ␣the, ␣a`."""
         return numbered(feature, self.words(feature, vocabulary, n_tokens))
 
-    def words(self, feature: int, vocabulary: Vocabulary, n_tokens: int = 3) -> str:
+    def words(self, feature: int, vocabulary: Vocabulary | None = None, n_tokens: int = 3) -> str:
         """The different tokens at a feature's highest peaks; empty for a feature that is never active."""
+        vocabulary = vocabulary or self.vocabulary
+        if vocabulary is None:
+            raise InputError(
+                "contexts without a vocabulary; make them with tokenizer=, or give the vocabulary"
+            )
         peaks = dict.fromkeys(context.tokens[context.peak] for context in self.of(feature))
         return ", ".join(vocabulary.label(token) for token in list(peaks)[:n_tokens])
 
@@ -88,9 +107,12 @@ def top_contexts(
     width: int = 10,
     skip: int = 0,
     batch_size: int = BATCH,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     progress: bool = False,
 ) -> Contexts:
     """The k highest peaks of every feature of a dictionary in the windows of a text.
+
+    With the `tokenizer` they know what tokens are called: for `Contexts.name`, and to show themselves.
 
     The first `skip` positions of each window are passed over (a beginning-of-sequence token). Of equal
     peaks the earlier in the text comes first; where not all fit, any of them are left out.
@@ -103,9 +125,13 @@ def top_contexts(
         require_count(count, got, "at least 1, 0 and 0", least=least)
     require_count(batch_size, f"batch_size={batch_size} windows")
     text = _on_text(model, {site: dictionary}, {}, windows, k, width, skip, batch_size, progress)
-    return text[site].contexts
+    contexts = text[site].contexts
+    if tokenizer is None:
+        return contexts
+    return replace(contexts, vocabulary=Vocabulary.of(tokenizer, embedding(model).shape[0]))
 
 
+@shown
 @dataclass(frozen=True)
 class Peaks:
     """The highest peaks found so far, for whoever reads a text for several dictionaries at once.
@@ -159,6 +185,7 @@ class Peaks:
         )
 
 
+@shown
 @dataclass(frozen=True)
 class Activity:
     """Where the features of a dictionary are active in a text."""

@@ -15,6 +15,7 @@ from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.weights import embedding
 
@@ -162,6 +163,7 @@ def _named(part: Path) -> Site:
         ) from error
 
 
+@shown
 @dataclass(frozen=True)
 class LayerDictionaries:
     """The features of what one MLP reads and of what it writes."""

@@ -28,11 +28,13 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import normalised
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, mlp_inputs
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
 
+@shown
 @dataclass(frozen=True)
 class Explained:
     """Correlations of output features with their approximations by the top 1, 2, … eigenvectors.
@@ -55,6 +57,7 @@ class Explained:
         return cls(features.cpu(), everywhere, active, int(moments.count[0, 0, 0]), n_active)
 
 
+@shown
 @dataclass(frozen=True)
 class Probe:
     """The largest eigenvectors of some output features of a layer, to be compared with the features."""

@@ -20,8 +20,10 @@ from tqdm.auto import tqdm
 from analysis.features.interactions import Interactions, n_pairs, put_back
 from analysis.features.layer import FeatureLayer
 from bilinear_lm.checks import require_count, require_index
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class InteractionIndex:
     """The strongest interactions of each output feature and of each input feature, strongest first.

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +26,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision, norms
+from bilinear_lm.shown import Words, shown, shown_by
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Interaction:
     value: float
 
 
+@shown
 @dataclass(frozen=True)
 class Interactions:
     """Interactions of a layer as columns, strongest first; iterating gives `Interaction`s."""
@@ -45,6 +49,14 @@ class Interactions:
     left: Int[Tensor, " k"]
     right: Int[Tensor, " k"]
     values: Float[Tensor, " k"]
+
+    def _told(self) -> dict[str, Any]:
+        strongest = ", ".join(
+            f"{pair.output} from ({pair.left}, {pair.right}): {pair.value:+.3g}" for pair in islice(self, 3)
+        )
+        return {"k": len(self), "strongest": Words(strongest or "none")}
+
+    _repr_html_ = shown_by("analysis.report.notebook", "interactions_html")
 
     def __len__(self) -> int:
         return len(self.values)

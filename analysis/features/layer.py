@@ -23,6 +23,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import times_two_to, unordinary_exponent
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
@@ -37,6 +38,7 @@ WRITTEN: Point = "mlp-out"
 """The point whose features describe the output of an MLP."""
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureLayer:
     """A bilinear layer, the features that describe its input, and the directions that read its output.

@@ -39,10 +39,12 @@ from bilinear_lm.checks import require_choice, require_count, require_finite_num
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import unit_vectors
+from bilinear_lm.shown import shown
 
 Pattern = Literal["and", "and-not", "xor", "saddle"]
 
 
+@shown
 @dataclass(frozen=True)
 class PairPatterns:
     """Pairs of input features with what they do to an output feature, as columns; largest |b| first."""
@@ -110,6 +112,7 @@ def strongest_patterns(
     return PairPatterns(pairs.outputs, pairs.left, pairs.right, left_alone, right_alone, cross)
 
 
+@shown
 @dataclass(frozen=True)
 class OpposingFeatures:
     """Pairs of output features that write in opposite directions, as columns; most opposed first."""

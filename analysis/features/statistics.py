@@ -22,6 +22,7 @@ from analysis.spectra.eigen import effective_rank, require_full_precision, share
 from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, times_two_to, unordinary_exponent
+from bilinear_lm.shown import shown
 
 _STATISTICS = ("strength", "effective_rank", "mass", "deviation", "kurtosis", "outliers")
 
@@ -32,6 +33,7 @@ _FOURTH = 20
 """Fourth powers of numbers between 2^-_FOURTH and 2^_FOURTH are well within the range of float32."""
 
 
+@shown
 @dataclass(frozen=True)
 class InteractionStatistics:
     """One entry an output feature in each column."""

@@ -13,10 +13,12 @@ from analysis.features.interactions import n_pairs, strongest_interactions
 from analysis.features.layer import FeatureLayer
 from bilinear_lm.checks import require_choice, require_count, require_index
 from bilinear_lm.numerics.rescaling import unit_vectors
+from bilinear_lm.shown import shown
 
 Order = Literal["likeness", "strength"]
 
 
+@shown
 @dataclass(frozen=True)
 class Submatrix:
     """Q_u between the input features that take part in the strongest interactions of an output feature."""

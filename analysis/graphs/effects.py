@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from analysis.graphs.graph import Graph, Node
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 
 def predict_target(graph: Graph, factors: Mapping[str, float]) -> float:
@@ -53,6 +54,7 @@ def effects(graph: Graph) -> dict[str, float]:
     return found
 
 
+@shown
 @dataclass(frozen=True)
 class Completeness:
     """How far the contributions in a graph, kept and pruned, are from adding up."""

@@ -39,6 +39,7 @@ from typing import Any, Literal
 
 from analysis.graphs.shares import edge_parts, followed, node_shares, settings_of_part
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import Words, shown, shown_by
 
 Kind = Literal[
     "target",
@@ -103,6 +104,7 @@ class Pruned:
         return Pruned(self.signed + other.signed, self.absolute + other.absolute, self.count + other.count)
 
 
+@shown
 @dataclass(frozen=True)
 class Graph:
     """Nodes and edges that lead to a target; `analysis.graphs.graph` says what they mean.
@@ -129,6 +131,20 @@ class Graph:
     """How the graph was made: what JSON can hold."""
     pruned: Mapping[str, Pruned] = field(default_factory=dict)
     """By node, what is not shown of the contributions to it."""
+
+    def _told(self) -> dict[str, Any]:
+        target, kinds = self.node(self.target), Counter(node.kind for node in self.nodes)
+        value = "from weights alone" if target.value is None else f"= {target.value:.4g}"
+        listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(4))
+        return {
+            "target": Words(f"{target.text} [{target.id}] {value}"),
+            "nodes": Words(f"{len(self)} ({listed}{', …' if len(kinds) > 4 else ''})"),
+            "edges": len(self.edges),
+            "followed": Words(f"{self.shown:.0%}"),
+            "model": self.model,
+        }
+
+    _repr_html_ = shown_by("analysis.report.notebook", "graph_html")
 
     def __post_init__(self):
         self.check()
@@ -290,6 +306,7 @@ class Graph:
         return _grouped(self.edges, "source")
 
 
+@shown
 @dataclass(frozen=True)
 class Pruning:
     """A smaller graph, and what went."""

@@ -31,6 +31,7 @@ from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, replaced
 
 Size = Literal["number", "total"]
@@ -41,6 +42,7 @@ DRAWS = 10_000
 """Random pairs that are tried before there are held to be no more."""
 
 
+@shown
 @dataclass(frozen=True)
 class AblationEffect:
     """What a text's windows are like with some interactions taken out."""
@@ -51,6 +53,7 @@ class AblationEffect:
     """Σ |code after − code before| / Σ |code before| of the output features concerned; 0 if never active."""
 
 
+@shown
 @dataclass(frozen=True)
 class AblationControl:
     """The strongest interactions taken out, beside as many random ones, each set in a row of its own."""

@@ -17,6 +17,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder_block, mlp_norm, plain
 from bilinear_lm.norms import normalised
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
@@ -74,6 +75,7 @@ def _require_fit(tensor: BilinearTensor, d_model: int) -> None:
         )
 
 
+@shown
 @dataclass(frozen=True)
 class TruncationCosts:
     """The loss of a text with one MLP truncated, in nats per token."""

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 Kind = Literal["embedding", "head", "mlp", "bias"]
 
@@ -30,6 +31,7 @@ class Component:
         return f"{self.kind} {self.layer}" + ("" if self.head is None else f".{self.head}")
 
 
+@shown
 @dataclass(frozen=True)
 class Components:
     """Parts of the residual stream on a prompt, which sum to it."""

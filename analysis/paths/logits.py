@@ -26,10 +26,12 @@ from analysis.paths.measured import Measured, measure
 from analysis.paths.mlp import PathExpansion, expand_mlp
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
 
 
+@shown
 @dataclass(frozen=True)
 class LogitExpansion:
     """Logits of a one-layer model on a prompt, as a sum over paths; the last norm's scale is divided by.

@@ -29,8 +29,10 @@ from bilinear_lm.families import (
     require_unhooked,
 )
 from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class MeasuredLayer:
     """One block on a prompt."""
@@ -55,6 +57,7 @@ class MeasuredLayer:
         return self.attention.heads
 
 
+@shown
 @dataclass(frozen=True)
 class Measured:
     """A model on one prompt; made by `measure`."""

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
+@shown
 @dataclass(frozen=True)
 class PathExpansion:
     """u · MLP(x) at each position as a polynomial of the components; all terms together are the output."""

@@ -25,6 +25,7 @@ from analysis.paths.components import Component
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_plain_blocks
+from bilinear_lm.shown import shown
 from bilinear_lm.weights import embedding, mlp_tensor, unembedding
 
 
@@ -53,6 +54,7 @@ class TokenInteraction:
         return "-".join(sorted(kinds))
 
 
+@shown
 @dataclass(frozen=True)
 class TokenPaths:
     """Tokens on their paths as features of the first MLP; made by `token_paths`.

@@ -21,6 +21,7 @@ from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import family_of
 from bilinear_lm.norms import IDENTITY_EPS
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, mlp_inputs
 from bilinear_lm.text.evaluate import TextLoss, text_loss
 from bilinear_lm.text.generate import sample
@@ -50,6 +51,7 @@ class Shape:
     """Whether a norm stands behind the MLP, which its output passes before it is added to the stream."""
 
 
+@shown
 @dataclass(frozen=True)
 class LayerReading:
     """One layer: its strongest tokens, and what was read of the asked-for and the strongest directions."""
@@ -62,6 +64,7 @@ class LayerReading:
     directions: tuple[DirectionReading, ...]
 
 
+@shown
 @dataclass(frozen=True)
 class ReportData:
     """Everything that `page.render` puts into words and figures."""

@@ -26,6 +26,7 @@ from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.weights import embedding, unembedding
 
@@ -33,6 +34,7 @@ AT_ONCE = 64
 """Interaction matrices that are decomposed at once."""
 
 
+@shown
 @dataclass(frozen=True)
 class Side:
     """The features of one dictionary that are shown."""
@@ -53,6 +55,7 @@ class Side:
     never have been trained."""
 
 
+@shown
 @dataclass(frozen=True)
 class Spectra:
     """The eigenvalues of output features, and their eigenvectors, largest magnitude first."""
@@ -67,6 +70,7 @@ class Spectra:
     """The share (0 to 1) of the 1, 2, … largest in Σ λ²."""
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureReading:
     """One layer between its two dictionaries."""
@@ -91,6 +95,7 @@ class FeatureReading:
         return correlation * strongest / self.spectra.strength.cpu().clamp(min=1e-30)
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureData:
     """Everything that the features part of the page puts into words and figures."""

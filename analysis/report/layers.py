@@ -22,6 +22,7 @@ from analysis.text.tokens import (
     read_tokens,
     virtual_scores,
 )
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
@@ -33,6 +34,7 @@ class HeadReading:
     tokens: TokenReading
 
 
+@shown
 @dataclass(frozen=True)
 class EigenvectorReading:
     """One term λ (v · x)² of a direction."""
@@ -48,6 +50,7 @@ class EigenvectorReading:
     """λ (v · x)² at each token of the text."""
 
 
+@shown
 @dataclass(frozen=True)
 class DirectionReading:
     """One output direction of a layer: the whole spectrum, and the largest eigenvectors."""
@@ -74,6 +77,7 @@ class DirectionReading:
         return float(shares_of_squares(self.values)[:k][-1])
 
 
+@shown
 @dataclass(frozen=True)
 class LayerReader:
     """Reads output directions of one layer at the tokens of a text.

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.text.windows import SEPARATOR, Windows, document_windows
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 STORY = (
     "One morning, a girl named Lily saw a red kite in a tall tree. She wanted to help, but the tree was "
@@ -19,6 +20,7 @@ STORY = (
 """The text that is coloured by default."""
 
 
+@shown
 @dataclass(frozen=True)
 class ReportOptions:
     """What goes on the page."""
@@ -61,6 +63,7 @@ class ReportOptions:
             )
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureSource:
     """Which features a report shows, and how much of each."""

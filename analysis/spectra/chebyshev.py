@@ -21,6 +21,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bilinear_lm.shown import shown
+
 CYCLES = 20
 """Filters after which a matrix is given up. Random matrices, which have no gaps, need 4 to 8."""
 
@@ -31,6 +33,7 @@ GROWTH_POWER = -0.6
 """A filter may pull its rows apart by ε^-0.6: more, and rounding of the large hides the small."""
 
 
+@shown
 @dataclass(frozen=True)
 class Largest:
     """Eigenpairs of n matrices, sorted by |λ| descending. Where `converged` is false they mean nothing."""

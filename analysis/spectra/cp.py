@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from bilinear_lm.checks import require_count, require_number, require_seed
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, norms
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 RIDGE = 1e-13
@@ -37,6 +38,7 @@ EXACT = 1e-5
 """A relative error at which the fit stops: the narrower layer is the layer."""
 
 
+@shown
 @dataclass(frozen=True)
 class CPDecomposition:
     """A narrower layer, and how close its tensor is to the one it was fitted to."""

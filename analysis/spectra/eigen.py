@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from bilinear_lm.checks import (
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics import memory
 from bilinear_lm.numerics.rescaling import exponents, in_precision, times_two_to
+from bilinear_lm.shown import first_numbers, shown
 from bilinear_lm.tensor import BilinearTensor
 
 Method = Literal["auto", "dense", "block"]
@@ -37,6 +38,7 @@ GPU_SHARE = 16
 small, and only many matrices at once keep it busy: at d_in = 1024 a sixteenth of 80 GiB holds over 500."""
 
 
+@shown
 @dataclass(frozen=True)
 class Eigendecomposition:
     """Eigenvalues and eigenvectors of interaction matrices, sorted by |λ| descending.
@@ -53,6 +55,9 @@ class Eigendecomposition:
     gap: Float[Tensor, "*axes"]
     """(|λ_k| − |λ_k+1|) / |λ₁|: how far what is left out lies below what is here; 1 where nothing is.
     Near 0 the cut goes through eigenvalues of equal magnitude, and which of them are here is arbitrary."""
+
+    def _first(self) -> dict[str, Any]:
+        return {"values": first_numbers(self.values)} if self.values.ndim == 1 else {}
 
     def activations(self, x: Float[Tensor, "*points d_in"]) -> Float[Tensor, "*points k"]:
         """λ_i (v_i · x)² of one decomposition at points x; all of them sum to u · B(x, x)."""

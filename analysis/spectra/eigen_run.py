@@ -24,6 +24,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import is_file, read_json, require_new, versions, write_json
 from bilinear_lm.numerics.rescaling import norms
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 FOREIGN = 1e-2
@@ -33,6 +34,7 @@ PART_SIZE = 256
 """Directions of a part, the most that a kill loses: half a minute of a CPU at d_in = 1024."""
 
 
+@shown
 @dataclass(frozen=True)
 class EigenRun:
     """What a run computes and with what, saved as settings.json: all that decides the bytes of the parts."""

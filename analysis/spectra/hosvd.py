@@ -15,6 +15,7 @@ follows from the factors: O(d_mlp² d) time and never the tensor.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,12 +26,14 @@ from analysis.spectra.gram import Leg, require_leg, scaled_unfolding_gram
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponent, in_precision, times_two_to
+from bilinear_lm.shown import first_numbers, shown
 from bilinear_lm.tensor import BilinearTensor
 
 NEGLIGIBLE = 1e-7
 """Singular values below this fraction of the largest are 0 to the rounding of a Gram matrix in float64."""
 
 
+@shown
 @dataclass(frozen=True)
 class HOSVD:
     """Singular values of one unfolding, descending, and the orthonormal directions of the largest.
@@ -42,6 +45,9 @@ class HOSVD:
     spectrum: Float[Tensor, " d"]
     """All singular values; the sum of their squares is the squared norm of the tensor."""
     directions: Float[Tensor, "k d"]
+
+    def _first(self) -> dict[str, Any]:
+        return {"spectrum": first_numbers(self.spectrum)}
 
     @property
     def singular_values(self) -> Float[Tensor, " k"]:

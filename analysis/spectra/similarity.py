@@ -21,6 +21,7 @@ from analysis.spectra.gram import scaled_gram, scaled_strength
 from bilinear_lm.checks import require_finite_numbers, require_floating
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponent, exponents, times_two_to
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
@@ -70,6 +71,7 @@ def _along(tensor: BilinearTensor, u: Tensor) -> tuple[BilinearTensor, Tensor]:
     return tensor.balanced()[0].change_basis(outputs=times_two_to(u, -exponents(u, -1, keepdim=True))), size
 
 
+@shown
 @dataclass(frozen=True)
 class GaussianSimilarity:
     """Exact moments of two layers f, g at x ~ N(mean, cov), summed over the outputs."""
@@ -130,6 +132,7 @@ def gaussian_similarity(
     )
 
 
+@shown
 @dataclass(frozen=True)
 class Matching:
     """Pairs of vectors of two sets, best first."""

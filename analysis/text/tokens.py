@@ -16,6 +16,7 @@ from torch import Tensor
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 
 def token_direction(
@@ -51,6 +52,7 @@ def virtual_scores(
     return torch.einsum("...he,hde->...hd", read, W_V) @ W_E.T
 
 
+@shown
 @dataclass(frozen=True)
 class TokenReading:
     """The tokens at the two ends of a direction, strongest first."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,7 @@ _SENTENCEPIECE_SPACE = "▁"
 _NO_TEXT = re.compile(r"⟨(0x[0-9A-F]{2}|U\+[0-9A-F]{4,6}|\d+)⟩")
 
 
+@shown
 @dataclass(frozen=True)
 class Vocabulary:
     """The text of every token, in the order of their ids.

@@ -25,11 +25,13 @@ from bilinear_lm.checkpoints.published import PublishedSpec, ScaleOrigin, parse_
 from bilinear_lm.checkpoints.sizes import require_fitting
 from bilinear_lm.families import FAMILIES
 from bilinear_lm.norms import IDENTITY_EPS
+from bilinear_lm.shown import shown
 
 _EMBEDDINGS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight")
 _BUFFERS = (".rotary_emb.inv_freq", ".rotary.inv_freq", ".attn.bias", ".attn.masked_bias")
 
 
+@shown
 @dataclass(frozen=True)
 class CheckpointInfo:
     """The sizes and parts of a checkpoint; None where its family does not say."""

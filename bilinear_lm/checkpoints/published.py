@@ -21,6 +21,7 @@ from typing import Any, Literal
 from bilinear_lm.checkpoints.folder import Shape
 from bilinear_lm.checkpoints.sizes import require_counts
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 ScaleOrigin = Literal["explicit", "derived", "format"]
 NORM_PLACES = ("head", "attention", "mlp")
@@ -56,6 +57,7 @@ _NORM_PARAMETER = re.compile(r"transformer\.(?:h\.\d+\.n[12]|n_f)(\.norm)?\.(wei
 _STAND_IN = re.compile(r"transformer\.(?:h\.\d+\.n[12]|n_f)\.linear\.(weight|bias)")
 
 
+@shown
 @dataclass(frozen=True)
 class PublishedSpec:
     """One published checkpoint: its sizes and which of the formats' options it uses."""

@@ -17,6 +17,7 @@ from tokenizers.processors import TemplateProcessing
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_content
+from bilinear_lm.shown import shown
 
 SPACE = "▁"
 """The mark that sentencepiece writes for a blank."""
@@ -32,6 +33,7 @@ _PROBES = (
 )
 
 
+@shown
 @dataclass(frozen=True)
 class Pieces:
     """A vocabulary in the order of its ids, and how text is prepared for it."""

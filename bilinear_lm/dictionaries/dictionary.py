@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_floating, require_representable
+from bilinear_lm.shown import Words, shown
 from bilinear_lm.sites import Site
 
 Activation = Literal["topk", "relu", "jumprelu"]
@@ -29,6 +30,7 @@ _LAYER_NORM_EPS = 1e-5
 """The number that SAELens adds to the standard deviation it divides by, not to the one it multiplies by."""
 
 
+@shown
 @dataclass(frozen=True)
 class Dictionary:
     """Features of one site, or of the map from one site to another (a transcoder).
@@ -69,6 +71,13 @@ class Dictionary:
     """The site that it reads; None where its file does not tell."""
     target: Site | None = None
     """The site that a transcoder reconstructs; None: the site itself."""
+
+    def _first(self) -> dict[str, Any]:
+        return {
+            "site": Words(str(self.site)) if self.site else None,
+            "n_feat": self.n_feat,
+            "d_in": self.d_in,
+        }
 
     def __post_init__(self):
         _require_fitting(self)

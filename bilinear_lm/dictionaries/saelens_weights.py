@@ -15,11 +15,13 @@ from torch import Tensor
 
 from bilinear_lm.dictionaries.strict import setting
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 FINETUNING = ("scaling_factor", "finetuning_scaling_factor")
 """The names of the tensor that codes are multiplied by after finetuning."""
 
 
+@shown
 @dataclass(frozen=True)
 class Weights:
     """The weights that factors are folded into."""

@@ -39,6 +39,7 @@ from bilinear_lm.polynomials.fourth_moments import (
 )
 from bilinear_lm.polynomials.gaussian import Gaussian, one_gaussian
 from bilinear_lm.polynomials.hermite import Activation
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 RIDGE = 1e-10
@@ -47,6 +48,7 @@ RIDGE = 1e-10
 _MOST_DOUBLINGS = 48
 
 
+@shown
 @dataclass(frozen=True)
 class BilinearApproximation:
     """[(x W_gate + b_gate) ∘ (x W_in + b_in)] W_out + b_out; the biases are None where there are none.
@@ -128,6 +130,7 @@ def bilinear_approximation(
     return form.with_biases() if biases else form.without_biases()
 
 
+@shown
 @dataclass(frozen=True)
 class ProductForm:
     """The quadratic of a GLU, each hidden unit one product of affine functions, in float64.

@@ -22,8 +22,10 @@ from bilinear_lm.checks import require_floating
 from bilinear_lm.errors import InputError
 from bilinear_lm.polynomials.gaussian import Gaussian
 from bilinear_lm.polynomials.hermite import Activation, derivative_moments
+from bilinear_lm.shown import shown
 
 
+@shown
 @dataclass(frozen=True)
 class HiddenLayer:
     """The weights, in float64, of a GLU, [σ(x W_gate + b_gate) ∘ (x W_in + b_in)] W_out + b_out, or of an
@@ -77,6 +79,7 @@ def hidden_layer(**weights: Tensor | None) -> HiddenLayer:
     )
 
 
+@shown
 @dataclass(frozen=True)
 class UnitExpansion:
     """The numbers of the formula above for every hidden unit, in float64."""

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from bilinear_lm.checks import require_floating
 from bilinear_lm.errors import InputError
+from bilinear_lm.shown import shown
 
 _F64 = torch.float64
 
 
+@shown
 @dataclass(frozen=True)
 class Gaussian:
     """x ~ N(mean, cov), in float64. `cov` may be singular; None is the identity, which is never built."""

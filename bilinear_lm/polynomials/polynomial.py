@@ -15,9 +15,11 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import require_holds
 from bilinear_lm.polynomials.expansion import HiddenLayer, UnitExpansion, gradients, second_factors
 from bilinear_lm.polynomials.gaussian import Gaussian
+from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
+@shown
 @dataclass(frozen=True)
 class Polynomial:
     """P(x) = constant + x linear + quadratic(x), of degree 0, 1 or 2.

@@ -28,6 +28,7 @@ from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import model_name
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
 from bilinear_lm.weights import unembedding
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Coordinates = Point | Literal["normalised"]
 
 
+@shown
 @dataclass(frozen=True)
 class SiteFeatures:
     """The features of a dictionary that are active on a prompt, in the order of positions, then features.
@@ -109,6 +111,7 @@ class SiteFeatures:
         return feature_reading(self.dictionary, feature)
 
 
+@shown
 @dataclass(frozen=True)
 class LayerOnPrompt:
     """One layer: what it did on the prompt, its weights, and the features before and after its MLP.
@@ -156,6 +159,7 @@ class LayerOnPrompt:
         return written / self.measured.ln2_scale[position] if point == "resid-mid" else written
 
 
+@shown
 @dataclass(frozen=True)
 class Prompt:
     """A model on a prompt, with dictionaries; made by `open_prompt`. In float32 at least."""

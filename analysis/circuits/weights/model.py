@@ -20,10 +20,13 @@ from analysis.spectra.gram import unfolding_gram
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.families import causal_model, model_name, require_plain_blocks
+from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
 from bilinear_lm.weights import embedding, unembedding
 
 
+@shown
+@shown
 @dataclass(frozen=True)
 class StaticLayer:
     """The weights of one layer, and the features before and after its MLP."""
@@ -59,6 +62,7 @@ class StaticLayer:
         return unfolding_gram(self.block.folded)
 
 
+@shown
 @dataclass(frozen=True)
 class StaticModel:
     """A model as its weights, in float32 at least; made by `static_model`."""
