@@ -5,6 +5,7 @@ out in one step. So a kill at any moment leaves this folder, from which the run 
 """
 
 from __future__ import annotations
+
 import dataclasses
 import json
 import shutil
@@ -13,9 +14,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
 from safetensors import SafetensorError
 from torch.distributed.checkpoint import CheckpointException
 from tqdm.auto import tqdm
+
 from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, require_new, require_writable, write_json

@@ -1,10 +1,12 @@
 """transformers' Trainer as runs use it: whole steps, checkpoints that can be relied on, a log and a bar."""
 
 from __future__ import annotations
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
 from bilinear_lm.checkpoints.huggingface import quiet
-from finetune.pretraining.config import PretrainConfig
 from finetune.data.windows import Windows
 from finetune.finetuning.config import FinetuneConfig
-from finetune.runs.manifest import is_complete, write_manifest
+from finetune.pretraining.config import PretrainConfig
 from finetune.runs.folder import MAKE_ROOM, checkpoint_to_resume, writing
 from finetune.runs.log import RunLog
+from finetune.runs.manifest import is_complete, write_manifest
 
 
 def whole_steps(windows: Windows, size: int, seed: int) -> Dataset:
