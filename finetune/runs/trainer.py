@@ -13,9 +13,11 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from bilinear_lm.checkpoints.huggingface import quiet
+from bilinear_lm.files import read_json, write_json
 from finetune.data.windows import Windows
 from finetune.finetuning.config import FinetuneConfig
 from finetune.pretraining.config import PretrainConfig
@@ -55,6 +57,15 @@ def training_arguments(config: PretrainConfig | FinetuneConfig, run: Path, **mor
     # The settings say how precise it is, whatever `accelerate launch` was told.
     arguments.mixed_precision = "bf16" if arguments.bf16 else "no"
     return arguments
+
+
+def _forget_places(checkpoint: Path) -> None:
+    """Takes out of a checkpoint what says where on the machine it lies; nothing reads it."""
+    for name in (TRAINING_ARGS_NAME, "README.md"):
+        (checkpoint / name).unlink(missing_ok=True)
+    adapter = checkpoint / "adapter_config.json"
+    if adapter.exists():
+        write_json(adapter, read_json(adapter) | {"base_model_name_or_path": None})
 
 
 def agreed(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -118,6 +129,7 @@ class RunTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
                 if first:
+                    _forget_places(folder)
                     self.run_log.keep(folder)
                     write_manifest(folder)
         finally:
