@@ -2,6 +2,7 @@
 
 import fnmatch
 import glob
+import re
 import tomllib
 from pathlib import Path
 
@@ -61,3 +62,40 @@ def test_versions_agree():
     import bilinear_lm
 
     assert bilinear_lm.__version__ == SETTINGS["project"]["version"]
+
+
+def test_every_adapter_is_registered_where_it_is_installed():
+    from bilinear_lm import hooked
+    from bilinear_lm.hooked.adapters import HOOKABLE
+
+    entries = SETTINGS["project"]["entry-points"]["transformer_lens.architectures"]
+    assert list(entries) == [f"Bilinear{name}" for name in HOOKABLE]
+    for entry in entries.values():
+        module, _, adapter = entry.partition(":")
+        assert module == "bilinear_lm.hooked"
+        assert adapter in hooked.__all__
+
+
+def test_what_is_said_of_a_release_agrees():
+    """The citation and the changelog are of the same version, and papers are those of README."""
+    version = SETTINGS["project"]["version"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {version}\n" in citation
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    papers = re.findall(r"arxiv\.org/abs/([\d.]+\d)", (ROOT / "README.md").read_text())
+    assert papers == re.findall(r"value: arXiv:([\d.]+)", citation)
+
+
+def test_the_order_of_rooms_is_that_of_the_tests():
+    from .test_imports import ROOMS
+
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    listed = text.partition("import those before it:")[2].partition("`tests/test_imports.py`")[0]
+    assert re.findall(r"`(\w+)`", listed) == ROOMS[1:]
+
+
+def test_paths_that_contributors_are_sent_to_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`?((?:bilinear_lm|finetune|analysis|tests)/[\w/]+(?:\.py)?)", text))
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []

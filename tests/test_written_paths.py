@@ -13,7 +13,7 @@ import finetune.finetuning.finetune
 import finetune.pretraining.pretrain
 from bilinear_lm import Dictionary, Site, save_dictionary
 from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.cli import main
+from bilinear_lm.cli import commands, main
 from finetune.pretraining.config import PretrainConfig
 from finetune.runs.folder import as_json
 
@@ -128,6 +128,11 @@ BEFORE_THE_END = {
     "dictionaries": (finetune.dictionaries.train, "_measure"),
     "finetune": (finetune.finetuning.finetune, "_finish"),
 }
+
+
+def test_every_command_that_writes_is_tried():
+    named = {arguments[0] for arguments in (READ | RUNS).values()}
+    assert named == commands().keys() - {"info"}
 
 
 def given(arguments, tmp_path):
