@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.first_use import names_on_first_use
+from bilinear_lm.own_packages import warn_of_hidden_packages
 
 if TYPE_CHECKING:
     from bilinear_lm.checkpoints import (
@@ -113,3 +114,6 @@ __getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=_LIGHT)
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+warn_of_hidden_packages()

@@ -11,10 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from bilinear_lm.errors import InputError, on_one_line
+from bilinear_lm.own_packages import require_own_packages
 
 
 def commands() -> dict[str, Callable[..., Any]]:
-    """The commands by name, in the order of the help; importing them loads torch."""
+    """The commands by name, in the order of the help; importing them loads torch.
+
+    Raises InputError where something else answers to the name of one of our packages.
+    """
+    require_own_packages()
     from analysis.commands.eigen import eigen
     from analysis.commands.hosvd import hosvd
     from analysis.commands.interactions import interactions

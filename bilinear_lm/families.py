@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import told
 from bilinear_lm.shown import shown
 
 
@@ -119,8 +120,8 @@ def model_name(model_or_bridge: nn.Module) -> str | None:
     """A model's hub repository, or the last part of its folder's path; None where it has neither."""
     config = getattr(causal_model(model_or_bridge), "config", None)
     name = str(getattr(config, "_name_or_path", "") or "")
-    is_local = Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-    return (Path(name).name if is_local else name) or None
+    is_relative = name.startswith(".") or name.count("/") > 1
+    return (Path(name).name if is_relative else told(name)) or None
 
 
 def decoder(model_or_bridge: nn.Module) -> Any:

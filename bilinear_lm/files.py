@@ -325,6 +325,18 @@ def _umask() -> int:
     return mask
 
 
+def told(source: str | os.PathLike[str]) -> str:
+    """The name of a checkpoint, a dictionary or a text in files that are written: no place on a machine.
+
+    Of an absolute path its last part; a relative one, or what is on the hub, as it was given.
+
+    >>> told("/home/somebody/models/tiny"), told("models/tiny"), told("owner/tiny")
+    ('tiny', 'models/tiny', 'owner/tiny')
+    """
+    given = os.fspath(source)
+    return Path(given).name if Path(given).is_absolute() or given.startswith("~") else given
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that compute the numbers."""
     return {package: version(package) for package in ("bilinear-lm", "torch")}

@@ -11,6 +11,7 @@ from bilinear_lm.checks import require_count, require_index, require_number, req
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
+from bilinear_lm.files import told
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +90,12 @@ def eigen(
         tolerance=tolerance,
         seed=seed,
         resume=resume,
-        about={"checkpoint": checkpoint, "layer": layer, "dictionary": dictionary, "directions": names},
+        about={
+            "checkpoint": told(checkpoint),
+            "layer": layer,
+            "dictionary": None if dictionary is None else told(dictionary),
+            "directions": names,
+        },
     )
     if len(names) <= FIGURES:
         try:

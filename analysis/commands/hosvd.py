@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bilinear_lm.checks import require_count
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.files import new_folder, require_new, told, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ def hosvd(
     else:
         scores = found.directions[:, : W_E.shape[1]] @ W_E.T
         directions = _readings(found.singular_values, scores, vocabulary, tokens)
-    settings = {"checkpoint": checkpoint, "layer": layer, "k": k, "leg": leg}
+    settings = {"checkpoint": told(checkpoint), "layer": layer, "k": k, "leg": leg}
     with new_folder(output) as folder:
         write_json(folder / "hosvd.json", {**_summary(found), "directions": directions, "settings": settings})
         save_file(

@@ -13,7 +13,7 @@ from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, require_new, write_json
+from bilinear_lm.files import new_folder, require_new, told, write_json
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def interactions(
     drawn = asked or [int(table.outputs[table.strength.argmax()])]
     submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
     reading = _Reading() if words is None else _read(model, checkpoint, layer, ends, words, strongest, seed)
-    given = {"checkpoint": checkpoint, "layer": layer, "inputs": inputs, "outputs": outputs, "k": k}
+    given = {"checkpoint": told(checkpoint), "layer": layer, "inputs": told(inputs), "outputs": told(outputs)}
     result = {
-        "settings": {**given, "text": None if text is None else str(text), "seed": seed},
+        "settings": {**given, "k": k, "text": None if text is None else told(text), "seed": seed},
         "versions": {package.replace("-", "_"): version(package) for package in PACKAGES},
         **_summary(strongest, table, reading),
     }

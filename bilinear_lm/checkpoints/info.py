@@ -24,6 +24,7 @@ from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.checkpoints.published import PublishedSpec, ScaleOrigin, parse_published
 from bilinear_lm.checkpoints.sizes import require_fitting
 from bilinear_lm.families import FAMILIES
+from bilinear_lm.files import told
 from bilinear_lm.norms import IDENTITY_EPS
 from bilinear_lm.shown import shown
 
@@ -81,7 +82,8 @@ def checkpoint_info(
 
 def checkpoint_name(path_or_repo: str | os.PathLike[str], path: Path) -> str:
     """The name to show for a checkpoint: a file's or folder's own name, a repository's owner/name."""
-    return Path(path_or_repo).resolve().name if path == Path(path_or_repo).expanduser() else str(path_or_repo)
+    own = Path(path_or_repo).expanduser()
+    return told(own.resolve() if path == own else path_or_repo)
 
 
 def _llama2c(path: Path, name: str, source: str) -> CheckpointInfo:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import sparsify
 
+from bilinear_lm.files import read_json, told, write_json
 from finetune.runs.folder import MAKE_ROOM, Diverged, checkpoint_to_resume, checkpoints, writing
 from finetune.runs.manifest import is_complete, write_manifest
 
@@ -54,6 +55,8 @@ class DictionaryTrainer(sparsify.Trainer):
         try:
             with writing(folder, MAKE_ROOM):
                 super().save()
+                settings = folder / "config.json"  # which nothing reads, and says where the run lies
+                write_json(settings, read_json(settings) | {"save_dir": told(self.cfg.save_dir)})
                 write_manifest(folder)
         finally:
             if not is_complete(folder):

@@ -1,6 +1,7 @@
 """The course of a run as a figure."""
 
 from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

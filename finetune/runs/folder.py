@@ -5,6 +5,7 @@ one step. So a kill at any moment leaves this folder, from which the run goes on
 """
 
 from __future__ import annotations
+
 import dataclasses
 import json
 import shutil
@@ -13,12 +14,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
 from safetensors import SafetensorError
 from torch.distributed.checkpoint import CheckpointException
 from tqdm.auto import tqdm
+
 from bilinear_lm.checkpoints.huggingface import one_line
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, read_json, require_new, require_writable, write_json
+from bilinear_lm.files import new_folder, read_json, require_new, require_writable, told, write_json
 from finetune.runs.manifest import MANIFEST, damage, is_complete
 
 SETTINGS = "settings.json"
@@ -31,7 +34,7 @@ MAKE_ROOM = "earlier checkpoints are kept: make room and go on with --resume"
 _WORK = ("start", "tokens", "trained", FINISHED)
 """Parts of a run, besides checkpoints, that are worth going on from."""
 
-_SOURCES = ("model", "data", "calibration", "validation")
+_SOURCES = ("model", "data", "calibration", "validation", "tokenizer")
 
 
 class Diverged(InputError):
@@ -52,10 +55,15 @@ def as_json(config: Any, leave_out: Iterable[str], **more: Any) -> dict[str, Any
 
 
 def _named(source: Any) -> Any:
-    """The name of a source, or of each of several, in a record: a file or folder has its own name."""
+    """The name of a source, or of each of several, in a record: a file or folder has its own name.
+
+    A run may be resumed from another folder, and its inputs may have been moved meanwhile.
+    """
     if isinstance(source, tuple):
         return [_named(each) for each in source]
-    return Path(source).name if source is not None and Path(source).exists() else source
+    if source is None:
+        return None
+    return told(Path(source).absolute() if Path(source).exists() else source)
 
 
 def run_folder_of(output: Path) -> Path:

@@ -1,18 +1,21 @@
 """The display and the record of a training run: a bar, a log, and the judgement whether it converges."""
 
 from __future__ import annotations
+
 import json
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
 from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from bilinear_lm.text.evaluate import window_loss
+
 from bilinear_lm.files import write_text
+from bilinear_lm.text.evaluate import window_loss
 from finetune.runs.folder import Diverged, newest_checkpoint
 
 LOG = "log.jsonl"

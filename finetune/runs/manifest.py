@@ -1,8 +1,10 @@
 """A list of a folder's files with their sizes and hashes, by which it is known to be as it was written."""
 
 from __future__ import annotations
+
 import hashlib
 from pathlib import Path
+
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, write_json
 

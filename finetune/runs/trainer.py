@@ -1,24 +1,29 @@
 """transformers' Trainer as runs use it: whole steps, checkpoints that can be relied on, a log and a bar."""
 
 from __future__ import annotations
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
 from bilinear_lm.checkpoints.huggingface import quiet
-from finetune.pretraining.config import PretrainConfig
+from bilinear_lm.files import read_json, write_json
 from finetune.data.windows import Windows
 from finetune.finetuning.config import FinetuneConfig
-from finetune.runs.manifest import is_complete, write_manifest
+from finetune.pretraining.config import PretrainConfig
 from finetune.runs.folder import MAKE_ROOM, checkpoint_to_resume, writing
 from finetune.runs.log import RunLog
+from finetune.runs.manifest import is_complete, write_manifest
 
 
 def whole_steps(windows: Windows, size: int, seed: int) -> Dataset:
@@ -52,6 +57,15 @@ def training_arguments(config: PretrainConfig | FinetuneConfig, run: Path, **mor
     # The settings say how precise it is, whatever `accelerate launch` was told.
     arguments.mixed_precision = "bf16" if arguments.bf16 else "no"
     return arguments
+
+
+def _forget_places(checkpoint: Path) -> None:
+    """Takes out of a checkpoint what says where on the machine it lies; nothing reads it."""
+    for name in (TRAINING_ARGS_NAME, "README.md"):
+        (checkpoint / name).unlink(missing_ok=True)
+    adapter = checkpoint / "adapter_config.json"
+    if adapter.exists():
+        write_json(adapter, read_json(adapter) | {"base_model_name_or_path": None})
 
 
 def agreed(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -115,6 +129,7 @@ class RunTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
                 self.accelerator.wait_for_everyone()
                 if first:
+                    _forget_places(folder)
                     self.run_log.keep(folder)
                     write_manifest(folder)
         finally:

@@ -26,6 +26,7 @@ from bilinear_lm.files import (
     read_tensors,
     read_text,
     require_writable,
+    told,
     write_bytes,
 )
 
@@ -292,3 +293,21 @@ def test_a_number_too_large_for_the_precision_asked_for(tmp_path, make_model):
     assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float64"
     line_of(load_pretrained, tmp_path / "model", "NaN or infinity in model.embed_tokens.weight")
     assert load_pretrained(tmp_path / "model", dtype=torch.float64).model.embed_tokens.weight[3, 4] == 1e300
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("/home/somebody/models/tiny", "tiny"),
+        (Path("/home/somebody/text.txt"), "text.txt"),
+        ("/home/somebody/tiny/", "tiny"),
+        ("~/models/tiny", "tiny"),
+        ("models/tiny", "models/tiny"),
+        (Path("texts/one.txt"), "texts/one.txt"),
+        ("owner/tiny", "owner/tiny"),
+        ("stories-scope/3-mlp-in", "stories-scope/3-mlp-in"),
+        ("stories", "stories"),
+    ],
+)
+def test_what_is_told_of_an_input(given, name):
+    assert told(given) == name
