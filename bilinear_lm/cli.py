@@ -55,6 +55,28 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+_NEW_NAMES = {
+    ("finetune", "--tokens"): "--train-tokens",
+    ("hosvd", "--tokens"): "--listed",
+    ("interactions", "--text"): "--contexts",
+}
+"""By command and old spelling of an option, which keeps working."""
+
+
+def _respelled(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the new names of options; a line to standard error for each old one."""
+    command, *rest = arguments or [""]
+    respelled = []
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        new = _NEW_NAMES.get((command, option.replace("_", "-")))
+        if new is not None:
+            print(f"bilinear-lm: {command} {option} is called {new} now", file=sys.stderr)
+            argument = f"{new}{equals}{value}"
+        respelled.append(argument)
+    return [command, *respelled] if arguments else []
+
+
 def _run(arguments: Sequence[str]) -> None:
     for number, argument in enumerate(arguments, start=1):
         if any("\ud800" <= letter <= "\udfff" for letter in argument):  # bytes that are no text
@@ -65,7 +87,7 @@ def _run(arguments: Sequence[str]) -> None:
         commands(),
         prog="bilinear-lm",
         description="Bilinear language models, read from their weights.",
-        args=arguments,
+        args=_respelled(arguments),
     )
 
 

@@ -80,7 +80,7 @@ READ = {
     "interactions": (
         *("interactions", "{in}/model", "--layer", "1", "--inputs", "{in}/scope/1-mlp-in"),
         *("--outputs", "{in}/scope/1-mlp-out", "--features", "1", "--k", "3"),
-        *("--text", "{in}/held-out.txt", "-o", "{out}/interactions", *CPU),
+        *("--contexts", "{in}/held-out.txt", "-o", "{out}/interactions", *CPU),
     ),
     "trace": (
         *("trace", "{in}/model", "--prompt", "A cat", "--dictionaries", "{in}/scope", "--max-nodes", "20"),
@@ -118,7 +118,7 @@ RUNS = {
     ),
     "finetune": (
         *("finetune", "{in}/swiglu", "--data", "{in}/train.txt", "--validation", "{in}/held-out.txt"),
-        *("--tokens", "1500", "--start", "anneal", "--precision", "float32", "--distillation", "0"),
+        *("--train-tokens", "1500", "--start", "anneal", "--precision", "float32", "--distillation", "0"),
         *("--batch-size", "4", "--checkpoint-steps", "5", "--calibration-tokens", "1000", *CPU),
     ),
 }

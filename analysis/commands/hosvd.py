@@ -26,7 +26,7 @@ def hosvd(
     k: int = 16,
     leg: Literal["output", "input"] = "output",
     eigenvectors: int = 2,
-    tokens: int = 8,
+    listed: int = 8,
     device: DeviceName = "auto",
 ) -> None:
     """Decompose an MLP into orthogonal directions, each with an interaction matrix of its own.
@@ -41,7 +41,7 @@ def hosvd(
         k: How many directions.
         leg: Directions that the MLP writes along (output), or that it reads (input).
         eigenvectors: How many eigenvectors of each output direction.
-        tokens: How many tokens to list at each end of a direction.
+        listed: How many tokens to list at each end of a direction.
         device: Where to compute.
     """
     import torch
@@ -53,7 +53,7 @@ def hosvd(
     from bilinear_lm import embedding, mlp_tensor, unembedding
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
-    for name, count in (("k", k), ("eigenvectors", eigenvectors), ("tokens", tokens)):
+    for name, count in (("k", k), ("eigenvectors", eigenvectors), ("listed", listed)):
         require_count(count, f"--{name} {count}")
     require_new(output)
     model = load_pretrained(checkpoint, device=find_device(device))
@@ -64,15 +64,15 @@ def hosvd(
     found = decompose(tensor, k, leg)
     tensors = {"spectrum": found.spectrum, f"{leg}_directions": found.directions}
     if leg == "output":
-        directions = _readings(found.singular_values, found.directions @ W_U, vocabulary, tokens)
+        directions = _readings(found.singular_values, found.directions @ W_U, vocabulary, listed)
         eigen = singular_eigenvectors(tensor, found, eigenvectors)
         tensors |= {"eigenvalues": eigen.values, "eigenvectors": eigen.vectors}
         scores = eigen.vectors[..., : W_E.shape[1]] @ W_E.T
         for direction, values, rows in zip(directions, eigen.values, scores, strict=True):
-            direction["eigenvectors"] = _readings(values, rows, vocabulary, tokens)
+            direction["eigenvectors"] = _readings(values, rows, vocabulary, listed)
     else:
         scores = found.directions[:, : W_E.shape[1]] @ W_E.T
-        directions = _readings(found.singular_values, scores, vocabulary, tokens)
+        directions = _readings(found.singular_values, scores, vocabulary, listed)
     settings = {"checkpoint": told(checkpoint), "layer": layer, "k": k, "leg": leg}
     with new_folder(output) as folder:
         write_json(folder / "hosvd.json", {**_summary(found), "directions": directions, "settings": settings})

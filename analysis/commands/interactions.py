@@ -46,7 +46,7 @@ def interactions(
     output: Output,
     features: tuple[int, ...] = (),
     k: int = 50,
-    text: Path | None = None,
+    contexts: Path | None = None,
     device: DeviceName = "auto",
     seed: int = 0,
 ) -> None:
@@ -64,7 +64,8 @@ def interactions(
         output: New folder for the results.
         features: Output features to tabulate and draw; by default all are tabulated, the strongest drawn.
         k: How many interactions to list, and how many input features to draw.
-        text: Text file that features are named by, and on which eigenvectors and interactions are tested.
+        contexts: Text file that features are named by, documents separated by <|endoftext|>, and on which
+            eigenvectors and interactions are tested.
         device: Where to compute.
         seed: First seed of the random interactions that the strongest are compared with.
     """
@@ -78,7 +79,7 @@ def interactions(
     require_count(k, f"k={k} interactions")
     require_seed(seed)
     require_new(output)
-    words = None if text is None else _read_words(text)
+    words = None if contexts is None else _read_words(contexts)
     place = find_device(device)
     ends = (_load(inputs, layer, "mlp-in", place), _load(outputs, layer, "mlp-out", place))
     require_site(ends[1].site, layer, ("mlp-out",), "output")
@@ -92,7 +93,7 @@ def interactions(
     reading = _Reading() if words is None else _read(model, checkpoint, layer, ends, words, strongest, seed)
     given = {"checkpoint": told(checkpoint), "layer": layer, "inputs": told(inputs), "outputs": told(outputs)}
     result = {
-        "settings": {**given, "k": k, "text": None if text is None else told(text), "seed": seed},
+        "settings": {**given, "k": k, "text": None if contexts is None else told(contexts), "seed": seed},
         "versions": {package.replace("-", "_"): version(package) for package in PACKAGES},
         **_summary(strongest, table, reading),
     }

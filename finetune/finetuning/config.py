@@ -88,7 +88,7 @@ class FinetuneConfig(Selection):
     data: tuple[str, ...]
     """Files of text (documents separated by <|endoftext|>), JSON Lines, CSV or Parquet, compressed or not,
     folders of them, dataset folders, or names of datasets on the hub."""
-    tokens: int | None = None
+    tokens: Annotated[int | None, tyro.conf.arg(name="train-tokens")] = None
     """Tokens to train on, passing over the data as often as that takes; by default one pass."""
     arm: Literal["bilinear", "baseline"] = "bilinear"
     """bilinear: the gates become linear; baseline: the same run with the gates left alone."""

@@ -77,7 +77,7 @@ class Plan:
             f"operations           {self.operations_per_token / 1e9:.2f} · 10⁹ a token",
         ]
         if self.tokens is None:
-            lines.append("time                 give --tokens for an estimate")
+            lines.append("time                 give --train-tokens for an estimate")
         for device, hours in self.hours.items():
             lines.append(f"{self.tokens or 0:>13,} tokens take {hours:9.1f} h on one {device}")
         return "\n".join(lines)

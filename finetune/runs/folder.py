@@ -115,8 +115,8 @@ def _remove_drafts(run: Path) -> None:
 def preparing(output: Path, first: bool = True) -> Iterator[Path]:
     """The folder of a run while its start and its data are made ready.
 
-    Bad input removes a folder that is new; Ctrl-C removes it where it holds nothing to go on from. The `first`
-    of several processes removes it.
+    Bad input removes a folder that is new; Ctrl-C removes it where it holds nothing to go on from. The
+    `first` of several processes removes it.
     """
     run = run_folder_of(output)
     new = first and _is_unbegun(run)

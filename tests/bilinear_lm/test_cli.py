@@ -144,3 +144,27 @@ def refused(capsys, arguments, said):
     assert said in lines[-1]
     assert len([line for line in lines if line.startswith("bilinear-lm:")]) == 1
     assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "old", "new", "value"),
+    [
+        (["hosvd", "nowhere", "--layer", "1", "-o", "out"], "--tokens", "--listed", "0"),
+        (["finetune", "nowhere", "-o", "out", "--data", "none.txt"], "--tokens", "--train-tokens", "0"),
+        (
+            ["interactions", "--layer", "1", "--inputs", "a", "--outputs", "b", "-o", "out"],
+            "--text",
+            "--contexts",
+            "c",
+        ),
+    ],
+)
+def test_options_keep_their_old_names(arguments, old, new, value, joined, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for name in (old, new):
+        given = [f"{name}={value}"] if joined else [name, value]
+        assert main([*arguments, *given]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == f"bilinear-lm: {arguments[0]} {old} is called {new} now\n{said[1]}"

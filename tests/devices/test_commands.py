@@ -22,7 +22,7 @@ COMMANDS = {
     "hosvd": ("hosvd model --layer 1 --k 3 -o", ()),
     "interactions": (
         "interactions model --layer 1 --inputs scope/1-mlp-in --outputs scope/1-mlp-out --k 5 -o",
-        ("--text", "text.txt"),
+        ("--contexts", "text.txt"),
     ),
     "trace": ("trace model --dictionaries scope --contexts text.txt -o", ("--prompt", "a cat and")),
     "trace a feature": ("trace model --dictionaries scope --feature 1-mlp-out-3 -o", ()),

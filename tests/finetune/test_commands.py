@@ -81,7 +81,7 @@ def test_finetune(swiglu, stories, capsys):
     out = stories / "finetuned"
     held_out, data = str(stories / "held-out.txt"), str(stories / "train.txt")
     arguments = ["finetune", str(swiglu), "-o", str(out), "--data", data, "--validation", held_out]
-    quick = ["--tokens", "1000", "--start", "anneal", "--precision", "float32", "--device", "cpu"]
+    quick = ["--train-tokens", "1000", "--start", "anneal", "--precision", "float32", "--device", "cpu"]
     assert main([*arguments, *quick]) == 0
     told = capsys.readouterr().out.strip().splitlines()
     assert told[-2].endswith("bits per byte")
@@ -172,7 +172,7 @@ def test_bad_options_of_convert(arguments, said, swiglu, stories, capsys):
 def test_bad_options_of_finetune(arguments, said, swiglu, stories, capsys):
     (stories / "empty.txt").write_text("")
     arguments = [argument.format(stories=stories) for argument in arguments]
-    quick = ["--start", "anneal", "--precision", "float32", "--device", "cpu", "--tokens", "4000"]
+    quick = ["--start", "anneal", "--precision", "float32", "--device", "cpu", "--train-tokens", "4000"]
     refused(capsys, ["finetune", str(swiglu), "-o", str(stories / "out"), *quick, *arguments], said)
     assert not (stories / "out").exists()
 

@@ -123,7 +123,16 @@ CALLS = {
     ),
     "finetune": Call(
         (
-            *("finetune", "in/swiglu", "--data", "in/train.txt", "--tokens", "1500", "--start", "anneal"),
+            *(
+                "finetune",
+                "in/swiglu",
+                "--data",
+                "in/train.txt",
+                "--train-tokens",
+                "1500",
+                "--start",
+                "anneal",
+            ),
             *("--precision", "float32", "--distillation", "0", "--batch-size", "4", "--checkpoint-steps"),
             *("5", "--calibration-tokens", "1000", "--output", "out/result", *CPU),
         ),
@@ -141,7 +150,7 @@ READ_TEXT = {
     "finetune": ("--data", "--validation"),
     "report": ("--contexts", "--validation"),
     "trace": ("--contexts",),
-    "interactions": ("--text",),
+    "interactions": ("--contexts",),
 }
 """The options that name a text."""
 

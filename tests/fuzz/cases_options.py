@@ -11,7 +11,7 @@ from sandbox import Case
 INTEGERS = ("0", "-1", str(2**64))
 FLOATS = ("0", "-1", "nan", "inf", "1e-320")
 NO_NUMBERS = ("", "many", "½", "0x10", "1_0", " 3", "\udcff", "1e5.5", "1e999", "３", "9" * 5000)
-ENDLESS = {("convert", "--steps"), ("generate", "--count"), ("finetune", "--tokens")}
+ENDLESS = {("convert", "--steps"), ("generate", "--count"), ("finetune", "--train-tokens")}
 """A number that is too large is a wish for a run without end here, not a fault."""
 
 NAMES = (
@@ -154,7 +154,7 @@ def contradictions():
         "eigen/token-empty": ("eigen", ("--tokens", "")),
         "eigen/token-minus": ("eigen", ("--tokens", "a - ")),
         "hosvd/k-beyond": ("hosvd", ("--k", "1000")),
-        "hosvd/tokens-beyond": ("hosvd", ("--tokens", "100000")),
+        "hosvd/tokens-beyond": ("hosvd", ("--listed", "100000")),
         "trace/no-target": ("trace", ("--prompt", "")),
         "trace/position-far": ("trace", ("--position", "99")),
         "trace/position-alone": ("trace", ("--position", "1"), "--prompt"),

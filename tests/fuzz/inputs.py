@@ -150,7 +150,19 @@ def _results(folder):
     from bilinear_lm.cli import main
 
     model, data = str(folder / "model"), str(folder / "train.txt")
-    eigen = ["eigen", model, "--layer", "1", "--tokens", "a", "b", "-k", "3", "-o", str(folder / "eigen")]
+    eigen = [
+        "eigen",
+        model,
+        "--layer",
+        "1",
+        "--tokens",
+        "a",
+        "b",
+        "-k",
+        "3",
+        "-o",
+        str(folder / "eigen"),
+    ]
     graph = ["trace", model, "--prompt", "A cat", "--eigenvectors", "-o", str(folder / "graph.json")]
     for command in (eigen, graph):
         if main(command):
@@ -175,7 +187,7 @@ def _interrupt(*_, **__):
 
 TRAIN = ("--preset", "stories-1l", "--batch-size", "4", "--passes", "0.6", "--precision", "float32")
 TRAIN += ("--checkpoint-steps", "1", "--device", "cpu")
-FINETUNE = ("--tokens", "1500", "--start", "anneal", "--precision", "float32", "--distillation", "0")
+FINETUNE = ("--train-tokens", "1500", "--start", "anneal", "--precision", "float32", "--distillation", "0")
 FINETUNE += (
     "--batch-size",
     "4",

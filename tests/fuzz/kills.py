@@ -60,14 +60,14 @@ RUNS = {
         "out/result.run",
     ),
     "finetune-fit": Run(
-        (*_FINETUNE, "--tokens", "5000", "--calibration-tokens", "3000", "--output", "out/result"),
+        (*_FINETUNE, "--train-tokens", "5000", "--calibration-tokens", "3000", "--output", "out/result"),
         ("swiglu", "train.txt", "held-out.txt"),
         "out/result",
         "model",
         "out/result.run",
     ),
     "finetune-anneal": Run(
-        (*_FINETUNE, "--tokens", "30000", "--start", "anneal", "--output", "out/result"),
+        (*_FINETUNE, "--train-tokens", "30000", "--start", "anneal", "--output", "out/result"),
         ("swiglu", "train.txt", "held-out.txt"),
         "out/result",
         "model",

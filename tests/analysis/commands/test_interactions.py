@@ -54,7 +54,9 @@ def test_without_a_text(files, capsys):
 def test_with_a_text_and_chosen_features(files):
     folder, _, arguments = files
     text = folder / "text.txt"
-    interactions(str(folder / "model"), **arguments, features=(3, 11), k=5, text=text, output=folder / "out")
+    interactions(
+        str(folder / "model"), **arguments, features=(3, 11), k=5, contexts=text, output=folder / "out"
+    )
     told = json.loads((folder / "out" / "interactions.json").read_text(), parse_constant=pytest.fail)
     assert [row["output"] for row in told["features"]] == [3, 11]
     assert {item["output"] for item in told["interactions"]} <= {3, 11}
@@ -89,10 +91,10 @@ def test_bad_files(files):
     with pytest.raises(InputError, match="exists already"):
         interactions(str(folder / "model"), **arguments, output=folder / "full")
     with pytest.raises(InputError, match="no such file"):
-        interactions(str(folder / "model"), **arguments, output=folder / "out", text=folder / "none.txt")
+        interactions(str(folder / "model"), **arguments, output=folder / "out", contexts=folder / "none.txt")
     with pytest.raises(InputError, match="the text is empty"):
         interactions(
-            str(folder / "model"), **arguments, k=3, output=folder / "out", text=folder / "empty.txt"
+            str(folder / "model"), **arguments, k=3, output=folder / "out", contexts=folder / "empty.txt"
         )
 
 

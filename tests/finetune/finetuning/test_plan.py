@@ -75,7 +75,7 @@ def test_what_changes_it(config):
     wide = 2 * (2048 + 2048) + 2 * (2048 + 256) + 3 * (2048 + 5632)
     assert lora.trained == 22 * 16 * wide
     assert lora.state_bytes == 8 * PARAMETERS + 12 * lora.trained
-    assert "give --tokens" in str(plan(dataclasses.replace(config, tokens=None)))
+    assert "give --train-tokens" in str(plan(dataclasses.replace(config, tokens=None)))
 
 
 @contextmanager
