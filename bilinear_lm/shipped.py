@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.files import reading
 
 SHIPPED = Path(__file__).parent / "models"
 
 
+@checked
 def shipped_models() -> list[str]:
     """The names of the models that ship with the package."""
     if not SHIPPED.is_dir():

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from bilinear_lm.checks import is_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder_block, family_of, mlp_norm, plain
 from bilinear_lm.norms import normalised
@@ -34,7 +35,7 @@ class Site:
     point: Point
 
     def __post_init__(self):
-        if self.layer < 0 or self.point not in POINTS:
+        if not is_index(self.layer, 10**9) or self.point not in POINTS:
             raise InputError(
                 f"site {self.layer}-{self.point}; expected a layer from 0 and one of {', '.join(POINTS)}"
             )

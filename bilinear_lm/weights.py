@@ -19,6 +19,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import (
     attention_norm,
@@ -34,6 +35,7 @@ from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
+@checked
 def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> BilinearTensor:
     """The tensor of a bilinear MLP, in factors W_gate, W_in [d_model, d_mlp] and W_out [d_mlp, d_model].
 
@@ -77,6 +79,7 @@ class AttentionWeights:
     b_O: Float[Tensor, " d_model"] | None = None
 
 
+@checked
 def attention_weights(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> AttentionWeights:
     """The attention weights of a layer in TransformerLens' shapes.
 
@@ -115,6 +118,7 @@ def is_linear(activation: Any) -> bool:
     return torch.equal(plain(activation)(probe), probe)
 
 
+@checked
 def embedding(model_or_bridge: nn.Module) -> Float[Tensor, "d_vocab d_model"]:
     """W_E: what each token adds to the residual stream.
 
@@ -128,6 +132,7 @@ def embedding(model_or_bridge: nn.Module) -> Float[Tensor, "d_vocab d_model"]:
     return weight * torch.as_tensor(attrgetter(name)(own)).to(weight)
 
 
+@checked
 def unembedding(model_or_bridge: nn.Module, fold_norm: bool = True) -> Float[Tensor, "d_model d_vocab"]:
     """W_U: the direction along which each token's logit is read, with the final norm's factor folded in.
 

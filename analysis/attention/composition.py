@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponents, times_two_to
@@ -35,6 +36,7 @@ class Composition:
     value: Float[Tensor, "*axes first_heads second_heads"]
 
 
+@checked
 def composition_scores(first: AttentionLayer, second: AttentionLayer, offset: int = 0) -> Composition:
     """Q-, K- and V-composition scores; the QK circuit is that at relative position `offset`."""
     _require_same_width(first, second)
@@ -51,6 +53,7 @@ def composition_scores(first: AttentionLayer, second: AttentionLayer, offset: in
     return Composition(*scores)
 
 
+@checked
 def composition_through(
     first: AttentionLayer, second: AttentionLayer, directions: Float[Tensor, "n d_model"], offset: int = 0
 ) -> Composition:

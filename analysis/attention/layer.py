@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import causal_model, decoder, decoder_block, plain
 from bilinear_lm.norms import norm_epsilon, norm_factor
@@ -120,6 +121,7 @@ class AttentionLayer:
         return checked
 
 
+@checked
 def attention_layer(model_or_bridge: nn.Module, layer: int, n_tokens: int | None = None) -> AttentionLayer:
     """The attention of one layer of a transformers model or a bridge, in float32 at least.
 

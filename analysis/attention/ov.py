@@ -15,6 +15,7 @@ from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer
 from analysis.attention.pairs import HeadPairs, require_products, strongest_pairs
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
@@ -53,6 +54,7 @@ class FeatureOutputs:
         return written
 
 
+@checked
 def feature_outputs(
     layer: AttentionLayer,
     sources: Float[Tensor, "n d_model"],
@@ -79,6 +81,7 @@ def feature_outputs(
     return FeatureOutputs(values, reading)
 
 
+@checked
 def strongest_outputs(outputs: FeatureOutputs, k: int = 50, progress: bool = False) -> HeadPairs:
     """The k (head, source, reader) of largest magnitude, computed in strips of sources, head after head."""
     return strongest_pairs(

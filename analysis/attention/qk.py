@@ -22,6 +22,7 @@ from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
 from analysis.attention.pairs import HeadPairs, require_products, strongest_pairs
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_finite_numbers, require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
@@ -137,6 +138,7 @@ class FeatureScores:
             )
 
 
+@checked
 def feature_scores(
     layer: AttentionLayer,
     queries: Float[Tensor, "n d_model"],
@@ -192,6 +194,7 @@ def _require_finite_scores(*scores: Tensor) -> None:
         )
 
 
+@checked
 def strongest_scores(
     scores: FeatureScores, k: int = 50, offsets: Iterable[int] | None = (0,), progress: bool = False
 ) -> HeadPairs:

@@ -34,6 +34,7 @@ from analysis.circuits.prompt.targets import read_target
 from analysis.circuits.readers import BOTTOM, Group, Limits, Linear, Quadratic, Score, Stage, Write, stage
 from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
 from analysis.graphs.graph import Graph
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import versions
@@ -79,6 +80,7 @@ class Attribution:
         return text
 
 
+@checked
 def attribute(
     prompt: Prompt,
     target: Target | str,

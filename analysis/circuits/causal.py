@@ -28,6 +28,7 @@ from analysis.graphs.effects import effects, predict_target
 from analysis.graphs.graph import Graph
 from analysis.interventions.frozen import frozen
 from analysis.streaming import PairMoments
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
@@ -49,6 +50,7 @@ class Intervention:
     """0 ablates, more than 1 steers."""
 
 
+@checked
 def patch_node(graph: Graph, node: str, value: float) -> Intervention:
     """The intervention that gives a node another value."""
     own = graph.node(node).value
@@ -95,6 +97,7 @@ class CausalCheck:
         return float(self.free.abs().mean() / self.control_free.abs().mean())
 
 
+@checked
 def causal_check(
     model: nn.Module,
     attribution: Attribution,

@@ -13,6 +13,7 @@ from analysis.graphs.graph import Graph, Node
 from analysis.graphs.nodes import logit_tokens
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import document_windows
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site
 
@@ -23,6 +24,7 @@ FeatureNames = Mapping[Site, Mapping[int, str] | Sequence[str]]
 """By site, the name of each feature; not all have to have one."""
 
 
+@checked
 def labelled(graph: Graph, vocabulary: Vocabulary | None = None, names: FeatureNames | None = None) -> Graph:
     """The graph with labels: tokens and logits by `vocabulary`, features by `names`, pairs by their inputs.
 

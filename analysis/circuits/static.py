@@ -40,6 +40,7 @@ from analysis.features.dictionaries import Dictionaries
 from analysis.graphs.graph import Graph, Node
 from analysis.graphs.nodes import feature_node, logit_node
 from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+@checked
 def static_circuit(
     model: nn.Module,
     target: StaticTarget | str,

@@ -136,6 +136,14 @@ class ScoreTarget:
     """None: where the head attends to most."""
     against: int | None = None
 
+    def __post_init__(self):
+        for name in ("layer", "head"):
+            number = getattr(self, name)
+            require_count(number, f"{name} {number!r} of a target", "0 or more", least=0)
+        for place in (self.query, self.key, self.against):
+            if place is not None:
+                _require_position(place)
+
 
 Target = LogitTarget | FeatureTarget | DirectionTarget | EigenvectorTarget | ScoreTarget
 

@@ -15,6 +15,7 @@ from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
 from analysis.graphs.graph import Graph
 from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.arguments import checked
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
@@ -28,6 +29,7 @@ MAX_NODES = 200
 _SHARE_ON_PROMPT, _SHARE_STATIC = 0.8, 0.5
 
 
+@checked
 def trace(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -18,6 +18,7 @@ from torch.nn.functional import max_pool1d, pad
 
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import Windows, activations_on_windows
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -99,6 +100,7 @@ def numbered(feature: int, words: str) -> str:
     return f"#{feature} {words}" if words else f"#{feature}"
 
 
+@checked
 def top_contexts(
     model: nn.Module,
     dictionary: Dictionary,

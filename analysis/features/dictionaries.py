@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.features.layer import READ, WRITTEN, require_site
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.dictionaries.dictionary import Dictionary
@@ -109,6 +110,7 @@ def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width:
         )
 
 
+@checked
 def dictionaries_in(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
     """The dictionaries in a folder by site, on the CPU.
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from analysis.features.contexts import BATCH as CONTEXT_BATCH
 from analysis.features.dictionaries import LayerDictionaries
-from analysis.features.layer import require_site
+from analysis.features.layer import as_list, require_site
 from analysis.spectra.eigen import eigendecompose
 from analysis.streaming import PairMoments
 from analysis.text.windows import BATCH, Windows, activations_on_windows, window_batches
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import is_index, require_count, require_floating
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -84,11 +85,12 @@ class Probe:
         return PairMoments(*(torch.stack(column, dim=1) for column in columns))
 
 
+@checked
 def explained_by_eigenvectors(
     tensor: BilinearTensor,
     outputs: Dictionary,
     points: Iterable[Float[Tensor, "n width"]],
-    features: Sequence[int] | None = None,
+    features: int | Sequence[int] | None = None,
     k: int = 10,
 ) -> Explained:
     """How well the top eigenvectors explain output features at points of a layer, in pieces of any size.
@@ -122,12 +124,13 @@ def explained_by_eigenvectors(
     return Explained.of(probe.chosen, reduce(add, moments, first))
 
 
+@checked
 def explained_on_text(
     model: nn.Module,
     layer: int,
     outputs: Dictionary,
     windows: Windows,
-    features: Sequence[int] | None = None,
+    features: int | Sequence[int] | None = None,
     k: int = 10,
     skip: int = 0,
     batch_size: int = BATCH,
@@ -179,8 +182,8 @@ def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:
     return seen[site] if norm is None else normalised(plain(norm), seen[site])
 
 
-def _chosen(features: Sequence[int] | None, n_feat: int) -> list[int]:
-    chosen = list(range(n_feat)) if features is None else list(features)
+def _chosen(features: int | Sequence[int] | None, n_feat: int) -> list[int]:
+    chosen = list(range(n_feat)) if features is None else as_list(features)
     if not chosen or not all(is_index(feature, n_feat) for feature in chosen):
         raise InputError(f"output features {chosen[:5]}; expected some of 0 to {n_feat - 1}")
     return chosen

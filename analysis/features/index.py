@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from analysis.features.interactions import Interactions, n_pairs, put_back
 from analysis.features.layer import FeatureLayer
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.shown import shown
 
@@ -55,6 +56,7 @@ class InteractionIndex:
         return _present(Interactions(self.reached[feature], left, right, self.reach_values[feature]))
 
 
+@checked
 def interaction_index(
     features: FeatureLayer, k_out: int = 20, k_in: int = 20, progress: bool = False
 ) -> InteractionIndex:

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from analysis.distributed import Worker, gather_rows
 from analysis.features.layer import FeatureLayer
 from analysis.streaming import Strongest
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
@@ -75,8 +76,9 @@ def n_pairs(n: int) -> int:
     return n * (n + 1) // 2
 
 
+@checked
 def strongest_interactions(
-    features: FeatureLayer, outputs: Iterable[int] | None = None, k: int = 50, progress: bool = False
+    features: FeatureLayer, outputs: int | Iterable[int] | None = None, k: int = 50, progress: bool = False
 ) -> Interactions:
     """The k interactions of largest |value| into `outputs` together; None: into all output features.
 
@@ -98,6 +100,7 @@ def strongest_interactions(
     return replace(result, values=put_back(result.values, sum(powers)))
 
 
+@checked
 def merged_interactions(parts: Iterable[Interactions], k: int) -> Interactions:
     """The k strongest interactions of several results into different output features."""
     columns = [(part.outputs, part.left, part.right, part.values) for part in parts]
@@ -179,8 +182,9 @@ def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
     return [outputs[place] for place in strength.argsort(descending=True, stable=True).tolist()]
 
 
+@checked
 def split_strongest_interactions(
-    features: FeatureLayer, outputs: Iterable[int] | None = None, k: int = 50, progress: bool = False
+    features: FeatureLayer, outputs: int | Iterable[int] | None = None, k: int = 50, progress: bool = False
 ) -> Interactions:
     """`strongest_interactions` with the output features split over the processes of a group.
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from analysis.distributed import WHOLE, Worker
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -123,11 +125,11 @@ class FeatureLayer:
         read = torch.where(torch.isfinite(read), read, 0)
         return FeatureLayer(tensor, inputs, read), power + out_power, 2 * in_power
 
-    def select(self, outputs: Iterable[int] | None) -> list[int]:
-        """The output features asked for, checked; all of them for None."""
+    def select(self, outputs: int | Iterable[int] | None) -> list[int]:
+        """The output features asked for, one or several, checked; all of them for None."""
         if outputs is None:
             return list(range(self.n_out))
-        selected = outputs.tolist() if isinstance(outputs, Tensor) else list(outputs)
+        selected = as_list(outputs)
         for feature in selected:
             require_index(feature, self.n_out, "output feature")
         return selected
@@ -222,6 +224,7 @@ class FeatureLayer:
         return self.tensor.matvec(u, self._origin)
 
 
+@checked
 def feature_layer(model: nn.Module, layer: int, inputs: Dictionary, outputs: Dictionary) -> FeatureLayer:
     """The MLP `layer` of a bilinear model between two dictionaries, in float32 at least.
 
@@ -235,6 +238,13 @@ def feature_layer(model: nn.Module, layer: int, inputs: Dictionary, outputs: Dic
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     inputs, outputs = (part.to(tensor.device, tensor.dtype) for part in (inputs, outputs))
     return FeatureLayer.between(tensor, inputs, outputs)
+
+
+def as_list(features: int | Iterable[int]) -> list[int]:
+    """Features as a list; one number is a list of it."""
+    if isinstance(features, Tensor):
+        return features.flatten().tolist()
+    return [features] if isinstance(features, Integral) else list(features)  # type: ignore[list-item, arg-type]
 
 
 def require_site(site: Site | None, layer: int, points: tuple[Point, ...], role: str) -> Point:

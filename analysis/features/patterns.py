@@ -35,6 +35,7 @@ from analysis.features.layer import FeatureLayer
 from analysis.spectra.eigen import eigendecompose
 from analysis.spectra.gram import scaled_gram
 from analysis.streaming import Strongest
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_finite_numbers, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
@@ -79,10 +80,11 @@ class PairPatterns:
         return _matches(pattern, self.left_alone, self.cross, self.right_alone, ratio)
 
 
+@checked
 def strongest_patterns(
     features: FeatureLayer,
     pattern: Pattern,
-    outputs: Iterable[int] | None = None,
+    outputs: int | Iterable[int] | None = None,
     k: int = 50,
     ratio: float = 2.0,
     progress: bool = False,
@@ -133,6 +135,7 @@ class OpposingFeatures:
         return len(self.cosines)
 
 
+@checked
 def opposing_features(
     features: FeatureLayer,
     decoder: Float[Tensor, "n_out d_out"],

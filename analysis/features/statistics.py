@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from analysis.features.layer import FeatureLayer
 from analysis.spectra.eigen import effective_rank, require_full_precision, shares_of_squares
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, times_two_to, unordinary_exponent
@@ -62,9 +63,10 @@ class InteractionStatistics:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+@checked
 def interaction_statistics(
     features: FeatureLayer,
-    outputs: Iterable[int] | None = None,
+    outputs: int | Iterable[int] | None = None,
     top: int = 10,
     n_deviations: float = 5.0,
     progress: bool = False,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from analysis.features.interactions import n_pairs, strongest_interactions
 from analysis.features.layer import FeatureLayer
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_index
 from bilinear_lm.numerics.rescaling import unit_vectors
 from bilinear_lm.shown import shown
@@ -29,6 +30,7 @@ class Submatrix:
     matrix: Float[Tensor, "k k"]
 
 
+@checked
 def strongest_submatrix(
     features: FeatureLayer, output: int, k: int = 50, order: Order = "likeness"
 ) -> Submatrix:

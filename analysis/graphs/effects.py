@@ -13,10 +13,12 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from analysis.graphs.graph import Graph, Node
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
 
 
+@checked
 def predict_target(graph: Graph, factors: Mapping[str, float]) -> float:
     """The value of the target if some nodes were changed by (factor - 1) · their value, by the graph.
 
@@ -30,6 +32,7 @@ def predict_target(graph: Graph, factors: Mapping[str, float]) -> float:
     return _target_value(graph, added={node: factor - 1 for node, factor in factors.items()})
 
 
+@checked
 def effects(graph: Graph) -> dict[str, float]:
     """By node, how fast the target grows with it, at first order: ∂ target / ∂ log node.
 
@@ -78,6 +81,7 @@ class Completeness:
         return max(abs(total - self.value) for total in found) / (abs(self.value) or 1.0)
 
 
+@checked
 def completeness(graph: Graph) -> Completeness:
     """Adds up the contributions of a graph: node by node, layer by layer, and from the bottom up."""
     _require_values(graph)

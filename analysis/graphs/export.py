@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.graphs.files import graph_json
 from analysis.graphs.graph import Graph, Node
 from analysis.text.vocabulary import joined
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import write_text
 from bilinear_lm.sites import POINTS, Site
@@ -47,6 +48,7 @@ _FEATURE_TYPES = {
 _SLUG = re.compile(r"[A-Za-z0-9_-]+")
 
 
+@checked
 def to_networkx(graph: Graph) -> networkx.DiGraph:
     """A networkx.DiGraph: the fields of nodes and the weights of edges as attributes."""
     import networkx
@@ -58,6 +60,7 @@ def to_networkx(graph: Graph) -> networkx.DiGraph:
     return result
 
 
+@checked
 def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> dict[str, Any]:
     """The graph as circuit-tracer's JSON object: metadata, qParams, nodes and links.
 
@@ -115,6 +118,7 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
     }
 
 
+@checked
 def save_circuit_tracer(
     graph: Graph, path: Path | str, slug: str | None = None, n_layers: int | None = None
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from analysis.graphs.graph import Edge, Graph, Kind, Node, Pruned
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, write_text
 
@@ -31,6 +32,7 @@ _NODE_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+@checked
 def save_graph(graph: Graph, path: Path | str) -> None:
     """Writes a graph as JSON, whole or not at all.
 
@@ -72,6 +74,7 @@ def graph_json(value: dict[str, Any], path: Path) -> str:
         ) from error
 
 
+@checked
 def load_graph(path: Path | str) -> Graph:
     """The graph in a file that `save_graph` wrote; a file with anything else in it is refused."""
     path = Path(path)

@@ -147,6 +147,11 @@ class Graph:
     _repr_html_ = shown_by("analysis.report.notebook", "graph_html")
 
     def __post_init__(self):
+        for what, kind in (("nodes", Node), ("edges", Edge)):
+            if odd := [entry for entry in getattr(self, what) if not isinstance(entry, kind)]:
+                raise InputError(
+                    f"{what} of a graph: got a {type(odd[0]).__name__}; expected {kind.__name__}s"
+                )
         self.check()
 
     def __len__(self) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from analysis.graphs.effects import effects
 from analysis.graphs.graph import Graph, Kind, Node
 from analysis.text.vocabulary import visible
+from bilinear_lm.arguments import checked
+from bilinear_lm.checks import require_count
 
 _N_NODES, _N_PAIRS, _N_PATHS = 8, 6, 5
 
@@ -24,11 +26,13 @@ class GraphPath:
     """The product of the parts of its steps."""
 
 
+@checked
 def strongest_paths(graph: Graph, k: int = 5, ends: Sequence[Kind] = ("token",)) -> tuple[GraphPath, ...]:
     """The k ways from the target down to nodes of the kinds `ends` with the largest shares, strongest first.
 
     `Graph.parts` says what a step has; `Graph.shares` adds up all ways through a node.
     """
+    require_count(k, f"k={k} paths")
     below: dict[str, list[GraphPath]] = {}
     for name in graph.order:
         found = [
@@ -41,6 +45,7 @@ def strongest_paths(graph: Graph, k: int = 5, ends: Sequence[Kind] = ("token",))
     return tuple(path for path in below[graph.target] if path.share > 0)
 
 
+@checked
 def summary(graph: Graph) -> str:
     """Target, strongest nodes, interactions and paths, and what was pruned, as lines of text.
 
@@ -70,6 +75,7 @@ def summary(graph: Graph) -> str:
     return "\n".join([*parts, _left(graph)])
 
 
+@checked
 def describe(graph: Graph, node: Node) -> str:
     """A node in a line: what it is called, what it is, and at which token."""
     where = ""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from analysis.features.interactions import Interactions
 from analysis.features.layer import FeatureLayer, feature_layer
 from analysis.text.windows import Windows, activations_on_windows, window_losses
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_index, require_seed
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -64,6 +65,7 @@ class AblationControl:
     """One a seed."""
 
 
+@checked
 def ablation_control(
     model: nn.Module,
     layer: int,
@@ -102,6 +104,7 @@ def ablation_control(
     return AblationControl(interactions, effect(interactions), tuple(effect(draw) for draw in draws))
 
 
+@checked
 def random_interactions(
     features: FeatureLayer,
     like: Interactions,
@@ -132,6 +135,7 @@ def random_interactions(
     return Interactions(into, left, right, _scaled(values, like.values) if equal == "total" else values)
 
 
+@checked
 @contextmanager
 def ablated(
     model: nn.Module, inputs: Dictionary, outputs: Dictionary, interactions: Interactions

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from analysis.spectra.hosvd import truncate_eigenvectors
 from analysis.text.windows import Windows, mean_loss, require_windows
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder_block, mlp_norm, plain
@@ -22,6 +23,7 @@ from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
 
+@checked
 @contextmanager
 def replaced_mlp(
     model_or_bridge: nn.Module,
@@ -89,6 +91,7 @@ class TruncationCosts:
     """With the layer's output put to zero."""
 
 
+@checked
 def truncation_costs(
     model: nn.Module,
     layer: int,

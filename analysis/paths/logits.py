@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from analysis.paths.components import Component
 from analysis.paths.measured import Measured, measure
 from analysis.paths.mlp import PathExpansion, expand_mlp
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
@@ -91,6 +92,7 @@ class LogitExpansion:
         return slice(1, 1 + sum(name.kind == "head" for name in self.names))
 
 
+@checked
 def expand_logits(
     model: nn.Module, ids: Sequence[int] | Int[Tensor, " pos"], tokens: Sequence[int] | None = None
 ) -> LogitExpansion:
@@ -112,6 +114,7 @@ def expand_logits(
     return expand_along(measured, tensor.to(precision), U.to(precision))
 
 
+@checked
 def expand_along(
     measured: Measured, tensor: BilinearTensor, u: Float[Tensor, "*axes d_model"]
 ) -> LogitExpansion:

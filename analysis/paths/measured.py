@@ -19,6 +19,7 @@ from analysis.attention.layer import attention_layer
 from analysis.attention.pattern import MeasuredAttention, attend
 from analysis.paths.components import Component, Components
 from analysis.text.windows import require_windows
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import (
@@ -99,6 +100,7 @@ class Measured:
         return Components(tuple(names), torch.cat(values))
 
 
+@checked
 def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> Measured:
     """Runs a transformers model on one prompt and records its parts.
 
@@ -142,6 +144,8 @@ def _prompt(model: Any, ids: Sequence[int] | Tensor) -> Tensor:
     prompt = torch.as_tensor(ids, device=next(model.parameters()).device)
     if prompt.ndim == 0 or prompt.numel() != prompt.shape[-1]:
         raise InputError(f"prompts of shape {list(prompt.shape)}; expected one, [pos] or [1, pos]")
+    if prompt.numel() and (prompt.is_floating_point() or prompt.is_complex() or prompt.dtype == torch.bool):
+        raise InputError(f"a prompt of {prompt.dtype}; expected token ids, which are whole numbers")
     prompt = prompt.flatten()
     if not len(prompt):
         raise InputError("an empty prompt; expected one token id or more")

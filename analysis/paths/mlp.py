@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.shown import shown
@@ -67,6 +68,7 @@ class PathExpansion:
         )
 
 
+@checked
 def expand_mlp(
     tensor: BilinearTensor,
     components: Float[Tensor, "n_components pos d_model"],

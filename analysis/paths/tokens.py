@@ -22,6 +22,7 @@ from analysis.attention.layer import attention_layer
 from analysis.features.interactions import Interactions, strongest_interactions
 from analysis.features.layer import FeatureLayer
 from analysis.paths.components import Component
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_plain_blocks
@@ -90,6 +91,7 @@ class TokenPaths:
         return PathToken(self.paths[path], int(self.tokens[place]))
 
 
+@checked
 def token_paths(
     model_or_bridge: nn.Module,
     heads: Sequence[int] | None = None,
@@ -128,6 +130,7 @@ def token_paths(
     )
 
 
+@checked
 def strongest_token_interactions(
     paths: TokenPaths,
     outputs: Sequence[int] | None = None,
@@ -143,6 +146,7 @@ def strongest_token_interactions(
     return list(paths.named(strongest_interactions(paths.features, outputs, k, progress)))
 
 
+@checked
 def read_along(paths: TokenPaths, u: Float[Tensor, "n d_model"]) -> TokenPaths:
     """The same tokens and paths, read along other output directions (`analysis.token_direction`)."""
     return replace(paths, features=paths.features.along(u))

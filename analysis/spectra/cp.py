@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number, require_seed
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, norms
@@ -52,6 +53,7 @@ class CPDecomposition:
     """The relative error at the start and after each round of `ROUND` iterations."""
 
 
+@checked
 def cp_decompose(
     tensor: BilinearTensor,
     d_mlp: int,
@@ -115,6 +117,7 @@ def cp_decompose(
     )
 
 
+@checked
 def as_squares(tensor: BilinearTensor) -> BilinearTensor:
     """The same layer with tied factors, W_gate = W_in, and twice the hidden units.
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.spectra.chebyshev import block_width, largest_eigenpairs
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import (
     require_choice,
     require_count,
@@ -64,6 +65,7 @@ class Eigendecomposition:
         return self.values * (x @ self.vectors.mT).square()
 
 
+@checked
 def eigendecompose(
     tensor: BilinearTensor,
     u: Float[Tensor, "*axes d_out"],
@@ -250,6 +252,7 @@ def _put(found: Eigendecomposition, rows: Tensor, others: Eigendecomposition) ->
         getattr(found, field.name)[rows] = getattr(others, field.name)
 
 
+@checked
 def fix_signs(vectors: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes d"]:
     """The vectors with the sign that makes the entry of largest magnitude positive."""
     largest = vectors.gather(-1, vectors.abs().argmax(dim=-1, keepdim=True))
@@ -264,6 +267,7 @@ def shares_of_squares(values: Float[Tensor, "*axes k"]) -> Float[Tensor, "*axes 
     )
 
 
+@checked
 def effective_rank(values: Float[Tensor, "*axes k"]) -> Float[Tensor, "*axes"]:
     """(‖λ‖₁ / ‖λ‖₂)² of whole spectra: 1 for a single eigenvalue, k for k equal ones, 0 for none.
 

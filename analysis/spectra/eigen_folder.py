@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from analysis.spectra.eigen import Eigendecomposition
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_floating
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, read_tensors, versions, write_json, write_tensors
@@ -24,6 +25,7 @@ SETTINGS = "settings.json"
 _FIELDS = [field.name for field in fields(Eigendecomposition)]
 
 
+@checked
 def save_decomposition(
     found: Eigendecomposition, folder: Path, settings: dict[str, Any] | None = None
 ) -> None:
@@ -41,6 +43,7 @@ def save_decomposition(
         write_json(draft / SETTINGS, header | {"versions": versions(), "settings": settings or {}})
 
 
+@checked
 def load_decomposition(folder: Path, *, partial: bool = False) -> Eigendecomposition:
     """The decomposition in a folder, with its leading axes.
 

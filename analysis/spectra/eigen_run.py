@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from analysis.spectra.eigen import Method, default_tolerance, eigendecompose, require_decomposable
 from analysis.spectra.eigen_folder import SETTINGS, n_parts, part_path, read_part, write_part
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import is_file, read_json, require_new, versions, write_json
@@ -56,6 +57,7 @@ class EigenRun:
     versions: dict[str, str] = field(default_factory=versions)
 
 
+@checked
 def eigendecompose_to_folder(
     tensor: BilinearTensor,
     u: Float[Tensor, "n d_out"],

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
@@ -26,6 +27,7 @@ PART = 512
 """Hidden units that `unfolding_gram` takes at once: few, so that its memory is small beside the factors."""
 
 
+@checked
 def cross_gram(
     tensor: BilinearTensor, other: BilinearTensor, leg: Leg = "output"
 ) -> Float[Tensor, "d other_d"]:
@@ -64,6 +66,7 @@ def _gram(tensor: BilinearTensor, other: BilinearTensor, leg: Leg) -> Tensor:
     return gram
 
 
+@checked
 def strength(tensor: BilinearTensor, u: Float[Tensor, "*axes d_out"]) -> Float[Tensor, "*axes"]:
     """Frobenius norm of Q_u for output directions u, all from one Gram matrix: sqrt(u G uᵀ).
 
@@ -91,6 +94,7 @@ def scaled_strength(
     return ((u @ gram) * u).sum(-1).clamp(min=0).sqrt(), powers + power // 2
 
 
+@checked
 def unfolding_gram(tensor: BilinearTensor, leg: Leg = "output") -> Float[Tensor, "d d"]:
     """`cross_gram` of a layer with itself, in float64 whatever the precision of the layer.
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from analysis.spectra.eigen import Eigendecomposition, eigendecompose, fix_signs, require_full_precision
 from analysis.spectra.gram import Leg, require_leg, scaled_unfolding_gram
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponent, in_precision, times_two_to
@@ -89,6 +90,7 @@ class HOSVD:
         return self.directions
 
 
+@checked
 def hosvd(tensor: BilinearTensor, k: int | None = None, leg: Leg = "output") -> HOSVD:
     """Singular values and directions of the tensor unfolded along its outputs, or along one input.
 
@@ -119,6 +121,7 @@ def hosvd(tensor: BilinearTensor, k: int | None = None, leg: Leg = "output") -> 
     return HOSVD(leg, spectrum, directions.to(tensor.dtype))
 
 
+@checked
 def truncate(tensor: BilinearTensor, found: HOSVD, k: int) -> BilinearTensor:
     """The tensor with all but the k largest singular directions projected out, in factors of the same shape.
 
@@ -139,6 +142,7 @@ def truncate(tensor: BilinearTensor, found: HOSVD, k: int) -> BilinearTensor:
     return replace(tensor, W_gate=kept.T @ (kept @ tensor.W_gate), W_in=kept.T @ (kept @ tensor.W_in))
 
 
+@checked
 def singular_eigenvectors(tensor: BilinearTensor, found: HOSVD, k: int | None = None) -> Eigendecomposition:
     """Eigenvalues [n, k] and eigenvectors [n, k, d_in] of the n singular interaction matrices q_i.
 
@@ -154,6 +158,7 @@ def singular_eigenvectors(tensor: BilinearTensor, found: HOSVD, k: int | None = 
     return eigendecompose(tensor, u / found.singular_values.unsqueeze(-1), k)
 
 
+@checked
 def truncate_eigenvectors(tensor: BilinearTensor, k: int) -> BilinearTensor:
     """The layer with only the top k eigenvectors of each output singular direction, in factors.
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.spectra.gram import scaled_gram, scaled_strength
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_finite_numbers, require_floating
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponent, exponents, times_two_to
@@ -25,6 +26,7 @@ from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
 
+@checked
 def pairwise_cosine(
     tensors: Sequence[BilinearTensor], others: Sequence[BilinearTensor] | None = None
 ) -> Float[Tensor, "n m"]:
@@ -42,6 +44,7 @@ def pairwise_cosine(
     return _over(inner, norms.unsqueeze(1) * other_norms).to(dtype)
 
 
+@checked
 def direction_similarity(
     tensor: BilinearTensor,
     other: BilinearTensor,
@@ -103,6 +106,7 @@ class GaussianSimilarity:
         return error / self.variances[0] if self.variances[0] else math.inf
 
 
+@checked
 def gaussian_similarity(
     tensor: BilinearTensor,
     other: BilinearTensor,
@@ -143,6 +147,7 @@ class Matching:
     """|cosine| of each pair."""
 
 
+@checked
 def match_vectors(first: Float[Tensor, "n d"], second: Float[Tensor, "m other_d"]) -> Matching:
     """The pairing of eigenvectors (or other directions) of two layers with the largest sum of |cosine|.
 

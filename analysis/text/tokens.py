@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
 
 
+@checked
 def token_direction(
     W_U: Float[Tensor, "d_model d_vocab"], token: int, against: list[int] | None = None
 ) -> Float[Tensor, " d_model"]:
@@ -34,13 +36,16 @@ def token_direction(
     return W_U[:, token] - mean
 
 
+@checked
 def direct_scores(
     vectors: Float[Tensor, "*axes d_model"], W_E: Float[Tensor, "d_vocab d_model"]
 ) -> Float[Tensor, "*axes d_vocab"]:
     """How much each token's embedding lies along a direction: v · W_E[t]."""
+    _require_width(vectors, W_E.shape[-1])
     return vectors @ W_E.T
 
 
+@checked
 def virtual_scores(
     vectors: Float[Tensor, "*axes d_model"],
     W_E: Float[Tensor, "d_vocab d_model"],
@@ -48,6 +53,7 @@ def virtual_scores(
     W_O: Float[Tensor, "n_heads d_head d_model"],
 ) -> Float[Tensor, "*axes n_heads d_vocab"]:
     """How much of a direction each head writes when it attends to a token: v · (W_E[t] W_V W_O)."""
+    _require_width(vectors, W_E.shape[-1])
     read = torch.einsum("...d,hed->...he", vectors, W_O)
     return torch.einsum("...he,hde->...hd", read, W_V) @ W_E.T
 
@@ -63,6 +69,7 @@ class TokenReading:
     bottom_scores: Float[Tensor, "*axes k"]
 
 
+@checked
 def read_tokens(scores: Float[Tensor, "*axes d_vocab"], k: int = 8) -> TokenReading:
     """The k tokens with the highest and the k with the lowest scores.
 
@@ -71,6 +78,11 @@ def read_tokens(scores: Float[Tensor, "*axes d_vocab"], k: int = 8) -> TokenRead
     require_count(k, f"k={k} tokens", f"1 to {scores.shape[-1]}", most=scores.shape[-1])
     top, bottom = scores.topk(k), scores.topk(k, largest=False)
     return TokenReading(top.indices, top.values, bottom.indices, bottom.values)
+
+
+def _require_width(vectors: Tensor, d_model: int) -> None:
+    if not vectors.ndim or vectors.shape[-1] != d_model:
+        raise InputError(f"vectors of shape {list(vectors.shape)}; expected [..., {d_model}], as embeddings")
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class OutputDirection:
         return token_direction(W_U, self.token, list(self.against) or None)
 
 
+@checked
 def parse_direction(text: str, vocabulary: Vocabulary) -> OutputDirection:
     """The direction that a text asks for: `A`, or `A - B, C, D` for A against the mean of B, C and D.
 

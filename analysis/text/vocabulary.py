@@ -73,6 +73,8 @@ class Vocabulary:
 
         The signs of `label` may stand for the characters: `␣run` is the token with the blank.
         """
+        if not isinstance(text, str):
+            raise InputError(f"token {text!r}; expected its text, as `Vocabulary.texts` has it")
         for sign, character in zip(_SIGNS.values(), _SIGNS, strict=True):
             text = text.replace(sign, character)
         for candidate in (text, f" {text}"):

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site, site_activations
@@ -29,6 +30,7 @@ BATCH = 16
 """Windows that a model reads at once."""
 
 
+@checked
 def token_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> list[list[int]]:
     """The text in windows of at most `length` tokens, none of its tokens twice.
 
@@ -95,6 +97,7 @@ def require_windows(model: nn.Module, windows: Windows, least: int = 1) -> None:
             )
 
 
+@checked
 def window_losses(model: nn.Module, windows: Windows, batch_size: int = BATCH) -> Float[Tensor, " n_windows"]:
     """Cross-entropy of each window in nats per token that follows another, in float64 on the CPU."""
     require_count(batch_size, f"batch_size={batch_size} windows")
@@ -130,6 +133,7 @@ def document_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int)
     return token_windows(tokenizer, joined, length)
 
 
+@checked
 def prompt_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """The tokens of a prompt, behind the beginning-of-sequence token; InputError where they do not fit."""
     if not prompt.strip():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints.folder import (
     Shape,
     detect,
@@ -62,6 +63,7 @@ class CheckpointInfo:
     notes: tuple[str, ...]
 
 
+@checked
 def checkpoint_info(
     path_or_repo: str | os.PathLike[str],
     revision: str | None = None,

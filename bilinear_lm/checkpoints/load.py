@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints.folder import detect, read_all_shapes, read_config, weight_files
 from bilinear_lm.checkpoints.huggingface import build_llama, load_huggingface
 from bilinear_lm.checkpoints.llama2c import load_llama2c
@@ -19,6 +20,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_tensors, require_finite
 
 
+@checked
 def load_pretrained(
     path_or_repo: str | os.PathLike[str],
     revision: str | None = None,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints.config_numbers import numbers
 from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.checkpoints.info import checkpoint_info
@@ -77,6 +78,7 @@ def _stored(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: stored[value.data_ptr()] for name, value in model.state_dict().items()}
 
 
+@checked
 def export(
     path_or_repo: str | os.PathLike[str],
     out: Path,

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints.folder import detect, is_published_config, require_own_files
 from bilinear_lm.checkpoints.huggingface import REFUSALS, one_line, quiet
 from bilinear_lm.checkpoints.llama2c_tokenizer import read_tokenizer, tokenizer_file
@@ -34,6 +35,7 @@ _HIGHEST_ID = 10_000_000
 _VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
+@checked
 def load_tokenizer(
     path_or_repo: str | os.PathLike[str], revision: str | None = None
 ) -> PreTrainedTokenizerBase:

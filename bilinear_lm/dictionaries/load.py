@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.dictionaries import gemma_scope, saelens, sparsify
 from bilinear_lm.dictionaries.circuit_tracer import read_circuit_tracer
 from bilinear_lm.dictionaries.dictionary import Dictionary
@@ -28,6 +29,7 @@ _WEIGHTS = (
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 
 
+@checked
 def load_dictionary(
     path_or_repo: str | os.PathLike[str],
     *,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.dictionaries import saelens, sparsify
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -17,6 +18,7 @@ from bilinear_lm.files import new_folder, require_finite, write_json
 Format = Literal["saelens", "sparsify"]
 
 
+@checked
 def save_dictionary(
     dictionary: Dictionary, folder: str | os.PathLike[str], format: Format = "sparsify"
 ) -> None:

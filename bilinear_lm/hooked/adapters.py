@@ -27,6 +27,7 @@ from transformer_lens.model_bridge.supported_architectures.qwen2 import Qwen2Arc
 from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3ArchitectureAdapter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints import has_tokenizer, load_pretrained, load_tokenizer
 from bilinear_lm.checkpoints.locate import local_path
 from bilinear_lm.errors import InputError
@@ -168,6 +169,7 @@ HOOKABLE = tuple(_ADAPTERS)
 """The model classes `hook` takes; the adapter of each is registered with "Bilinear" before its name."""
 
 
+@checked
 def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> TransformerBridge:
     """Wrap a transformers model in TransformerLens' hooked class, `TransformerBridge`.
 
@@ -216,6 +218,7 @@ def hook(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None = None) -> 
     return bridge
 
 
+@checked
 def unhook(bridge: TransformerBridge) -> PreTrainedModel:
     """The model that `hook` was given: the same object and parameters, with its own modules back in place.
 
@@ -250,6 +253,7 @@ def unhook(bridge: TransformerBridge) -> PreTrainedModel:
     return model
 
 
+@checked
 def load_hooked(
     path_or_repo: str | os.PathLike[str],
     revision: str | None = None,

@@ -12,6 +12,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.polynomials.expansion import HiddenLayer, expand_units, hidden_layer
 from bilinear_lm.polynomials.gaussian import gaussian_components
@@ -20,6 +21,7 @@ from bilinear_lm.polynomials.mixture import project_mixture
 from bilinear_lm.polynomials.polynomial import Polynomial, expanded
 
 
+@checked
 def approximate_mlp(
     W_in: Float[Tensor, "d_in d_mlp"],
     W_out: Float[Tensor, "d_mlp d_out"],
@@ -48,6 +50,7 @@ def approximate_mlp(
     return _approximate(layer, activation, degree, mean, cov).in_precision(W_in.dtype)
 
 
+@checked
 def approximate_glu(
     W_gate: Float[Tensor, "d_in d_mlp"],
     W_in: Float[Tensor, "d_in d_mlp"],

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.numerics.rescaling import require_holds
 from bilinear_lm.polynomials.expansion import (
     HiddenLayer,
@@ -97,6 +98,7 @@ class BilinearApproximation:
         )
 
 
+@checked
 def bilinear_approximation(
     W_gate: Float[Tensor, "d_in d_mlp"],
     W_in: Float[Tensor, "d_in d_mlp"],

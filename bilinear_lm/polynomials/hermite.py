@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_floating, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.polynomials.quadrature import evaluate, integrate_hermite
@@ -25,6 +26,7 @@ Activation = str | Callable[[Tensor], Tensor]
 """A name that Hugging Face configs use (`activation_names()`), or an elementwise function or module."""
 
 
+@checked
 def swish(beta: float) -> Callable[[Tensor], Tensor]:
     """Swish_β(y) = y sigmoid(β y): SiLU for β = 1, the linear y/2 for β = 0."""
     require_number(beta, f"swish with beta={beta}", "a finite number")

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.text.token_ids import token_ids
 
@@ -31,6 +32,7 @@ class TextLoss:
     n_bytes: int
 
 
+@checked
 def text_loss(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.text.decoding import LEAST_TEMPERATURE, decoding_settings, only_given_settings
 
@@ -28,6 +29,7 @@ def end_of_text_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     return list(ids)
 
 
+@checked
 def sample(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

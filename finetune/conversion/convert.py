@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
 from bilinear_lm.polynomials.bilinear import product_form
@@ -64,6 +65,7 @@ class Conversion:
     """Tokens of the calibration text that layers were fitted to."""
 
 
+@checked
 def convert(
     model: PreTrainedModel,
     method: Method = "fit",

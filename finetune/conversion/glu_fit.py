@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from tqdm.auto import trange
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_seed
 from bilinear_lm.errors import InputError
 from finetune.bounds import COUNT, LARGEST, POSITIVE, Bounds, require_kinds
@@ -55,6 +56,7 @@ class FitSettings:
             )
 
 
+@checked
 def fit_bilinear(
     factors: GLUFactors,
     activation: Callable[[Tensor], Tensor],

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from finetune.choices import TEXT_OF_TRAIN, Selection
 from finetune.conversion.glus import GLU
@@ -22,6 +23,7 @@ BATCH = 16
 """Windows of one forward pass."""
 
 
+@checked
 def calibration_windows(
     tokenizer: PreTrainedTokenizerBase,
     sources: Sequence[str],

@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
@@ -71,6 +72,7 @@ HOOKPOINTS: dict[Point, str] = {
 """The module of a block that puts out a point's activations; `.0` is the identity of `_tapped`."""
 
 
+@checked
 def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
     """Trains a dictionary for each site and writes it to `{config.output}/{site}`, in sparsify's format.
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.device import find_device
@@ -57,6 +58,7 @@ _PATIENCE = timedelta(hours=24)
 _MAKE_ROOM = "nothing is lost: make room and go on with --resume"
 
 
+@checked
 def finetune(config: FinetuneConfig) -> dict[str, Any]:
     """Runs a finetuning and writes the model to `config.output`; returns what finetune.json records.
 

@@ -10,6 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.checkpoints.save import save_tokenizer
 from bilinear_lm.device import find_device
@@ -34,6 +35,7 @@ LOG_STEPS = 50
 _MAKE_ROOM = "nothing is lost: make room and go on with --resume"
 
 
+@checked
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Trains a model and writes it to `config.output`; returns what train.json records.
 

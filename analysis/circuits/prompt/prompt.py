@@ -24,6 +24,7 @@ from analysis.features.layer import WRITTEN
 from analysis.paths.measured import Measured, MeasuredLayer, measure
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import prompt_ids
+from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
@@ -214,6 +215,7 @@ class Prompt:
         raise InputError(f"there is no dictionary of {site}; expected one among the dictionaries")
 
 
+@checked
 def open_prompt(
     model: nn.Module,
     prompt: str | Sequence[int] | Int[Tensor, "*one pos"],
