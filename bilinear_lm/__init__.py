@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bilinear_lm.polynomials.bilinear import BilinearApproximation, bilinear_approximation
     from bilinear_lm.polynomials.hermite import swish
     from bilinear_lm.polynomials.polynomial import Polynomial
-    from bilinear_lm.shipped import shipped_models
+    from bilinear_lm.shipped import shipped_models, shipped_scope
     from bilinear_lm.sites import Site
     from bilinear_lm.tensor import BilinearTensor
     from bilinear_lm.text.evaluate import TextLoss, text_loss
@@ -59,6 +59,7 @@ _ON_FIRST_USE = {
     "sample": "bilinear_lm.text.generate",
     "save_dictionary": "bilinear_lm.dictionaries",
     "shipped_models": "bilinear_lm.shipped",
+    "shipped_scope": "bilinear_lm.shipped",
     "swish": "bilinear_lm.polynomials.hermite",
     "text_loss": "bilinear_lm.text.evaluate",
     "unembedding": "bilinear_lm.weights",
@@ -102,6 +103,7 @@ __all__ = [
     "sample",
     "save_dictionary",
     "shipped_models",
+    "shipped_scope",
     "swish",
     "text_loss",
     "unembedding",

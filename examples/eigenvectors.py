@@ -12,8 +12,7 @@ import sys
 import torch
 
 import bilinear_lm as bl
-from analysis import direct_scores, eigendecompose, read_tokens, token_direction, virtual_scores
-from analysis.text.vocabulary import Vocabulary
+from analysis import Vocabulary, direct_scores, eigendecompose, read_tokens, token_direction, virtual_scores
 
 DIRECTIONS = {"sad": [], "swim": ["run", "climb", "eat", "see", "fly", "sit", "sleep", "walk"]}
 

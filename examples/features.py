@@ -8,10 +8,10 @@ eigenvectors explain it (arXiv 2410.08417, section 5).
 """
 
 import sys
-from importlib.resources import files
 
 import bilinear_lm as bl
 from analysis import (
+    Vocabulary,
     direct_scores,
     explained_on_text,
     feature_layer,
@@ -20,9 +20,8 @@ from analysis import (
     token_windows,
     top_contexts,
 )
-from analysis.text.vocabulary import Vocabulary
 
-TEXT = files("bilinear_lm") / "models" / "stories.txt"
+_, TEXT = bl.shipped_scope("stories")
 
 
 def main(layer: str = "3", feature: str = "540") -> None:

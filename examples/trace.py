@@ -9,35 +9,39 @@ it does not show as it is, so that it says too little of nodes that much else de
 """
 
 import sys
-from importlib.resources import files
 
 import bilinear_lm as bl
-from analysis import Intervention, LogitTarget, attribute, causal_check, effects, open_prompt
-from analysis.features.dictionaries import dictionaries_in
-from analysis.graphs.summary import describe
-from analysis.text.vocabulary import Vocabulary
+from analysis import (
+    Intervention,
+    LogitTarget,
+    attribute,
+    causal_check,
+    describe,
+    dictionaries_in,
+    effects,
+    open_prompt,
+)
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
-MODELS = files("bilinear_lm") / "models"
+SCOPE, _ = bl.shipped_scope("stories")
 
 
 def main(prompt: str = PROMPT) -> None:
     """Prints what is strongest behind a prediction, beside causal checks of it."""
     model, tokenizer = bl.load_pretrained("stories"), bl.load_tokenizer("stories")
-    vocabulary = Vocabulary.of(tokenizer, len(bl.embedding(model)))
-    dictionaries = dictionaries_in(MODELS / "stories-scope", model)
+    dictionaries = dictionaries_in(SCOPE, model)
 
     measured = open_prompt(model, prompt, dictionaries, tokenizer=tokenizer)
-    token = int(measured.measured.logits[-1].argmax())
-    found = attribute(measured, LogitTarget(token), share=0.95, max_nodes=1000)
-    graph = found.graph
-    print(f"{prompt}{vocabulary.texts[token]}")
-    print(found)
+    token = measured.likeliest()
+    attribution = attribute(measured, LogitTarget(token), share=0.95, max_nodes=1000)
+    graph = attribution.graph
+    print(f"{prompt}{tokenizer.decode([token])}")
+    print(attribution)
 
     effect = effects(graph)
     for kind in ("interaction", "feature", "token"):
         nodes = sorted(graph.of_kind(kind), key=lambda node: -abs(effect[node.id]))[:8]
-        check = causal_check(model, found, [(Intervention(node.id),) for node in nodes])
+        check = causal_check(model, attribution, [(Intervention(node.id),) for node in nodes])
         print(f"without {kind}s one at a time, the logit changes by (graph; model, held; model, free)")
         rows = zip(nodes, check.predicted.tolist(), check.held.tolist(), check.free.tolist(), strict=True)
         for node, predicted, held, free in rows:

@@ -8,13 +8,20 @@ narrower bilinear layer that is nearest to it as a tensor (CP). Losses are of th
 """
 
 import sys
-from importlib.resources import files
 
 import bilinear_lm as bl
-from analysis import cp_decompose, hosvd, token_windows, truncate, truncate_eigenvectors, truncation_costs
-from analysis.plots import save_figure, truncation_plot
+from analysis import (
+    cp_decompose,
+    hosvd,
+    save_figure,
+    token_windows,
+    truncate,
+    truncate_eigenvectors,
+    truncation_costs,
+    truncation_plot,
+)
 
-TEXT = files("bilinear_lm") / "models" / "stories.txt"
+_, TEXT = bl.shipped_scope("stories")
 WINDOWS = 8
 
 

@@ -124,5 +124,4 @@ def _score(model: PreTrainedModel, head: str, key: int | None, position: int) ->
 
 
 def _likeliest(prompt: Prompt, position: int) -> LogitTarget:
-    logits = prompt.measured.logits[prompt.position(position)]
-    return LogitTarget(int(logits.argmax()), position=position)
+    return LogitTarget(prompt.likeliest(position), position=position)

@@ -195,6 +195,10 @@ class Prompt:
             )
         return position % self.n_pos
 
+    def likeliest(self, position: int = -1) -> int:
+        """The token that the model expects most after a position."""
+        return int(self.measured.logits[self.position(position)].argmax())
+
     def layer(self, layer: int) -> LayerOnPrompt:
         """A layer by its number."""
         require_index(layer, self.n_layers, "layer")
