@@ -1,8 +1,7 @@
 """Processes that share some work, each with a device of its own.
 
-`torchrun` starts them with the same script; each takes its part, and what they found is gathered, so that all
-end with the same result, that of one process. For that they should have devices of one kind and as many
-threads.
+`torchrun` starts them with the same script. Each takes its part, and the results are gathered, so that all
+processes end with the result of a single one. For that they need devices of one kind and as many threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Matplotlib figures of what analyses return, for papers and files.
+"""Matplotlib figures of the results of analyses, for papers and files.
 
 Every function returns a `matplotlib.figure.Figure` of its own, without pyplot and its global state, so that
 figures can be made anywhere and are freed when they are let go. `save_figure` writes one.
@@ -93,10 +93,10 @@ def token_plot(reading: TokenReading, labels: Sequence[str], title: str = "eigen
     scores = [*reading.top_scores.tolist(), *reading.bottom_scores.tolist()[::-1]]
     figure, axes = _new(3.6, 0.8 + 0.18 * len(tokens))
     # A gap between the two ends, where the rest of the vocabulary is.
-    places = [place + (place >= len(reading.top)) for place in range(len(tokens))]
-    axes.barh(places, scores, color=[POSITIVE if score > 0 else NEGATIVE for score in scores], height=0.7)
+    heights = [row + (row >= len(reading.top)) for row in range(len(tokens))]
+    axes.barh(heights, scores, color=[POSITIVE if score > 0 else NEGATIVE for score in scores], height=0.7)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(places, [labels[token] for token in tokens])
+    axes.set_yticks(heights, [labels[token] for token in tokens])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.set(xlabel="v · token", title=title)
@@ -117,10 +117,10 @@ def submatrix_plot(
     limit = float(submatrix.matrix.abs().max()) or 1.0
     colors = matplotlib.colors.LinearSegmentedColormap.from_list("signed", [NEGATIVE, "white", POSITIVE])
     image = axes.imshow(submatrix.matrix.cpu().numpy(), cmap=colors, vmin=-limit, vmax=limit)
-    places = range(len(names))
+    ticks = range(len(names))
     small = 9 if len(names) <= 20 else 6.5
-    axes.set_xticks(places, names, rotation=90, fontsize=small)
-    axes.set_yticks(places, names, fontsize=small)
+    axes.set_xticks(ticks, names, rotation=90, fontsize=small)
+    axes.set_yticks(ticks, names, fontsize=small)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title or f"interactions into output feature {submatrix.output}")
@@ -165,11 +165,11 @@ def truncation_plot(costs: TruncationCosts, title: str = "loss of the truncated 
     axes.axhline(costs.without, color=INK, linewidth=0.8, linestyle=":")
     across = axes.get_yaxis_transform()
     # Each at the end from which the curve is far.
-    for height, name, place, side in (
+    for height, name, x, side in (
         (costs.whole, "whole layer", 0.01, "left"),
         (costs.without, "no layer", 1, "right"),
     ):
-        axes.text(place, height, name, transform=across, ha=side, va="bottom", color=INK)
+        axes.text(x, height, name, transform=across, ha=side, va="bottom", color=INK)
     axes.set(xlabel="rank", ylabel="nats per token", title=title)
     if 0 in costs.ranks:
         axes.set_xscale("symlog", linthresh=1)
@@ -203,12 +203,14 @@ def ablation_plot(control: AblationControl, title: str = "interactions taken out
 
 def dots(axes: Axes, groups: Sequence[Tensor], names: Sequence[str]) -> None:
     """Draws groups of values as columns of dots, each with its name below."""
-    for place, (values, color) in enumerate(zip(groups, (POSITIVE, INK), strict=True)):
+    for column, (values, color) in enumerate(zip(groups, (POSITIVE, INK), strict=True)):
         if len(values):
             # Spread evenly, so that dots of one height do not hide each other.
             spread = torch.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else torch.zeros(1)
-            axes.scatter((place + spread).tolist(), values.tolist(), s=8, alpha=0.4, color=color, linewidth=0)
-            axes.hlines(float(values.mean()), place - 0.35, place + 0.35, color=color, linewidth=2)
+            axes.scatter(
+                (column + spread).tolist(), values.tolist(), s=8, alpha=0.4, color=color, linewidth=0
+            )
+            axes.hlines(float(values.mean()), column - 0.35, column + 0.35, color=color, linewidth=2)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xticks(range(len(names)), names)
     axes.tick_params(axis="x", length=0)

@@ -1,4 +1,4 @@
-"""What is kept of numbers while they stream by: the strongest, and the moments of pairs."""
+"""Running results of numbers that stream by: the strongest, and the moments of pairs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Strongest:
 
     They are ranked by magnitude, equal ones by place, in whatever order they come in.
 
-    >>> found = Strongest(2, like=torch.empty(0))
-    >>> found.add(torch.tensor([1.0, -3.0, 2.0]), torch.tensor([7, 8, 9]))
-    >>> found.values, found.places
+    >>> strongest = Strongest(2, like=torch.empty(0))
+    >>> strongest.add(torch.tensor([1.0, -3.0, 2.0]), torch.tensor([7, 8, 9]))
+    >>> strongest.values, strongest.places
     (tensor([-3.,  2.]), tensor([8, 9]))
     """
 
     def __init__(self, k: int, like: Tensor):
-        """Of numbers on the device and in the precision of `like`."""
+        """Start empty, for numbers on the device and in the precision of `like`."""
         self.k, self._like = k, like
         self.threshold = 0.0
         """Numbers of a smaller magnitude are not among the k."""
@@ -54,9 +54,9 @@ class Strongest:
         if not len(values):
             return
         self._waiting.append((values, places))
-        held, waiting = len(self._best[0]) if self._best else 0, sum(len(part) for part, _ in self._waiting)
-        # Sorting costs as much as what is held; it waits for some more, so that all of it costs as what came.
-        if held + waiting >= self.k and (held < self.k or 4 * waiting >= self.k):
+        n_best, waiting = len(self._best[0]) if self._best else 0, sum(len(part) for part, _ in self._waiting)
+        # Sorting costs as much as what is kept; it waits for some more, so that all of it costs as what came.
+        if n_best + waiting >= self.k and (n_best < self.k or 4 * waiting >= self.k):
             self._merge()
 
     @property

@@ -45,10 +45,10 @@ def composition_scores(first: AttentionLayer, second: AttentionLayer, offset: in
     parts = _readers(second, offset)
     norm_first = torch.linalg.matrix_norm(written)
     scores = []
-    for into, onward in parts:
+    for inward, onward in parts:
         onward = _triangular(onward).mT
-        joint = torch.einsum("aed,bdf->abef", written, into) @ onward
-        norm_second = torch.linalg.matrix_norm(_triangular(into) @ onward)
+        joint = torch.einsum("aed,bdf->abef", written, inward) @ onward
+        norm_second = torch.linalg.matrix_norm(_triangular(inward) @ onward)
         scores.append(_over(torch.linalg.matrix_norm(joint), norm_first[:, None] * norm_second))
     return Composition(*scores)
 
@@ -59,7 +59,7 @@ def composition_through(
 ) -> Composition:
     """Composition scores [n, first_heads, second_heads] through each direction v alone.
 
-    What the first head writes is projected on v before the second reads it: ‖OV_1 v vᵀ M‖ / (‖OV_1‖ ‖M‖) with
+    The first head's output is projected on v before the second reads it: ‖OV_1 v vᵀ M‖ / (‖OV_1‖ ‖M‖) with
     v of length 1 and M = QK_2, QK_2ᵀ or OV_2. Directions need not be normalised, but not be zero.
     """
     _require_same_width(first, second)
@@ -77,10 +77,10 @@ def composition_through(
     v = (directions / lengths).to(written)
     share = _over(torch.einsum("aed,nd->nae", written, v).norm(dim=-1), torch.linalg.matrix_norm(written))
     scores = []
-    for into, onward in _readers(second, offset):
+    for inward, onward in _readers(second, offset):
         triangular = _triangular(onward).mT
-        read = torch.einsum("nd,bde,bef->nbf", v, into, triangular).norm(dim=-1)
-        scores.append(share[:, :, None] * _over(read, torch.linalg.matrix_norm(into @ triangular))[:, None])
+        read = torch.einsum("nd,bde,bef->nbf", v, inward, triangular).norm(dim=-1)
+        scores.append(share[:, :, None] * _over(read, torch.linalg.matrix_norm(inward @ triangular))[:, None])
     return Composition(*scores)
 
 

@@ -29,7 +29,7 @@ class QKNorm:
     """RMS norms of queries and keys, one head at a time, as Qwen3 has them."""
 
     query: Float[Tensor, " d_head"]
-    """What a query is multiplied with once it is divided by its root mean square."""
+    """The norm's weight: a query divided by its root mean square is multiplied by it."""
     key: Float[Tensor, " d_head"]
     epsilon: float
 
@@ -46,9 +46,9 @@ class AttentionLayer:
     frequencies: Float[Tensor, " n_freq"]
     """Radians a position, as the model has them (scaled RoPE included); float64, on the CPU."""
     rope_gain: float
-    """What rotated coordinates of queries and of keys are multiplied with; 1 except for YaRN."""
+    """Factor of the rotated coordinates of queries and keys; 1 except for YaRN."""
     scale: float
-    """What products of queries and keys are multiplied with: 1 / sqrt(d_head)."""
+    """Factor of the products of queries and keys: 1 / sqrt(d_head)."""
     n_ctx: int
     """Positions the model can read, or those of a prompt; relative positions are 0 to n_ctx - 1."""
     window: int | None = None
@@ -68,7 +68,7 @@ class AttentionLayer:
 
     @property
     def bias(self) -> Float[Tensor, " d_model"] | None:
-        """What is written at every position: b_O + Σ_h b_V W_O, since patterns sum to 1; None: nothing."""
+        """The vector written at every position: b_O + Σ_h b_V W_O, since patterns sum to 1; None: nothing."""
         b_V, b_O = self.weights.b_V, self.weights.b_O
         if b_V is None:
             return b_O
@@ -85,7 +85,7 @@ class AttentionLayer:
     ) -> Float[Tensor, "n_heads rows d_head"]:
         """x W of each head for directions x, with `name` Q, K or V; biases are left out.
 
-        With `constant` one row more, the last, holds the bias b of each head: what the constant 1 adds.
+        With `constant` one more row, the last, holds the bias b of each head: the part of the constant 1.
         """
         if x.shape[-1] != self.d_model or not len(x):
             raise InputError(
@@ -108,7 +108,7 @@ class AttentionLayer:
         return cos.to(self.weights.W_Q), sin.to(self.weights.W_Q)
 
     def require_offsets(self, offsets: Iterable[int]) -> list[int]:
-        """The relative positions, checked to be ones at which this layer reads."""
+        """The relative positions; raises InputError unless the layer reads at all of them."""
         checked = list(offsets)
         if not checked:
             raise InputError("no relative positions; expected one or more")

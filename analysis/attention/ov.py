@@ -1,4 +1,4 @@
-"""The OV circuit between directions: what a head writes along one where it attends to another.
+"""The OV circuit between directions: a head's output along one where it attends to another.
 
 A head that attends with weight 1 to a direction f adds f W_V W_O to the residual stream, read along r:
 f W_V W_O · r (Elhage et al. 2021, OV circuits). Scales of the norm in front are taken as 1; a norm behind the
@@ -24,7 +24,7 @@ from bilinear_lm.shown import shown
 @shown
 @dataclass(frozen=True)
 class FeatureOutputs:
-    """What heads write between directions, in factors; made by `feature_outputs`."""
+    """Outputs of heads between source and reader directions, in factors; made by `feature_outputs`."""
 
     sources: Float[Tensor, "n_heads n d_head"]
     """f W_V."""
@@ -62,11 +62,11 @@ def feature_outputs(
     *,
     constant: bool = False,
 ) -> FeatureOutputs:
-    """What each head writes along `readers` where it attends to `sources`.
+    """Compute what each head writes along `readers` where it attends to `sources`.
 
-    Sources are what is added to the stream (decoder rows, embeddings); readers are directions along which it
-    is read (encoder columns and columns of W_U, as rows; eigenvectors). With `constant` one source more, the
-    last, stands for the value bias b_V, which is written with weight 1 in all.
+    Sources are vectors added to the stream (decoder rows, embeddings); readers are directions along which it
+    is read (encoder columns and columns of W_U, as rows; eigenvectors). With `constant` one more source, the
+    last, stands for the value bias b_V, which is written with a total weight of 1.
     """
     require_finite_numbers(sources, "directions that an attention layer reads")
     require_finite_numbers(readers, "directions that read an attention layer")

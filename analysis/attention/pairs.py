@@ -1,7 +1,7 @@
 """The strongest of many pairs in the heads of attention, kept while strips of them are computed.
 
-What an attention head does between two sets of directions is a matrix of all their pairs, for each head.
-Only the k entries of largest magnitude are kept of it; no more than a strip of rows exists at once.
+Two sets of directions give a matrix of all their pairs for each attention head. Only its k entries of largest
+magnitude are kept; no more than a strip of rows exists at once.
 Entries are ranked by |value|, then by head, left and right.
 """
 
@@ -26,13 +26,13 @@ from bilinear_lm.shown import shown
 
 @dataclass(frozen=True)
 class HeadPair:
-    """What a head does between two directions."""
+    """The value of one head between two directions."""
 
     head: int
     left: int
-    """The query of an attention score; what the head reads, of an OV circuit."""
+    """The query of an attention score; for an OV circuit, the direction that the head reads."""
     right: int
-    """The key of an attention score; what reads the head's output, of an OV circuit."""
+    """The key of an attention score; for an OV circuit, the direction that reads the head's output."""
     value: float
     offset: int | None = None
     """The relative position at which an attention score takes the value; None for an OV circuit."""
@@ -85,17 +85,18 @@ def strongest_pairs(
     """The k pairs of largest |value| in matrices [n_heads, n, m] that are given strip by strip.
 
     `strip(head, rows)` returns the rows of a head's matrix, [rows, m], on the device and in the precision of
-    `like`; at most a chunk of memory in float64 for `numbers_each` numbers an entry are asked for at once.
+    `like`. Each call asks for as many rows as fit a chunk of memory with `numbers_each` float64 numbers an
+    entry.
     """
     n_heads, n, m = shape
     most = n_heads * n * m
     require_count(k, f"k={k} pairs", f"1 to the {most:,} that there are", most=most)
-    at_once = rows_at_once(8 * numbers_each * m)
-    found = Strongest(k, like)
+    chunk = rows_at_once(8 * numbers_each * m)
+    best = Strongest(k, like)
     for head in tqdm(range(n_heads), desc="heads", disable=not progress):
-        for start in range(0, n, at_once):
-            values = strip(head, slice(start, start + at_once))
-            row, column = found.candidates(values.abs())
-            found.add(values[row, column], (head * n + start + row) * m + column)
-    rows, right = found.places // m, found.places % m
-    return HeadPairs(rows // n, rows % n, right, found.values)
+        for start in range(0, n, chunk):
+            values = strip(head, slice(start, start + chunk))
+            row, column = best.candidates(values.abs())
+            best.add(values[row, column], (head * n + start + row) * m + column)
+    rows, right = best.places // m, best.places % m
+    return HeadPairs(rows // n, rows % n, right, best.values)

@@ -18,8 +18,8 @@ from bilinear_lm.shown import shown
 class MeasuredAttention:
     """One attention layer on a prompt.
 
-    Patterns and what heads write are computed from its fields each time they are asked for, so that a long
-    prompt fits the memory.
+    Patterns and outputs of heads are computed from the fields each time they are asked for, so that a long
+    prompt fits in memory.
     """
 
     queries: Float[Tensor, "n_heads pos d_head"]
@@ -30,15 +30,15 @@ class MeasuredAttention:
     """x W_V, without the value bias."""
     W_O: Float[Tensor, "n_heads d_head d_model"]
     bias: Float[Tensor, " d_model"] | None
-    """What is written at every position: b_O + Σ_h b_V W_O; None: nothing."""
+    """The vector written at every position: b_O + Σ_h b_V W_O; None: nothing."""
     scale: float
-    """What products of queries and keys are multiplied with."""
+    """Factor of the products of queries and keys."""
     window: int | None
     """A query reads keys at relative positions below it; None: all before it."""
     q_scale: Float[Tensor, "n_heads pos"] | None = None
-    """What queries were divided by where the layer normalises them (Qwen3)."""
+    """Root mean squares that queries were divided by, where the layer normalises them (Qwen3)."""
     k_scale: Float[Tensor, "n_heads pos"] | None = None
-    """What keys were divided by."""
+    """Root mean squares that keys were divided by."""
 
     @property
     def scores(self) -> Float[Tensor, "n_heads pos pos"]:
@@ -58,12 +58,12 @@ class MeasuredAttention:
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
-        """What each head writes: pattern · values · W_O. The value bias is part of `bias`."""
+        """The output of each head: pattern · values · W_O. The value bias is part of `bias`."""
         return self.pattern @ self.values @ self.W_O
 
     @property
     def out(self) -> Float[Tensor, "pos d_model"]:
-        """What the layer writes: heads and bias together."""
+        """The output of the layer: heads and bias together."""
         written = torch.einsum("hqe,hed->qd", self.pattern @ self.values, self.W_O)
         return written if self.bias is None else written + self.bias
 

@@ -1,12 +1,12 @@
-"""The QK circuit between directions: what each pair of features adds to an attention score.
+"""The QK circuit between directions: the contribution of each pair of features to an attention score.
 
 A head's score of a query direction q and a key direction k at relative position Δ = query position - key
 position ≥ 0 is, with RoPE,
 
     score(Δ) = q W_Q R(Δ) W_Kᵀ kᵀ / sqrt(d_head) = c + Σ_j [A_j cos(ω_j Δ) + B_j sin(ω_j Δ)],
 
-c from coordinates that are not rotated. It is bilinear, so that the score of two residual streams is the sum
-over the pairs of what they are made of (Elhage et al. 2021, "A Mathematical Framework for Transformer
+c from coordinates that are not rotated. It is bilinear, so the score of two residual streams is the sum
+over all pairs of their components (Elhage et al. 2021, "A Mathematical Framework for Transformer
 Circuits", QK circuits). Scales of the norm in front are taken as 1: on a prompt, divide by the measured scale
 of the query's position and by that of the key's.
 """
@@ -104,14 +104,14 @@ class FeatureScores:
         keys, queries = self._turned(self.keys[head], 0).T, self.queries[head, rows]
         if len(offsets) == 1:
             return self._turned(queries, offsets[0]) @ keys
-        turns, m = self.layer.turns(offsets), keys.shape[1]
+        rotary, m = self.layer.turns(offsets), keys.shape[1]
         n_rows = max(1, TILE // (m * len(offsets)))
         n_offsets = max(1, TILE // (m * n_rows))
         strongest = []
         for part in queries.split(n_rows):
             highest = queries.new_full((len(part), m), -torch.inf)
             lowest = -highest
-            for cos, sin in zip(*(table.unsqueeze(1).split(n_offsets) for table in turns), strict=True):
+            for cos, sin in zip(*(table.unsqueeze(1).split(n_offsets) for table in rotary), strict=True):
                 scores = rotate(part.expand(len(cos), -1, -1), cos, sin) @ keys
                 highest = torch.maximum(highest, scores.amax(dim=0))
                 lowest = torch.minimum(lowest, scores.amin(dim=0))
@@ -200,14 +200,14 @@ def strongest_scores(
 ) -> HeadPairs:
     """The k (head, query, key) of largest |score|, each at the relative position where it is largest.
 
-    None: over all relative positions that the layer reads at, for as many times the work. Scores are
+    offsets=None takes all relative positions at which the layer reads, and as many times the work. Scores are
     computed in strips of queries, head after head.
     """
     checked = scores._offsets(offsets)
-    found = strongest_pairs(
+    pairs = strongest_pairs(
         lambda head, rows: scores.strip(head, rows, checked), scores.shape, k, scores.keys, 4, progress
     )
-    curves = scores.curves(found.heads, found.left, found.right).at(checked)
+    curves = scores.curves(pairs.heads, pairs.left, pairs.right).at(checked)
     where = curves.abs().argmax(dim=1)
-    offsets_found = torch.tensor(checked, device=where.device)[where]
-    return HeadPairs(found.heads, found.left, found.right, found.values, offsets_found)
+    best_offsets = torch.tensor(checked, device=where.device)[where]
+    return HeadPairs(pairs.heads, pairs.left, pairs.right, pairs.values, best_offsets)

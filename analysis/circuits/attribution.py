@@ -1,16 +1,16 @@
-"""Attribution on a prompt: what a value is made of, from pairs of features down to tokens.
+"""Attribution on a prompt: a value as a sum of contributions, from pairs of features down to tokens.
 
-With attention patterns and the scales of norms held at their measured values, a bilinear model is a
-polynomial of its embeddings. So a value of it, a logit say, is a sum of contributions, each of which is a
-value again:
+With attention patterns and the scales of norms frozen at their measured values, a bilinear model is a
+polynomial of its embeddings. So each of its values, a logit say, is a sum of contributions, and each
+contribution is a value again:
 
-- what is linear in the residual stream (a logit, a feature before an MLP, v · x of an eigenvector) splits
+- a value linear in the residual stream (a logit, a feature before an MLP, v · x of an eigenvector) splits
   over embeddings, features of earlier MLPs' outputs with their errors, and biases, through heads;
-- what an MLP writes (a feature after it, or any direction) splits into **interactions** of two features
-  before it, or without these into λ (v · x)² over eigenvectors; see `analysis.circuits.prompt.mlp`;
-- an attention score splits into pairs of what is at the query and what is at the key.
+- a value read from an MLP's output (a feature after it, or any direction) splits into **interactions** of two
+  features before it, or without these into λ (v · x)² over eigenvectors; see `analysis.circuits.prompt.mlp`;
+- an attention score splits into pairs of one part of the stream at the query and one at the key.
 
-Every split is exact. What is not shown is counted in `Graph.pruned`, so that the sums still hold.
+Every split is exact. Contributions that are not shown are counted in `Graph.pruned`, so the sums still hold.
 (The bilinear layer's decomposition is that of arXiv 2410.08417; replacing MLPs by sparse features and holding
 attention is the method of Ameisen et al. 2025, "Circuit Tracing", whose MLP features are linear instead.)
 """
@@ -44,26 +44,26 @@ from bilinear_lm.sites import Site
 Heads = Literal["paths", "nodes"]
 
 _ROOM = 2
-"""Times `max_nodes` that a graph grows to before its weakest nodes go: only what is in has a known share."""
+"""A graph grows to `_ROOM` · `max_nodes` before its weakest nodes go: only nodes in it have a known share."""
 
 
 @shown
 @dataclass(frozen=True)
 class Attribution:
-    """A graph of a value on a prompt, and what its nodes put where; made by `attribute`."""
+    """A graph of a value on a prompt, and the vectors that its nodes write; made by `attribute`."""
 
     graph: Graph
     target: Target
     prompt: Prompt = field(repr=False)
-    """What was measured, with the features of the dictionaries."""
+    """The measured prompt, with the features of the dictionaries."""
     left_out: int
     """Nodes that were strong enough for `share` and left out for `max_nodes`."""
     writes: Mapping[str, Write] = field(repr=False)
-    """By node, what it adds to the activations of which site: what interventions take away.
+    """The vector that each node adds to the activations of a site, which interventions take away.
 
-    Of a feature that is its code times its decoder row; of an interaction the same for its output; of what
-    is read along a direction u (an MLP or a head) value · u / |u|², of an eigenvector value · v / |v|². Of
-    what MLPs read it is in the coordinates of mlp-in, so that nothing else than the MLP is concerned.
+    For a feature it is its code times its decoder row; for an interaction the same for its output; for an MLP
+    or a head read along a direction u it is value · u / |u|², for an eigenvector value · v / |v|². For parts
+    of an MLP's input it is in coordinates of mlp-in, so that it changes nothing but the MLP.
     """
 
     def _told(self) -> dict[str, Any]:
@@ -90,18 +90,18 @@ def attribute(
     heads: Heads = "paths",
     progress: bool = False,
 ) -> Attribution:
-    """What the value of `target` on a prompt is made of, down to tokens.
+    """Trace the value of `target` on a prompt down to tokens.
 
-    `open_prompt` measures the prompt and says with which dictionaries. Where there is none, what an MLP
-    writes is followed along the directions that are read, and what it reads by eigenvectors. heads="paths"
-    sums over all ways through attention; heads="nodes" makes a node of each head and pair of positions for
-    each of its readers. For a prompt with a tokenizer the target may be the text of a token, or "A - B, C"
-    for the logit of A against the mean of others; nodes are then labelled.
+    `open_prompt` measures the prompt and takes the dictionaries. Where there is none, an MLP's output is
+    followed along the directions that are read, and its input by eigenvectors. heads="paths" sums over all
+    ways through attention; heads="nodes" makes a node of each head and pair of positions for each of its
+    readers. For a prompt with a tokenizer the target may be the text of a token, or "A - B, C" for the logit
+    of A against the mean of others; nodes are then labelled.
 
-    Of each node the fewest contributions are kept that have `share` of its absolute ones, and of all nodes at
-    most `max_nodes`, the target counted: the graph grows to twice as many, to which layers add in equal parts
-    and pass on what they leave, and the weakest by `Graph.shares` go again. The rest is in `pruned`. Memory
-    grows with the features that are active, not with their number.
+    Each node keeps the fewest contributions that sum to `share` of the absolute contributions to it, and the
+    graph keeps at most `max_nodes` nodes, the target counted. It first grows to twice as many: each layer may
+    add an equal part of them and passes on what it leaves. Then the nodes weakest by `Graph.shares` go. The
+    rest is in `pruned`. Memory grows with the number of active features, not of all features.
 
     >>> model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")  # doctest: +SKIP
     >>> scope = [load_dictionary(f"stories-scope/{layer}-{point}")  # doctest: +SKIP
@@ -154,7 +154,7 @@ def attribute(
 
 
 def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:
-    """The stages that nodes can be at, those of the last layer first."""
+    """The stages that nodes can be at, from the last layer down."""
     steps = ["out", "pairs", "in"]
     if isinstance(target, ScoreTarget):
         yield stage(target.layer, "score")
@@ -186,7 +186,7 @@ def _splitting(prompt: Prompt, limits: Limits) -> Split:
 
 
 def _described(target: Target) -> dict[str, Any]:
-    """A target as JSON can hold it; of a direction its width alone."""
+    """A target as JSON can hold it; a direction is given by its width alone."""
     described: dict[str, Any] = {"kind": type(target).__name__}
     for name, value in vars(target).items():
         if isinstance(value, Tensor):

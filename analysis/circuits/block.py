@@ -1,4 +1,4 @@
-"""`BlockWeights`: what analyses of circuits read of one block of a model, read once."""
+"""`BlockWeights`: the weights of one block of a model that analyses of circuits need, read once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from bilinear_lm.weights import mlp_tensor
 @shown
 @dataclass(frozen=True)
 class BlockWeights:
-    """The attention and the bilinear MLP of a block that adds what both put out, in one precision."""
+    """The attention and the bilinear MLP of a block that adds the outputs of both, in one precision."""
 
     number: int
     W_V: Float[Tensor, "n_kv_heads d_model d_head"]
-    """What heads read of x / rms(x), once for all heads that share it (grouped-query attention)."""
+    """Value weights that read x / rms(x), one for all heads that share it (grouped-query attention)."""
     W_O: Float[Tensor, "n_heads d_head d_model"]
     attention_bias: Float[Tensor, " d_model"] | None
-    """What attention writes whatever it reads; None: nothing."""
+    """The constant part of the attention's output; None: nothing."""
     at_mlp_in: BilinearTensor
-    """The MLP as a function of what the norm in front puts out."""
+    """The MLP as a function of the output of the norm in front."""
     factor: Float[Tensor, " d_model"]
-    """What that norm multiplies x / rms(x) by."""
+    """The factor by which that norm multiplies x / rms(x)."""
     model: nn.Module = field(repr=False)
 
     def attention(self, n_tokens: int) -> AttentionLayer:

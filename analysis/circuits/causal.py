@@ -1,12 +1,12 @@
-"""Whether the nodes of a graph do in the model what the graph says: intervene, and compare.
+"""Causal check of a graph: intervene on its nodes in the model, and compare with what the graph predicts.
 
-An intervention makes a node so many times what it is: 0 ablates it, 2 doubles it, -1 turns it around. In the
-model (factor - 1) · write is added to the activations of a site at a position, with write what the node puts
-there (`Attribution.writes`): of a feature its code times its decoder row, so that what its dictionary leaves
-out stays; of an interaction its part of its output's. The change of the target is measured twice: with
-patterns and scales held, where the model is the polynomial that was attributed, and with all of it free. Even
-held, the model does what a graph does not: it answers through features that were not active and through
-errors, which a graph keeps as they are, and through what was pruned.
+An intervention multiplies a node by a factor: 0 ablates it, 2 doubles it, -1 turns it around. In the model
+(factor - 1) · write is added to the activations of a site at a position, where write is the vector that the
+node adds there (`Attribution.writes`): for a feature its code times its decoder row, so that the error of its
+dictionary stays; for an interaction its part of its output's. The change of the target is measured twice:
+with patterns and scales frozen, where the model is the polynomial that was attributed, and with all of it
+free. Even frozen, the model does more than the graph: it responds through features that were not active and
+through errors, which a graph keeps as they are, and through the parts that were pruned.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ AT_ONCE = 32
 """Trials that run as one batch."""
 
 _PARALLEL = 0.999
-"""|cosine| from which on two writes are taken for the same."""
+"""|cosine| from which on two writes count as the same."""
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """A node made `factor` times what it is; in a trial of several, each on top of what others change."""
+    """A node multiplied by `factor`; in a trial of several, each acts on top of the changes by the others."""
 
     node: str
     factor: float = 0.0
@@ -65,17 +65,17 @@ Trial = Sequence[Intervention]
 @shown
 @dataclass(frozen=True)
 class CausalCheck:
-    """Changes of the target by interventions, as a graph says and as the model has them."""
+    """Changes of the target by interventions, as a graph predicts them and as measured in the model."""
 
     trials: tuple[tuple[Intervention, ...], ...]
     predicted: Float[Tensor, " n_trials"]
-    """By the graph, through all its nodes (`graph_effects.predict_target`)."""
+    """Predicted by the graph, through all its nodes (`analysis.graphs.effects.predict_target`)."""
     first_order: Float[Tensor, " n_trials"]
-    """By the graph at first order: Σ (factor - 1) · effect (`graph_effects.effects`)."""
+    """Predicted by the graph at first order: Σ (factor - 1) · effect (`analysis.graphs.effects.effects`)."""
     held: Float[Tensor, " n_trials"]
-    """In the model, with attention patterns and scales of norms held."""
+    """Measured in the model, with attention patterns and scales of norms frozen."""
     free: Float[Tensor, " n_trials"]
-    """In the model, with everything free to change."""
+    """Measured in the model, with everything free to change."""
     control_held: Float[Tensor, "n_controls n_trials"]
     """As `held`, with random nodes of equal weight in place of those of the trial."""
     control_free: Float[Tensor, "n_controls n_trials"]
@@ -107,7 +107,7 @@ def causal_check(
     controls: int = 3,
     seed: int = 0,
 ) -> CausalCheck:
-    """Intervenes in the model as each trial says, and compares the target's change with the graph's.
+    """Intervenes in the model by each trial, and compares the target's change with the graph's prediction.
 
     A trial is one intervention or several together. None: the `n` nodes of largest effect ablated, one at a
     time. Each is repeated with `controls` other random nodes of equal weight: features of the same
@@ -139,10 +139,10 @@ def causal_check(
     predicted = [predict_target(graph, {one.node: one.factor for one in trial}) - before for trial in chosen]
     first = [sum((one.factor - 1) * slopes[one.node] for one in trial) for trial in chosen]
 
-    def measured(held: bool) -> tuple[Tensor, Tensor]:
-        with frozen(model, prompt.measured) if held else nullcontext():
-            whole = read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), held)
-            changes = [_values(model, attribution, part, held) - whole for part in (edits, *others)]
+    def measured(freeze: bool) -> tuple[Tensor, Tensor]:
+        with frozen(model, prompt.measured) if freeze else nullcontext():
+            whole = read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), freeze)
+            changes = [_values(model, attribution, part, freeze) - whole for part in (edits, *others)]
         return changes[0], torch.stack(changes[1:]) if controls else changes[0].new_empty(0, len(chosen))
 
     (at_held, control_held), (at_free, control_free) = measured(True), measured(False)
@@ -159,7 +159,7 @@ def causal_check(
 
 
 def _edits(trials: Sequence[Trial], writes: Sequence[Sequence[Write]]) -> list[list[Write]]:
-    """What is added to the activations in each trial."""
+    """The vectors added to the activations in each trial."""
     return [
         [
             replace(write, vector=(one.factor - 1) * write.vector)
@@ -171,9 +171,9 @@ def _edits(trials: Sequence[Trial], writes: Sequence[Sequence[Write]]) -> list[l
 
 def _strongest(attribution: Attribution, n: int) -> list[tuple[Intervention, ...]]:
     graph = attribution.graph
-    found = effects(graph)
+    slopes = effects(graph)
     nodes = [node for node in attribution.writes if node in graph and node != graph.target]
-    nodes.sort(key=lambda node: -abs(found[node]))
+    nodes.sort(key=lambda node: -abs(slopes[node]))
     return [(Intervention(node),) for node in nodes[:n]]
 
 
@@ -201,29 +201,29 @@ def _random(prompt: Prompt, write: Write, generator: torch.Generator) -> Write:
 
 
 def _others(prompt: Prompt, write: Write) -> Float[Tensor, "n d_model"]:
-    """What nodes write at a site: decoder rows, embeddings of the prompt; none where it can be anything."""
+    """Vectors that nodes can write at a site: decoder rows, embeddings of the prompt; none if any can be."""
     layer = prompt.layers[write.site.layer]
     if write.site == Site(0, "resid-pre"):
         return prompt.layers[0].measured.resid_pre
-    found = {"mlp-in": layer.inputs, "mlp-out": layer.outputs}.get(write.site.point)
-    if found is None:
+    features = {"mlp-in": layer.inputs, "mlp-out": layer.outputs}.get(write.site.point)
+    if features is None:
         return write.vector.new_empty(0, len(write.vector))
-    rows = found.dictionary.decoder
-    return layer.to_mlp_in(rows, write.position, found.site.point) if found is layer.inputs else rows
+    rows = features.dictionary.decoder
+    return layer.to_mlp_in(rows, write.position, features.site.point) if features is layer.inputs else rows
 
 
 def _values(
-    model: nn.Module, attribution: Attribution, trials: Sequence[Sequence[Write]], held: bool
+    model: nn.Module, attribution: Attribution, trials: Sequence[Sequence[Write]], freeze: bool
 ) -> Float[Tensor, " n_trials"]:
     """The target's value with each trial's edits."""
     prompt, target = attribution.prompt, attribution.target
     one = prompt.measured.ids.unsqueeze(0)
-    found = []
+    values = []
     for start in range(0, len(trials), AT_ONCE):
         part = trials[start : start + AT_ONCE]
         with _edited(model, prompt, part):
-            found.append(read_measured(model, prompt, target, one.expand(len(part), -1), held))
-    return torch.cat(found)
+            values.append(read_measured(model, prompt, target, one.expand(len(part), -1), freeze))
+    return torch.cat(values)
 
 
 @contextmanager

@@ -23,14 +23,14 @@ from bilinear_lm.shown import shown
 @shown
 @dataclass
 class Grown:
-    """What has come in so far; the target is the first of the nodes."""
+    """The graph so far; the target is the first of the nodes."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
     edges: list[Edge] = field(default_factory=list)
     pruned: dict[str, Pruned] = field(default_factory=dict)
     writes: dict[str, Write] = field(default_factory=dict)
     shown: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By node and group, how much of the group's whole is shown."""
+    """The part of each group's whole that is shown, by node and group."""
     unsplit: list[str] = field(default_factory=list)
     """Nodes that were not split for the depth."""
     left_out: int = 0
@@ -49,18 +49,18 @@ class Opened:
 
 
 Split = Callable[[Sequence[Opened]], Iterable[tuple[Opened, Iterable[Group]]]]
-"""What nodes of one stage are made of, in any order."""
+"""Splits the nodes of one stage into groups of contributions; yields them in any order."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A source that nodes are made of, until its stage's turn comes."""
+    """A source of nodes in the graph, until its stage's turn comes."""
 
     source: Source
     depth: int
     share: float = 0.0
     edges: dict[str, tuple[float, Group]] = field(default_factory=dict)
-    """What it adds to which nodes."""
+    """Its contributions, by the node that it adds to."""
     required: bool = False
     """Whether it is an input of an interaction that is in the graph."""
 
@@ -100,8 +100,8 @@ def grow(
 ) -> Grown:
     """The nodes and edges below a target that is read: `max_nodes` at most, the target among them.
 
-    `stages` are those that sources can stand at, the last first. With `depth` what MLPs write is not split
-    behind so many of them.
+    `stages` are those that sources can stand at, the last first. With `depth` MLP outputs are not split
+    behind so many MLPs.
     """
     return _Growth(split, max_nodes, depth).run(target, list(stages), progress)
 
@@ -113,11 +113,11 @@ class _Growth:
         self.waiting: dict[Stage, dict[str, _Waiting]] = defaultdict(dict)
         self.pairs: dict[Stage, _Pairs] = defaultdict(_Pairs)
         self.rest: dict[str, Pruned] = {}
-        """By node that was split, what its splitting kept back."""
+        """Contributions that the splitting of each node kept back."""
         self.left: dict[str, list[float]] = defaultdict(list)
-        """By node, contributions of what was then left out."""
+        """Contributions to each node that were left out afterwards."""
         self.promised = 0
-        """Inputs of interactions that are in, which are not in themselves yet."""
+        """Number of inputs of admitted interactions that are not admitted themselves yet."""
 
     def run(self, target: Source, stages: list[Stage], progress: bool) -> Grown:
         reader = target.reader()
@@ -180,7 +180,7 @@ class _Growth:
                 self.grown.edges.append(Edge(source.node.id, node.id, pairs.weights[at]))
 
     def _enter_pair(self, output: Node, part: Part, weight: float, group: Group) -> Node:
-        """The node of a pair, with the part of what its output writes that it makes."""
+        """The node of a pair, whose write is its part of its output's write."""
         left, right = (source.node for source in part)
         value = weight if group.size == "absolute" else None
         node = interaction_node(output, (input_name(left), input_name(right)), value=value)
@@ -198,7 +198,7 @@ class _Growth:
             shown[group.name] = max(0.0, shown[group.name] - group.part(weight))
 
     def _pruned(self) -> dict[str, Pruned]:
-        """What is not shown of each node that was split."""
+        """Contributions to each split node that the graph does not show."""
         pruned = {}
         for output, rest in self.rest.items():
             left = self.left[output]

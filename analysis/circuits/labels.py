@@ -1,4 +1,4 @@
-"""What the nodes of a finished graph are called: tokens by their text, features by their passages."""
+"""Labels for the nodes of a finished graph: the text of tokens, the passages of features."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FeatureNames = Mapping[Site, Mapping[int, str] | Sequence[str]]
 def labelled(graph: Graph, vocabulary: Vocabulary | None = None, names: FeatureNames | None = None) -> Graph:
     """The graph with labels: tokens and logits by `vocabulary`, features by `names`, pairs by their inputs.
 
-    Nodes that neither knows keep what they are called. Raises InputError for a vocabulary without a token of
+    Nodes that neither knows keep their labels. Raises InputError for a vocabulary without a token of
     the graph, and for names that are fewer than the features.
     """
     labels = {node.id: _label(node, vocabulary, names or {}) for node in graph.nodes}
@@ -80,14 +80,14 @@ def _label(node: Node, vocabulary: Vocabulary | None, names: FeatureNames) -> st
 
 
 def _name(names: FeatureNames, site: Site, feature: int) -> str:
-    found = names.get(site, {})
-    if isinstance(found, Mapping):
-        return found.get(feature, "")
-    if feature >= len(found):
+    known = names.get(site, {})
+    if isinstance(known, Mapping):
+        return known.get(feature, "")
+    if feature >= len(known):
         raise InputError(
-            f"{len(found)} names for the features of {site}, with {feature} among them; expected all"
+            f"{len(known)} names for the features of {site}, with {feature} among them; expected all"
         )
-    return found[feature]
+    return known[feature]
 
 
 def _text(vocabulary: Vocabulary, token: int, label: bool = False) -> str:

@@ -1,10 +1,10 @@
-"""What graphs are grown from: readers, the sources that they split over, and groups of these.
+"""Parts that graphs are grown from: readers, the sources that they split over, and groups of these.
 
-A **reader** is a value as a function of what is below it: linear in the residual stream, quadratic in the
-input of an MLP, or bilinear in two positions (an attention score). On a prompt it is that with attention
-patterns and norm scales held at what was measured, by weights alone with both at 1.
-A **source** is what its value splits over: a node, and how that node itself is read, if it is. Sources of one
-unit are a **group**.
+A **reader** is a value as a function of the activations below it: linear in the residual stream, quadratic
+in the input of an MLP, or bilinear in two positions (an attention score). Attention patterns and norm scales
+are frozen: on a prompt at their measured values, by weights alone at 1.
+A **source** is one of the nodes over which the value splits, with its own reader if it is split in turn.
+Sources of one unit are a **group**.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 
 Stage = tuple[int, int]
-"""Where a source stands in the order of computation; larger ones come later. Made by `stage`."""
+"""The step of computation at which a source stands; larger ones come later. Made by `stage`."""
 
 _STEPS = ("token", "head", "in", "pairs", "out", "score")
 
@@ -32,7 +32,7 @@ def stage(layer: int, step: str) -> Stage:
 
 
 def writes_of_mlp(at: Stage) -> bool:
-    """Whether what stands at a stage is written by an MLP."""
+    """Whether sources at a stage are written by an MLP."""
     return at[1] == _STEPS.index("out")
 
 
@@ -56,7 +56,7 @@ class Linear:
     position: int = 0
     """Where on the prompt; not used by weights."""
     heads: int = 0
-    """How many heads in a row moved what is read here; counted by weights."""
+    """How many heads in a row moved this reading; counted in circuits from weights only."""
 
 
 @shown
@@ -99,20 +99,20 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A node as a part of others, with how it is read and what it writes, where it has these.
+    """A node as a part of others, with its reader and its write where it has these.
 
-    There are many more sources than nodes of a graph: they hold what is needed to make both, and no more.
+    There are many more sources than nodes of a graph, so they hold only what is needed to make both.
     """
 
     node: Node
     stage: Stage
 
     def reader(self) -> Reader | None:
-        """How its own value is read; None: it is not split."""
+        """The reader of its own value; None: it is not split."""
         return None
 
     def write(self) -> Write | None:
-        """What it adds to which activations; None for biases, and by weights."""
+        """The vector that it adds to activations, and where; None for biases, and by weights."""
         return None
 
 
@@ -128,20 +128,20 @@ class ReadBy(Source):
 
 
 Part = tuple[Source, ...]
-"""What makes one contribution: a source, or a pair of them together (twice the same: a square)."""
+"""The sources of one contribution: one, or a pair of them together (twice the same: a square)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """What a node is made of, in one unit: the strongest parts, and the rest of them in numbers."""
+    """The contributions to a node in one unit: the strongest parts, and the rest of them in numbers."""
 
     weights: list[float]
     parts: list[Part]
-    """As many as weights."""
+    """One for each weight."""
     pruned: Pruned
     """The rest."""
     whole: float
-    """The size of all of them together, kept or not."""
+    """The size of all contributions together, kept or not."""
     size: Literal["absolute", "square"]
     """Sizes are |weight| of contributions on a prompt, weight² of coefficients by weights."""
     pairs_at: Stage = BOTTOM
@@ -149,7 +149,7 @@ class Group:
     name: str = ""
 
     def part(self, weight: float, of: float = 1.0) -> float:
-        """The part of the whole that a weight has, times a number."""
+        """The part that a weight has in the whole, times a number."""
         return of * self.size_of(weight) / self.whole
 
     def size_of(self, weight: float) -> float:
@@ -158,17 +158,17 @@ class Group:
 
     @property
     def shown(self) -> float:
-        """How much of the whole is that of the parts."""
+        """The part of the whole that the kept parts have."""
         return sum(map(self.size_of, self.weights)) / self.whole
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of what there is comes into a graph."""
+    """Limits on the part of all contributions that comes into a graph."""
 
     share: float
-    """Of each group the fewest of its strongest are kept that have this share of the whole."""
+    """The share of a group that is kept: the fewest of its strongest parts that sum to it."""
     at_most: int
-    """Of one group."""
+    """The most parts of one group that are kept."""
     heads_in_a_row: int
     """Heads that follow each other as nodes; on a prompt 0 sums over all ways through heads."""

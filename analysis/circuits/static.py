@@ -1,10 +1,11 @@
-"""Circuits from weights alone: what a logit or a feature is made of in any prompt, down to tokens.
+"""Circuits from weights alone: the parts of a logit or a feature in any prompt, down to tokens.
 
-From the target downwards, every MLP is expanded by the strongest interactions of what is read of it: pairs
-of input features where there is a dictionary of its input, else eigenvectors of the interaction matrix, whose
-directions are in turn read of the layers below (arXiv 2406.03947, deep models). Every direction of the
-residual stream is followed to tokens, directly and through heads, to features of earlier MLPs, and to earlier
-MLPs themselves. The tree grows exponentially with depth, so that only the strongest of each node are kept.
+From the target downwards, every MLP is expanded into the strongest interactions of the direction that is
+read from it: pairs of input features where there is a dictionary of its input, else eigenvectors of the
+interaction matrix, whose directions are in turn read from the layers below (arXiv 2406.03947, deep models).
+Every direction of the residual stream is followed to tokens, directly and through heads, to features of
+earlier MLPs, and to earlier MLPs themselves. The tree grows exponentially with depth, so only the strongest
+sources of each node are kept.
 
 Scales of norms and weights of attention are 1, codes of features are those of features that are active.
 An edge's weight is a coefficient: the product of the weights along all paths from inputs to the target, each
@@ -63,20 +64,20 @@ def static_circuit(
     tokenizer: PreTrainedTokenizerBase | None = None,
     progress: bool = False,
 ) -> Graph:
-    """The graph of what `target` is made of by the weights of a model; positions of targets are not used.
+    """The graph of the parts of `target` by the weights of a model; positions of targets are not used.
 
     The sources of a node come in groups whose coefficients have one unit: tokens; heads; MLPs; the features
-    of one dictionary; pairs of features, or eigenvectors. Of each group the fewest of the strongest are kept
-    whose squares have `share` of all, at most `beam`. At most `depth` MLPs are passed on the way down, and
-    `heads_in_a_row` heads between two of them. Nodes come in by their share of the target
-    (`analysis.graphs.shares`) until there are `max_nodes`. What a dictionary leaves out of an MLP's output is
-    not followed. With a `tokenizer` the target may be the text of a token, or "A - B, C" for the logit of A
+    of one dictionary; pairs of features, or eigenvectors. Each group keeps the fewest of its strongest
+    coefficients whose squares have `share` of all, at most `beam`. At most `depth` MLPs are passed on the way
+    down, and `heads_in_a_row` heads between two of them. Nodes come in by their share of the target
+    (`analysis.graphs.shares`) until there are `max_nodes`. Errors of dictionaries at mlp-out are not
+    followed. With a `tokenizer` the target may be the text of a token, or "A - B, C" for the logit of A
     against the mean of others, and nodes are labelled.
 
-    `pruned` of the graph has what is not shown of each node, exactly: sum, sum of magnitudes, and number of
-    coefficients. `settings["shown"]` tells by node and group how much of the squares is shown,
-    `settings["unsplit"]` which nodes are at the end for `depth`, `settings["left_out"]` how many nodes and
-    interactions `max_nodes` kept out.
+    `pruned` of the graph counts the coefficients of each node that are not shown, exactly: sum, sum of
+    magnitudes, and number. `settings["shown"]` holds the share of the squares that is shown, by node and
+    group; `settings["unsplit"]` the nodes that were not split because of `depth`; `settings["left_out"]` the
+    number of nodes and interactions that `max_nodes` kept out.
 
     Permuting hidden units, or exchanging gate and in, changes nothing but rounding.
 
@@ -132,7 +133,7 @@ def _splitting(model: StaticModel, limits: Limits) -> Split:
 
 
 def _read(model: StaticModel, target: Target) -> tuple[Node, Reader]:
-    """The node of a target and how it is read; InputError for one that only a prompt has."""
+    """The node of a target and its reader; raises InputError for a target that only a prompt has."""
     if isinstance(target, LogitTarget):
         reader = Linear(2 * model.n_layers, target.of(model.W_U))
         return logit_node([target.token], target.against), reader
@@ -147,8 +148,8 @@ def _read(model: StaticModel, target: Target) -> tuple[Node, Reader]:
 
 def _read_feature(model: StaticModel, target: FeatureTarget) -> tuple[Node, Reader]:
     site, layer = target.site, model.layer(target.site.layer)
-    for found, source in ((layer.outputs, written_source), (layer.inputs, read_source)):
-        if found is not None and found[0] == site:
+    for side, source in ((layer.outputs, written_source), (layer.inputs, read_source)):
+        if side is not None and side[0] == site:
             return feature_node(site, target.feature), source(layer, target.feature).reader()
     raise InputError(f"there is no dictionary of {site}; expected one among the dictionaries")
 

@@ -1,4 +1,4 @@
-"""The value of a target in a run of the model, also one that something was changed in."""
+"""The value of a target in a run of the model, with or without interventions."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def read_measured(
 ) -> Float[Tensor, " batch"]:
     """The target's value for each row of a batch, with whatever hooks the model has at the moment.
 
-    Of a feature it is what the code is where the feature is active, also where it falls below others or
-    below zero. `held` says that scales of norms are those of `prompt`.
+    For a feature it is the linear map that gives its code where it is active, also where others exceed it
+    or it is below zero. `held` says that scales of norms are those of `prompt`.
     """
     if isinstance(target, LogitTarget):
         position = prompt.position(target.position)
@@ -49,26 +49,26 @@ def read_measured(
 
 
 def _eigenvector(
-    model: nn.Module, prompt: Prompt, target: EigenvectorTarget, ids: Tensor, held: bool
+    model: nn.Module, prompt: Prompt, target: EigenvectorTarget, ids: Tensor, frozen: bool
 ) -> Tensor:
     layer, position = prompt.layers[target.layer], prompt.position(target.position)
     x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
     epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
-    scale = layer.measured.ln2_scale[position] if held else norm_scale(x, epsilon).unsqueeze(-1)
+    scale = layer.measured.ln2_scale[position] if frozen else norm_scale(x, epsilon).unsqueeze(-1)
     x, tensor = x / scale, layer.block.folded
     if tensor.constant:
         x = torch.nn.functional.pad(x, (0, 1), value=1.0)
-    found = eigendecompose(tensor, target.direction.to(x))
-    return found.activations(x)[:, target.rank]
+    eigen = eigendecompose(tensor, target.direction.to(x))
+    return eigen.activations(x)[:, target.rank]
 
 
-def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, held: bool) -> Tensor:
+def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, frozen: bool) -> Tensor:
     layer, reader = prompt.layers[target.layer], read_score(prompt, target)
     attention, streams = layer.attention, _at(model, prompt, Site(target.layer, "resid-pre"), ids)
     epsilon = norm_epsilon(plain(attention_norm(model, target.layer)))
     values = []
     for x in streams:
-        scale = layer.measured.ln1_scale if held else norm_scale(x, epsilon)
+        scale = layer.measured.ln1_scale if frozen else norm_scale(x, epsilon)
         scores = attend(attention, x / scale.unsqueeze(-1)).scores[target.head, reader.query]
         against = 0.0 if reader.against is None else scores[reader.against]
         values.append(scores[reader.key] - against)
@@ -76,6 +76,6 @@ def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, h
 
 
 def _at(model: nn.Module, prompt: Prompt, site: Site, ids: Tensor) -> Tensor:
-    """The activations at a site, in the precision of what was measured."""
+    """The activations at a site, in the precision of the measured prompt."""
     (seen,) = site_activations(model, [ids], [site])
     return seen[site].clone().to(prompt.like.dtype)

@@ -57,9 +57,9 @@ class LogitTarget:
         _require_position(self.position)
 
     def of(self, columns: Float[Tensor, "*axes d_vocab"]) -> Float[Tensor, "*axes"]:
-        """Of columns by token, as logits or W_U have them, the token's less the mean of those of `against`.
+        """The token's column less the mean of those of `against`; columns are by token, as in logits or W_U.
 
-        InputError where a token does not exist.
+        Raises InputError where a token does not exist.
         """
         for token in (self.token, *self.against):
             require_index(token, columns.shape[-1], "token")
@@ -103,7 +103,7 @@ class DirectionTarget:
 @shown
 @dataclass(frozen=True)
 class EigenvectorTarget:
-    """λ (v · x)², what one eigenvector adds to direction · MLP(x), at x = resid-mid / rms(resid-mid).
+    """λ (v · x)², one eigenvector's part of direction · MLP(x), at x = resid-mid / rms(resid-mid).
 
     v is that of `eigendecompose(mlp_tensor(model, layer), direction)` with number `rank`.
     """

@@ -1,4 +1,4 @@
-"""`trace`: a graph of what a logit, a feature or an attention score is made of, asked for by words."""
+"""`trace`: the graph of a logit, a feature or an attention score, asked for by words."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def trace(
     max_nodes: int = MAX_NODES,
     progress: bool = False,
 ) -> Graph:
-    """What a logit, a feature or a score is made of: on a prompt by `attribute`, else by `static_circuit`.
+    """Trace a logit, a feature or a score: on a prompt by `attribute`, else by `static_circuit`.
 
     The target is the logit of `token` ("swim", or "swim - run, fly" for one against the mean of others), or
     the `feature` LAYER-POINT-NUMBER of a dictionary, such as 2-mlp-out-17, or on a prompt the attention score
@@ -54,10 +54,10 @@ def trace(
     On a prompt it is read at `position` (the query of a score), and by default it is the logit of the
     likeliest next token. A prompt begins with the beginning-of-sequence token, where the tokenizer has one.
 
-    `dictionaries` are followed where they are there, eigenvectors elsewhere. With a `text` (documents
-    separated by <|endoftext|>) features are named by where they are most active in it. `share` is by default
-    0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph tells how many nodes were strong
-    enough for it and left out for `max_nodes`.
+    MLPs are split by the features of `dictionaries`, and by eigenvectors where they have none. With a `text`
+    (documents separated by <|endoftext|>) features are named by the passages where they are most active.
+    `share` is by default 0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph counts the
+    nodes that were strong enough for `share` and left out for `max_nodes`.
 
     >>> graph = trace(model, tokenizer, "Her mom gave her a big", dictionaries=scope)  # doctest: +SKIP
 

@@ -73,14 +73,14 @@ def eigen(
         require_number(tolerance, f"tolerance {tolerance:g}", "more than 0, below 1", least=5e-324, most=1)
     if not resume:
         require_unbegun(output)
-    place = find_device(device)
-    model = load_pretrained(checkpoint, device=place)
+    where = find_device(device)
+    model = load_pretrained(checkpoint, device=where)
     tensor = mlp_tensor(model, layer).to(torch.float32)
     if dictionary is None:
         u, names = _token_directions(model, checkpoint, tokens)
     else:
         n_layers = model.config.num_hidden_layers
-        u, names = _feature_directions(dictionary, layer % n_layers, features, place)
+        u, names = _feature_directions(dictionary, layer % n_layers, features, where)
     eigendecompose_to_folder(
         tensor,
         u.to(torch.float32),
@@ -137,22 +137,25 @@ def _token_directions(
 
 
 def _feature_directions(
-    path: str, layer: int, features: tuple[int, ...], place: Any
+    path: str, layer: int, features: tuple[int, ...], where: Any
 ) -> tuple[Tensor, list[str]]:
     """The encoder's columns for the features asked for; without any, for all."""
     from bilinear_lm.dictionaries import load_dictionary
 
-    found = load_dictionary(path, device=place)
-    if found.nonlinear is not None:
-        raise InputError(f"{path}: {found.nonlinear}, whose features read no one direction")
-    if found.site and (found.site.layer != layer or found.site.point not in ("mlp-out", "resid-post")):
+    dictionary = load_dictionary(path, device=where)
+    if dictionary.nonlinear is not None:
+        raise InputError(f"{path}: {dictionary.nonlinear}, whose features read no one direction")
+    if dictionary.site and (
+        dictionary.site.layer != layer or dictionary.site.point not in ("mlp-out", "resid-post")
+    ):
         raise InputError(
-            f"{path}: is a dictionary of {found.site}; expected one of {layer}-mlp-out or {layer}-resid-post"
+            f"{path}: is a dictionary of {dictionary.site}; expected one of {layer}-mlp-out or "
+            f"{layer}-resid-post"
         )
-    chosen = list(features or range(found.n_feat))
+    chosen = list(features or range(dictionary.n_feat))
     for feature in chosen:
-        require_index(feature, found.n_feat, f"{path}: feature")
-    return found.encoder[:, chosen].T, [f"feature {feature}" for feature in chosen]
+        require_index(feature, dictionary.n_feat, f"{path}: feature")
+    return dictionary.encoder[:, chosen].T, [f"feature {feature}" for feature in chosen]
 
 
 def _draw(folder: Path, names: list[str]) -> None:

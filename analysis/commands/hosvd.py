@@ -61,38 +61,38 @@ def hosvd(
     tensor = mlp_tensor(model, layer).to(precision)
     W_E, W_U = embedding(model).to(precision), unembedding(model).to(precision)
     vocabulary = Vocabulary.of(load_tokenizer(checkpoint), len(W_E))
-    found = decompose(tensor, k, leg)
-    tensors = {"spectrum": found.spectrum, f"{leg}_directions": found.directions}
+    svd = decompose(tensor, k, leg)
+    tensors = {"spectrum": svd.spectrum, f"{leg}_directions": svd.directions}
     if leg == "output":
-        directions = _readings(found.singular_values, found.directions @ W_U, vocabulary, listed)
-        eigen = singular_eigenvectors(tensor, found, eigenvectors)
+        directions = _readings(svd.singular_values, svd.directions @ W_U, vocabulary, listed)
+        eigen = singular_eigenvectors(tensor, svd, eigenvectors)
         tensors |= {"eigenvalues": eigen.values, "eigenvectors": eigen.vectors}
         scores = eigen.vectors[..., : W_E.shape[1]] @ W_E.T
         for direction, values, rows in zip(directions, eigen.values, scores, strict=True):
             direction["eigenvectors"] = _readings(values, rows, vocabulary, listed)
     else:
-        scores = found.directions[:, : W_E.shape[1]] @ W_E.T
-        directions = _readings(found.singular_values, scores, vocabulary, listed)
+        scores = svd.directions[:, : W_E.shape[1]] @ W_E.T
+        directions = _readings(svd.singular_values, scores, vocabulary, listed)
     settings = {"checkpoint": told(checkpoint), "layer": layer, "k": k, "leg": leg}
     with new_folder(output) as folder:
-        write_json(folder / "hosvd.json", {**_summary(found), "directions": directions, "settings": settings})
+        write_json(folder / "hosvd.json", {**_summary(svd), "directions": directions, "settings": settings})
         save_file(
             {name: value.contiguous().cpu() for name, value in tensors.items()}, folder / "hosvd.safetensors"
         )
     print(output)
 
 
-def _summary(found: HOSVD) -> dict[str, Any]:
+def _summary(svd: HOSVD) -> dict[str, Any]:
     from analysis.spectra.eigen import effective_rank
     from bilinear_lm.numerics.rescaling import norms
 
     packages = ("bilinear-lm", "torch", "transformers")
     return {
-        "norm": float(norms(found.spectrum, 0)),
-        "rank": found.rank,
-        "effective_rank": float(effective_rank(found.spectrum)),
-        "singular_values": found.singular_values.tolist(),
-        "truncation_errors": [found.truncation_error(kept + 1) for kept in range(len(found.directions))],
+        "norm": float(norms(svd.spectrum, 0)),
+        "rank": svd.rank,
+        "effective_rank": float(effective_rank(svd.spectrum)),
+        "singular_values": svd.singular_values.tolist(),
+        "truncation_errors": [svd.truncation_error(kept + 1) for kept in range(len(svd.directions))],
         "versions": {package.replace("-", "_"): version(package) for package in packages},
     }
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bilinear_lm.sites import Point
 
 PACKAGES = ("bilinear-lm", "torch", "transformers")
-"""Whose versions are noted beside the results."""
+"""Packages whose versions are noted beside the results."""
 
 N_SEEDS = 5
 """Random sets of interactions beside the strongest."""
@@ -80,10 +80,10 @@ def interactions(
     require_seed(seed)
     require_new(output)
     words = None if contexts is None else _read_words(contexts)
-    place = find_device(device)
-    ends = (_load(inputs, layer, "mlp-in", place), _load(outputs, layer, "mlp-out", place))
+    where = find_device(device)
+    ends = (_load(inputs, layer, "mlp-in", where), _load(outputs, layer, "mlp-out", where))
     require_site(ends[1].site, layer, ("mlp-out",), "output")
-    model = load_pretrained(checkpoint, device=place)
+    model = load_pretrained(checkpoint, device=where)
     between = feature_layer(model, layer, *ends)
     asked = list(dict.fromkeys(features)) or None
     strongest = strongest_interactions(between, asked, k, progress=True)
@@ -107,7 +107,7 @@ def interactions(
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a text adds: names of features, results for the JSON file, figures by name."""
+    """The additions that a text makes: names of features, results for the JSON file, figures by name."""
 
     name_input: Callable[[int], str] = str
     name_output: Callable[[int], str] = str
@@ -138,14 +138,14 @@ def _read(
     windows = token_windows(tokenizer, words, model.config.max_position_embeddings)
     skip = int(tokenizer.bos_token_id is not None)
     named = [top_contexts(model, end, windows, skip=skip, progress=True) for end in ends]
-    into = sorted({item.output for item in strongest})
-    explained = explained_on_text(model, layer, ends[1], windows, into, skip=skip, progress=True)
+    outputs = sorted({item.output for item in strongest})
+    explained = explained_on_text(model, layer, ends[1], windows, outputs, skip=skip, progress=True)
     predicted = [window for window in windows if len(window) > 1]
     control = ablation_control(model, layer, *ends, strongest, predicted, range(seed, seed + N_SEEDS))
     results = {
-        "contexts": {str(feature): _passages(named[1], feature, vocabulary) for feature in into},
+        "contexts": {str(feature): _passages(named[1], feature, vocabulary) for feature in outputs},
         "correlation": {
-            "features": into,
+            "features": outputs,
             "all_tokens": _without_nan(explained.all_tokens),
             "active_tokens": _without_nan(explained.active_tokens),
             "n_active": explained.n_active.tolist(),
@@ -200,11 +200,11 @@ def _read_words(path: Path) -> str:
     return words
 
 
-def _load(path: str, layer: int, point: Point, place: Any) -> Dictionary:
+def _load(path: str, layer: int, point: Point, where: Any) -> Dictionary:
     from bilinear_lm.dictionaries import load_dictionary
     from bilinear_lm.sites import Site
 
-    dictionary = load_dictionary(path, device=place)
+    dictionary = load_dictionary(path, device=where)
     return dictionary if dictionary.site else replace(dictionary, site=Site(layer, point))
 
 

@@ -109,8 +109,8 @@ def _graphs(
     from analysis.circuits.trace import trace
 
     around = () if source is None else source.dictionaries
-    dictionaries = {found.read: found.inputs for found in around}
-    dictionaries |= {found.written: found.outputs for found in around}
+    dictionaries = {pair.read: pair.inputs for pair in around}
+    dictionaries |= {pair.written: pair.outputs for pair in around}
     graphs = []
     if prompt is not None:
         graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries))

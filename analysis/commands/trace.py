@@ -87,9 +87,9 @@ def trace(
     folder, text = shipped_scope(checkpoint)
     folder, text = dictionaries or folder, contexts or (None if dictionaries else text)
     words = None if text is None else read_plain_text(text)
-    place = find_device(device)
-    with process_group(place) as part:
-        model, tokenizer = load_pretrained(checkpoint, device=place), load_tokenizer(checkpoint)
+    where = find_device(device)
+    with process_group(where) as part:
+        model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
         followed = None if eigenvectors or folder is None else _followed(folder, model)
         graph = trace_graph(
             model,
@@ -123,10 +123,10 @@ def trace(
 def _followed(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
     from analysis.features.dictionaries import around_mlps, dictionaries_in
 
-    found = around_mlps(dictionaries_in(folder, model))
-    if not found:
+    dictionaries = around_mlps(dictionaries_in(folder, model))
+    if not dictionaries:
         raise InputError(
             f"{folder}: no dictionary at mlp-in, resid-mid or mlp-out; expected a folder for each, such as "
             "4-mlp-out"
         )
-    return found
+    return dictionaries

@@ -60,7 +60,7 @@ class Contexts:
     windows: tuple[tuple[int, ...], ...]
     """The text."""
     vocabulary: Vocabulary | None = None
-    """What tokens are called, where a tokenizer was given."""
+    """Texts of the tokens, where a tokenizer was given."""
 
     _repr_html_ = shown_by("analysis.report.notebook", "contexts_html")
 
@@ -70,8 +70,8 @@ class Contexts:
     def of(self, feature: int) -> tuple[Context, ...]:
         """The contexts of a feature, highest peak first; none of a feature that is never active."""
         require_index(feature, len(self.values), "feature")
-        found = int((self.values[feature] > 0).sum())
-        return tuple(self._context(feature, rank) for rank in range(found))
+        n_peaks = int((self.values[feature] > 0).sum())
+        return tuple(self._context(feature, rank) for rank in range(n_peaks))
 
     def _context(self, feature: int, rank: int) -> Context:
         number, position = int(self.window[feature, rank]), int(self.position[feature, rank])
@@ -114,7 +114,7 @@ def top_contexts(
 ) -> Contexts:
     """The k highest peaks of every feature of a dictionary in the windows of a text.
 
-    With the `tokenizer` they know what tokens are called: for `Contexts.name`, and to show themselves.
+    With the `tokenizer` they hold the texts of tokens, for `Contexts.name` and for notebooks.
 
     The first `skip` positions of each window are passed over (a beginning-of-sequence token). Of equal
     peaks the earlier in the text comes first; where not all fit, any of them are left out.
@@ -160,12 +160,12 @@ class Peaks:
         kept[..., :skip] = 0
         highest = max_pool1d(kept, 2 * width + 1, stride=1, padding=width)
         flat = torch.where(kept == highest, kept, 0.0).flatten(1)
-        places = flat.topk(min(k, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
-        row, position = places // code.shape[1], places % code.shape[1]
+        indices = flat.topk(min(k, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
+        row, position = indices // code.shape[1], indices % code.shape[1]
         steps = torch.arange(2 * width + 1, device=code.device)
         feature = torch.arange(len(flat), device=code.device)[:, None, None]
         around = pad(by_feature, (width, width))[feature, row[..., None], position[..., None] + steps]
-        return cls(flat.gather(1, places), torch.tensor(numbers, device=code.device)[row], position, around)
+        return cls(flat.gather(1, indices), torch.tensor(numbers, device=code.device)[row], position, around)
 
     def merged(self, other: Peaks, k: int) -> Peaks:
         """The k highest of both, highest first; `other` comes later in the text."""

@@ -1,4 +1,4 @@
-"""Dictionaries that circuits are followed through: at which sites, and what their features read."""
+"""Dictionaries that circuits are followed through: their sites, and the readings of their features."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Dictionaries = Mapping[Site, Dictionary]
 
 
 def feature_reading(dictionary: Dictionary, feature: int) -> tuple[Float[Tensor, " width"], float]:
-    """The direction and the constant of the linear map that a feature's code is where it is active."""
+    """The direction and the constant of the linear map that gives a feature's code where it is active."""
     require_index(feature, dictionary.n_feat, "feature")
     direction = dictionary.encoder[:, feature]
     constant = 0.0 if dictionary.b_enc is None else float(dictionary.b_enc[feature])
@@ -69,14 +69,14 @@ def _listed(dictionaries: Any) -> list[Dictionary]:
 
 
 def read_site(sites: Collection[Site], layer: int) -> Site | None:
-    """That of the sites which describes what the MLP of a layer reads; InputError where two do."""
-    found = [site for point in READ if (site := Site(layer, point)) in sites]
-    if len(found) > 1:
+    """The one of the sites that describes an MLP's input; raises InputError where two do."""
+    read = [site for point in READ if (site := Site(layer, point)) in sites]
+    if len(read) > 1:
         raise InputError(
-            f"dictionaries of {found[0]} and of {found[1]} both describe what the MLP of layer {layer} "
+            f"dictionaries of {read[0]} and of {read[1]} both describe what the MLP of layer {layer} "
             "reads; give one of them"
         )
-    return found[0] if found else None
+    return read[0] if read else None
 
 
 def require_dictionary(site: Site, dictionary: Dictionary, n_layers: int, width: int) -> None:
@@ -122,24 +122,24 @@ def dictionaries_in(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected one that holds a folder for each dictionary")
-    found: dict[Site, Dictionary] = {}
+    dictionaries: dict[Site, Dictionary] = {}
     for part in sorted(part for part in folder.iterdir() if part.is_dir() and part.name[0] != "."):
         site, dictionary = _load(part, model)
-        if site in found:
+        if site in dictionaries:
             raise InputError(f"{folder}: two dictionaries of {site}, one in {part.name}; expected one a site")
-        found[site] = dictionary
-    return found
+        dictionaries[site] = dictionary
+    return dictionaries
 
 
 def around_mlps(dictionaries: Mapping[Site, Dictionary]) -> dict[Site, Dictionary]:
-    """Those that say what MLPs read and write: at mlp-in, else resid-mid, and at mlp-out.
+    """Dictionaries of what MLPs read and write: at mlp-in, else resid-mid, and at mlp-out.
 
-    Transcoders are left out: their features are no parts of what they read.
+    Transcoders are left out: their features do not sum to what they read.
     """
-    own = {site: found for site, found in dictionaries.items() if found.target in (None, site)}
+    own = {site: dictionary for site, dictionary in dictionaries.items() if dictionary.target in (None, site)}
     return {
-        site: found
-        for site, found in own.items()
+        site: dictionary
+        for site, dictionary in own.items()
         if site.point in ("mlp-in", "mlp-out")
         or (site.point == "resid-mid" and Site(site.layer, "mlp-in") not in own)
     }
@@ -198,13 +198,13 @@ def read_dictionaries(folder: Path, model: nn.Module) -> tuple[LayerDictionaries
     the model does not have, and for two of one site.
     """
     by_site = dictionaries_in(folder, model)
-    found = tuple(_paired(by_site))
-    if not found:
+    paired = tuple(_paired(by_site))
+    if not paired:
         listed = ", ".join(map(str, sorted(by_site))) or "none"
         raise InputError(
             f"{folder}: no layer has a dictionary at mlp-in (or resid-mid) and one at mlp-out; got {listed}"
         )
-    return found
+    return paired
 
 
 def _paired(by_site: dict[Site, Dictionary]) -> Iterable[LayerDictionaries]:

@@ -52,7 +52,7 @@ class Explained:
 
     @classmethod
     def of(cls, features: Int[Tensor, " n"], moments: PairMoments) -> Explained:
-        """Of moments [n, (everywhere, active), k] of approximation and pre-activation."""
+        """The result for moments [n, (everywhere, active), k] of approximation and pre-activation."""
         everywhere, active = moments.correlation.cpu().unbind(1)
         n_active = moments.count[:, 1, 0].long().cpu()
         return cls(features.cpu(), everywhere, active, int(moments.count[0, 0, 0]), n_active)
@@ -64,7 +64,7 @@ class Probe:
     """The largest eigenvectors of some output features of a layer, to be compared with the features."""
 
     outputs: Dictionary
-    """What reads the layer's output."""
+    """The dictionary that reads the layer's output."""
     chosen: Int[Tensor, " n"]
     """The features, by number."""
     values: Float[Tensor, "n k"]
@@ -95,7 +95,7 @@ def explained_by_eigenvectors(
 ) -> Explained:
     """How well the top eigenvectors explain output features at points of a layer, in pieces of any size.
 
-    `outputs` reads what the layer writes; `points` are what it reads, without the constant coordinate
+    `outputs` reads the layer's output; `points` are inputs of the layer, without the constant coordinate
     (`mlp_inputs`). None: all features.
 
     Raises InputError for a dictionary of another width, a bilinear encoder, k or features out of range, or
@@ -177,7 +177,7 @@ def explained_by_probes(
 
 
 def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:
-    """What the tensor of `feature_layer` reads: the activations at the site, normalised at resid-mid."""
+    """The input of `feature_layer`'s tensor: the activations at the site, normalised at resid-mid."""
     norm = None if site.point == "mlp-in" else mlp_norm(model, site.layer)
     return seen[site] if norm is None else normalised(plain(norm), seen[site])
 

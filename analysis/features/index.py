@@ -90,13 +90,13 @@ def interaction_index(
                 across = sizes[:, beside].T
                 reach.offer(output, start + len(strip), start, values[:, beside].T, across, across.amax(1))
         rows.append(best)
-    values, places = (torch.stack(column) for column in zip(*rows, strict=True))
+    values, pairs = (torch.stack(column) for column in zip(*rows, strict=True))
     return InteractionIndex(
-        left=places // features.n_in,
-        right=places % features.n_in,
+        left=pairs // features.n_in,
+        right=pairs % features.n_in,
         values=put_back(values, sum(powers)),
-        reached=reach.places // features.n_in,
-        partner=reach.places % features.n_in,
+        reached=reach.pairs // features.n_in,
+        partner=reach.pairs % features.n_in,
         reach_values=put_back(reach.values, sum(powers)),
     )
 
@@ -123,18 +123,18 @@ def _strongest_pairs(
     row = rows[at]
     upper = row <= column
     row, column = row[upper], column[upper]
-    found = torch.cat([best[0], values[row, column]])
-    places = torch.cat([best[1], (row + start) * n_in + column + start])
-    order = found.abs().sort(descending=True, stable=True).indices[:k]
-    return found[order], places[order]
+    strongest = torch.cat([best[0], values[row, column]])
+    pairs = torch.cat([best[1], (row + start) * n_in + column + start])
+    order = strongest.abs().sort(descending=True, stable=True).indices[:k]
+    return strongest[order], pairs[order]
 
 
 @dataclass
 class _Reach:
-    """The k strongest interactions of each input feature so far, with places reached · n_in + partner."""
+    """The k strongest interactions of each input feature so far; `pairs` are reached · n_in + partner."""
 
     values: Tensor
-    places: Tensor
+    pairs: Tensor
     least: Tensor
     """|value| of the last of each."""
 
@@ -147,22 +147,22 @@ class _Reach:
         self, output: int, first: int, beside: int, values: Tensor, sizes: Tensor, of_row: Tensor
     ) -> None:
         """Takes rows of input features from `first` on, beside partners from `beside` on."""
-        place = slice(first, first + len(values))
-        new = torch.nonzero(of_row > self.least[place]).squeeze(1)
+        block = slice(first, first + len(values))
+        new = torch.nonzero(of_row > self.least[block]).squeeze(1)
         if not len(new):
             return
         k, n_in = self.values.shape[1], len(self.values)
         strong = sizes[new].topk(min(k, values.shape[1]), dim=1).indices
         rows = new + first
-        found = torch.cat([self.values[rows], values[new[:, None], strong]], dim=1)
-        places = torch.cat([self.places[rows], strong + (output * n_in + beside)], dim=1)
-        order = found.abs().sort(dim=1, descending=True, stable=True).indices[:, :k]
-        self.values[rows] = found.gather(1, order)
-        self.places[rows] = places.gather(1, order)
+        strongest = torch.cat([self.values[rows], values[new[:, None], strong]], dim=1)
+        pairs = torch.cat([self.pairs[rows], strong + (output * n_in + beside)], dim=1)
+        order = strongest.abs().sort(dim=1, descending=True, stable=True).indices[:, :k]
+        self.values[rows] = strongest.gather(1, order)
+        self.pairs[rows] = pairs.gather(1, order)
         self.least[rows] = self.values[rows, -1].abs()
 
 
-def _present(found: Interactions) -> Interactions:
-    """Those that are there, without the zeros that fill a row up."""
-    kept = found.values != 0
-    return Interactions(found.outputs[kept], found.left[kept], found.right[kept], found.values[kept])
+def _present(row: Interactions) -> Interactions:
+    """The interactions without the zeros that fill up a row."""
+    kept = row.values != 0
+    return Interactions(row.outputs[kept], row.left[kept], row.right[kept], row.values[kept])

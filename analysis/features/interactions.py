@@ -32,7 +32,7 @@ from bilinear_lm.shown import Words, shown, shown_by
 
 @dataclass(frozen=True)
 class Interaction:
-    """What the product of two input features adds to an output feature: value · c_left · c_right."""
+    """The contribution of two input features' product to an output feature: value · c_left · c_right."""
 
     output: int
     left: int
@@ -93,10 +93,10 @@ def strongest_interactions(
     selected = list(dict.fromkeys(features.select(outputs)))
     require_as_many(k, len(selected) * n_pairs(features.n_in))
     scaled, *powers = features.scaled(selected)
-    found = Strongest(k, features.inputs)
+    strongest = Strongest(k, features.inputs)
     for output in tqdm(_strong_first(scaled, selected), desc="interactions", disable=not progress):
-        _offer(found, scaled, output)
-    result = named(found, features.n_in)
+        _offer(strongest, scaled, output)
+    result = named(strongest, features.n_in)
     return replace(result, values=put_back(result.values, sum(powers)))
 
 
@@ -109,9 +109,9 @@ def merged_interactions(parts: Iterable[Interactions], k: int) -> Interactions:
     outputs, left, right, values = (torch.cat(column) for column in zip(*columns, strict=True))
     require_as_many(k, len(values))
     n_in = int(right.max()) + 1
-    found = Strongest(k, values)
-    found.add(values, (outputs * n_in + left) * n_in + right)
-    return named(found, n_in)
+    strongest = Strongest(k, values)
+    strongest.add(values, (outputs * n_in + left) * n_in + right)
+    return named(strongest, n_in)
 
 
 def require_as_many(k: int, most: int) -> None:
@@ -125,17 +125,17 @@ def put_back(values: Float[Tensor, "*axes"], power: int) -> Float[Tensor, "*axes
 
 
 def named(found: Strongest, n_in: int) -> Interactions:
-    """What was found at places (output · n_in + left) · n_in + right, strongest first."""
+    """Interactions from places (output · n_in + left) · n_in + right, strongest first."""
     pairs, right = found.places // n_in, found.places % n_in
     return Interactions(pairs // n_in, pairs % n_in, right, found.values)
 
 
-def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
-    """Has `found` take what is strong enough of the interactions into an output feature.
+def _offer(strongest: Strongest, features: FeatureLayer, output: int) -> None:
+    """Adds to `strongest` the interactions of one output feature that can still be among the k strongest.
 
     With Q = L Rᵀ, |Q_ij| is at most |L_i| |R_j| and |L_j| |R_i|. Features are sorted by these norms, so that
-    strong ones share tiles, and tiles that cannot reach the threshold are not computed. Which tiles there are
-    depends on nothing that was found before.
+    strong ones share tiles, and tiles that cannot reach the threshold are not computed. The division
+    into tiles does not depend on anything found before.
     """
     left, right = features.factors(features.outputs[output])
     order = (norms(left, 1) * norms(right, 1)).argsort(descending=True, stable=True)
@@ -144,21 +144,21 @@ def _offer(found: Strongest, features: FeatureLayer, output: int) -> None:
     reach = _reach(left, right, size)
     for row, (rows, _, i) in enumerate(tiles):
         for column, (_, columns, j) in enumerate(tiles[row:], row):
-            if reach[row][column] < found.threshold:
+            if reach[row][column] < strongest.threshold:
                 continue
             values = (rows @ columns.T).mul_(2)
             sizes = values.abs()
             if row == column:
                 values.diagonal().div_(2)
                 sizes = values.abs().masked_fill_(torch.ones_like(values, dtype=torch.bool).tril(-1), -1)
-            place = found.candidates(sizes)
-            first, second = i[place[0]], j[place[1]]
+            candidates = strongest.candidates(sizes)
+            first, second = i[candidates[0]], j[candidates[1]]
             pair = torch.minimum(first, second) * features.n_in + torch.maximum(first, second)
-            found.add(values[place], output * features.n_in**2 + pair)
+            strongest.add(values[candidates], output * features.n_in**2 + pair)
 
 
 def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
-    """For each pair of tiles, what no |value| in it exceeds, rounding allowed for."""
+    """A bound on |value| in each pair of tiles, rounding allowed for."""
     L, R = (
         torch.stack([part.max() for part in norms(factor, 1).split(size)]).double()
         for factor in (left, right)
@@ -179,7 +179,7 @@ def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
     tensor = features.tensor
     units = tensor.W_gate.norm(dim=0) * tensor.W_in.norm(dim=0)
     strength = ((features.outputs[outputs] @ tensor.W_out.T) * units).norm(dim=1)
-    return [outputs[place] for place in strength.argsort(descending=True, stable=True).tolist()]
+    return [outputs[index] for index in strength.argsort(descending=True, stable=True).tolist()]
 
 
 @checked
@@ -195,11 +195,11 @@ def split_strongest_interactions(
     """
     selected = list(dict.fromkeys(features.select(outputs)))
     require_as_many(k, len(selected) * n_pairs(features.n_in))
-    own = [selected[place] for place in Worker.own().of(len(selected))]
-    found = named(Strongest(k, features.inputs), features.n_in)
+    own = [selected[index] for index in Worker.own().of(len(selected))]
+    strongest = named(Strongest(k, features.inputs), features.n_in)
     if own:
-        found = strongest_interactions(features, own, min(k, len(own) * n_pairs(features.n_in)), progress)
-    places = torch.stack([found.outputs, found.left, found.right], dim=1)
-    places, values = gather_rows(places), gather_rows(found.values)
-    into, left, right = places.unbind(1)
-    return merged_interactions([Interactions(into, left, right, values)], k)
+        strongest = strongest_interactions(features, own, min(k, len(own) * n_pairs(features.n_in)), progress)
+    columns = torch.stack([strongest.outputs, strongest.left, strongest.right], dim=1)
+    columns, values = gather_rows(columns), gather_rows(strongest.values)
+    output, left, right = columns.unbind(1)
+    return merged_interactions([Interactions(output, left, right, values)], k)

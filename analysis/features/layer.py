@@ -1,4 +1,4 @@
-"""A bilinear layer between features: what pairs of input features add to each output feature.
+"""A bilinear layer between features: contributions of pairs of input features to each output feature.
 
 With dictionaries on both sides, the tensor of a layer is B̃_abc = Σ_ijk u_ai B_ijk f_bj f_ck, with u_a the
 columns of the output dictionary's **encoder** (what a feature reads) and f_b the rows of the input
@@ -111,8 +111,8 @@ class FeatureLayer:
     def scaled(self, outputs: list[int]) -> tuple[FeatureLayer, int, int]:
         """This layer without its origin in numbers of ordinary size, and powers of two for putting back.
 
-        What it has for `outputs` as a function of the layer's own input (Q_u) is to be multiplied by
-        2^first, an interaction of two features (f Q_u f) by 2^(first + second). A layer of ordinary numbers
+        Values for `outputs` as a function of the layer's own input (Q_u) are to be multiplied by 2^first, an
+        interaction of two features (f Q_u f) by 2^(first + second). A layer of ordinary numbers
         is returned as it is, with powers 0: no number that is computed from it leaves the range.
         """
         tensor, power = self.tensor.balanced()
@@ -170,18 +170,18 @@ class FeatureLayer:
         """The upper half of Q_u as strips (start, Q_u[start : start + rows, start:]).
 
         A strip begins on the diagonal, so that its first columns hold entries of the lower half too.
-        Contracted in the order with the fewest multiplications, in about half of those of `matrix`. Of `part`
-        only: the parts take strips in turn.
+        Strips are contracted in the order with the fewest multiplications, about half of those of `matrix`.
+        Only the strips of `part` are given: the parts take strips in turn.
         """
         left, right = self.factors(u)
         for start in range(part.rank * self._strip_rows, self.n_in, part.world * self._strip_rows):
             yield start, left[start : start + self._strip_rows] @ right[start:].T
 
     def multiplications(self, directions: int = 1) -> dict[str, int]:
-        """What the strips of so many output directions cost by each order of contraction.
+        """The cost of the strips of so many output directions, for each order of contraction.
 
-        Through the d × d matrix Q_u of the layer, or through the hidden units, to which features are taken
-        once. (Through Q_u f without Q_u is never the cheapest.)
+        One goes through the d × d matrix Q_u of the layer, one through the hidden units, to which features
+        are mapped once. (Through Q_u f without Q_u is never the cheapest.)
         """
         n, d, h, rows = self.n_in, self.inputs.shape[1], self.tensor.d_mlp, self._strip_rows
         entries = sum(min(rows, n - start) * (n - start) for start in range(0, n, rows))
@@ -195,9 +195,9 @@ class FeatureLayer:
         costs = self.multiplications(self.n_out)
         if costs["matrix"] <= costs["hidden"]:
             return self.inputs @ self._quadratic.interaction_matrix(u), self.inputs
-        gate, into = self._hidden
+        gate, up = self._hidden
         scale = (u @ self.tensor.W_out.T) / 2
-        return torch.cat([gate * scale, into * scale], dim=1), torch.cat([into, gate], dim=1)
+        return torch.cat([gate * scale, up * scale], dim=1), torch.cat([up, gate], dim=1)
 
     @property
     def _strip_rows(self) -> int:
@@ -211,7 +211,7 @@ class FeatureLayer:
 
     @cached_property
     def _hidden(self) -> tuple[Tensor, Tensor]:
-        """What each input feature adds to the two sides of the hidden units, [n_in, d_mlp] twice."""
+        """Contributions of each input feature to the two sides of the hidden units, [n_in, d_mlp] twice."""
         return self.inputs @ self._quadratic.W_gate, self.inputs @ self._quadratic.W_in
 
     @cached_property

@@ -1,6 +1,6 @@
 """Small computations in pairs of features: products, gates, and opposing features.
 
-What the features i and j alone do to an output is, with a = Q_ii, b = 2 Q_ij, d = Q_jj and codes c,
+The contribution of features i and j alone to an output is, with a = Q_ii, b = 2 Q_ij, d = Q_jj, codes c,
 
     q(c_i, c_j) = a c_i² + b c_i c_j + d c_j²,
 
@@ -48,7 +48,7 @@ Pattern = Literal["and", "and-not", "xor", "saddle"]
 @shown
 @dataclass(frozen=True)
 class PairPatterns:
-    """Pairs of input features with what they do to an output feature, as columns; largest |b| first."""
+    """Pairs of input features with their effect on an output feature, as columns; largest |b| first."""
 
     outputs: Int[Tensor, " k"]
     left: Int[Tensor, " k"]
@@ -59,7 +59,7 @@ class PairPatterns:
     right_alone: Float[Tensor, " k"]
     """d = Q_jj, the output at codes (0, 1)."""
     cross: Float[Tensor, " k"]
-    """b = 2 Q_ij, what both together add."""
+    """b = 2 Q_ij, the contribution of both together."""
 
     def __len__(self) -> int:
         return len(self.cross)
@@ -71,7 +71,7 @@ class PairPatterns:
 
     @property
     def eigenvalues(self) -> Float[Tensor, "k 2"]:
-        """Those of [[a, b/2], [b/2, d]], the larger first."""
+        """The eigenvalues of [[a, b/2], [b/2, d]], the larger first."""
         return _eigenvalues(self.left_alone, self.cross, self.right_alone)
 
     def are(self, pattern: Pattern, ratio: float = 2.0) -> Bool[Tensor, " k"]:
@@ -91,24 +91,24 @@ def strongest_patterns(
 ) -> PairPatterns:
     """The k pairs i < j of largest |2 Q_ij| among those of a pattern, or all where there are fewer.
 
-    Matrices are gone through strip by strip; no more than a strip of them exists at once.
+    Matrices are searched strip by strip; no more than a strip of them exists at once.
 
-    >>> found = strongest_patterns(features, "and-not", [3], k=10)  # doctest: +SKIP
-    >>> found.left_alone, found.right_alone, found.both  # doctest: +SKIP
+    >>> pairs = strongest_patterns(features, "and-not", [3], k=10)  # doctest: +SKIP
+    >>> pairs.left_alone, pairs.right_alone, pairs.both  # doctest: +SKIP
     """
     _require_pattern(pattern, ratio)
     require_count(k, f"k={k} pairs")
     selected = list(dict.fromkeys(features.select(outputs)))
     features, *powers = features.scaled(selected)
-    found, n = Strongest(k, features.inputs), features.n_in
+    strongest, n = Strongest(k, features.inputs), features.n_in
     for output in tqdm(selected, desc=pattern, disable=not progress):
         u = features.outputs[output]
         alone = features.self_part(u)
         for start, strip in features.strips(u):
             cross = strip * 2
-            row, column = _candidates(found, pattern, alone[start:], cross, ratio)
-            found.add(cross[row, column], (output * n + row + start) * n + column + start)
-    pairs = named(found, n)
+            row, column = _candidates(strongest, pattern, alone[start:], cross, ratio)
+            strongest.add(cross[row, column], (output * n + row + start) * n + column + start)
+    pairs = named(strongest, n)
     columns = [features.coefficients(pairs.outputs, each, each) for each in (pairs.left, pairs.right)]
     left_alone, right_alone, cross = (put_back(each, sum(powers)) for each in (*columns, pairs.values))
     return PairPatterns(pairs.outputs, pairs.left, pairs.right, left_alone, right_alone, cross)
@@ -123,13 +123,13 @@ class OpposingFeatures:
     right: Int[Tensor, " k"]
     """Larger than `left`."""
     cosines: Float[Tensor, " k"]
-    """Of what they write: of decoder rows."""
+    """Cosines of what the two write: of their decoder rows."""
     similarity: Float[Tensor, " k"]
     """⟨Q_i, Q_j⟩ / (‖Q_i‖ ‖Q_j‖) of what they read; −1 where one computes the opposite of the other."""
     eigenvalues: Float[Tensor, "k 2 2"]
-    """Of each of the two: its largest positive eigenvalue (or 0), and its largest negative one (or 0)."""
+    """The largest positive eigenvalue (or 0) and the largest negative one (or 0) of each of the two."""
     explained: Float[Tensor, "k 2"]
-    """The part that these two eigenvalues have of ‖Q‖² = Σ λ²."""
+    """The share of these two eigenvalues in ‖Q‖² = Σ λ²."""
 
     def __len__(self) -> int:
         return len(self.cosines)
@@ -159,8 +159,8 @@ def opposing_features(
     require_count(k, got, expected)
     require_number(below, got, expected, least=-1, most=-sys.float_info.min)
     require_finite_numbers(decoder, "the decoder of opposing features")
-    found = _lowest_cosines(decoder.to(features.inputs), k, below)
-    left, right, cosines = found.places // len(decoder), found.places % len(decoder), found.values
+    lowest = _lowest_cosines(decoder.to(features.inputs), k, below)
+    left, right, cosines = lowest.places // len(decoder), lowest.places % len(decoder), lowest.values
     ends = torch.stack([left, right], dim=1)
     scaled, power, _ = features.scaled(ends.flatten().tolist())
     eigenvalues, explained = _opposite_eigenvalues(scaled, ends)
@@ -194,16 +194,16 @@ def _matches(pattern: Pattern, a: Tensor, b: Tensor, d: Tensor, ratio: float) ->
 
 
 def _candidates(
-    found: Strongest, pattern: Pattern, alone: Tensor, cross: Tensor, ratio: float
+    strongest: Strongest, pattern: Pattern, alone: Tensor, cross: Tensor, ratio: float
 ) -> tuple[Tensor, ...]:
     """Rows and columns of the pairs of a strip that have a pattern and may be among the strongest."""
     sizes = cross.abs()
     above = torch.ones_like(cross, dtype=torch.bool).triu(1)
-    if not found.threshold:
+    if not strongest.threshold:
         fits = _matches(pattern, alone[: len(cross), None], cross, alone, ratio)
-        return found.candidates(sizes.masked_fill_(~(fits & above), -1))
+        return strongest.candidates(sizes.masked_fill_(~(fits & above), -1))
     # Few are strong enough, so that few are left to be looked at.
-    row, column = found.candidates(sizes.masked_fill_(~above, -1))
+    row, column = strongest.candidates(sizes.masked_fill_(~above, -1))
     fits = _matches(pattern, alone[row], cross[row, column], alone[column], ratio)
     return row[fits], column[fits]
 
@@ -211,13 +211,13 @@ def _candidates(
 def _lowest_cosines(decoder: Tensor, k: int, below: float) -> Strongest:
     """Cosines of pairs i < j at places i · n + j."""
     rows, n = unit_vectors(decoder, dim=1), len(decoder)
-    found, at_once = Strongest(k, decoder), rows_at_once(4 * n * decoder.element_size())
-    for start in range(0, n, at_once):
-        cosines = rows[start : start + at_once] @ rows[start:].T
+    lowest, chunk = Strongest(k, decoder), rows_at_once(4 * n * decoder.element_size())
+    for start in range(0, n, chunk):
+        cosines = rows[start : start + chunk] @ rows[start:].T
         fits = (cosines <= below) & torch.ones_like(cosines, dtype=torch.bool).triu(1)
-        row, column = found.candidates(cosines.abs().masked_fill_(~fits, -1))
-        found.add(cosines[row, column], (row + start) * n + column + start)
-    return found
+        row, column = lowest.candidates(cosines.abs().masked_fill_(~fits, -1))
+        lowest.add(cosines[row, column], (row + start) * n + column + start)
+    return lowest
 
 
 def _similarity(features: FeatureLayer, ends: Tensor) -> Tensor:
@@ -230,15 +230,15 @@ def _similarity(features: FeatureLayer, ends: Tensor) -> Tensor:
 
 
 def _opposite_eigenvalues(features: FeatureLayer, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the interaction matrices of each pair, the eigenvalues at both ends, and what they explain."""
-    chosen, place = ends.unique(return_inverse=True)
+    """The eigenvalues at both ends of the interaction matrices of each pair, and the share they explain."""
+    chosen, index = ends.unique(return_inverse=True)
     if not len(chosen):
         return features.inputs.new_zeros(0, 2, 2), features.inputs.new_zeros(0, 2)
     values = eigendecompose(features.tensor, features.outputs[chosen]).values
     both = torch.stack([values.amax(-1).clamp(min=0), values.amin(-1).clamp(max=0)], dim=-1)
     square = values.square().sum(-1)
     part = both.square().sum(-1) / square.clamp(min=torch.finfo(values.dtype).tiny)
-    return both[place], part[place]
+    return both[index], part[index]
 
 
 def _require_pattern(pattern: str, ratio: float) -> None:

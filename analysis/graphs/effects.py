@@ -1,4 +1,4 @@
-"""A graph with values as a polynomial: what it says of its target when nodes change, and whether it adds up.
+"""A graph with values as a polynomial: its target as a function of its nodes, and whether it adds up.
 
 Each node is v = Σ contributions + pruned. A contribution is proportional to the value of its source, an
 interaction to the product of its two inputs (to the square of one), and what is pruned stays as it is. So
@@ -22,9 +22,9 @@ from bilinear_lm.shown import shown
 def predict_target(graph: Graph, factors: Mapping[str, float]) -> float:
     """The value of the target if some nodes were changed by (factor - 1) · their value, by the graph.
 
-    0 takes away what a node is, 2 adds it once more. Nodes that are made of these change with them, products
-    exactly, and each change comes on top of those from below; patterns, scales, which features are active,
-    errors, and what is pruned stay as they are.
+    A factor of 0 removes a node, 2 doubles it. Nodes that read a changed node change with it, products
+    exactly, and each change comes on top of those from below. Patterns, scales, the set of active features,
+    errors, and pruned contributions stay as they are.
     """
     _require_values(graph)
     for node in factors:
@@ -34,27 +34,27 @@ def predict_target(graph: Graph, factors: Mapping[str, float]) -> float:
 
 @checked
 def effects(graph: Graph) -> dict[str, float]:
-    """By node, how fast the target grows with it, at first order: ∂ target / ∂ log node.
+    """The first-order effect of each node on the target: ∂ target / ∂ log node.
 
-    What the target loses without a node, where nothing multiplies the node with what it is itself part of; of
-    a square it is twice that. The target itself has its value.
+    It equals the target's loss without the node, unless the node is multiplied with a value that it is itself
+    part of; for a square it is twice that loss. The effect of the target itself is its value.
     """
     _require_values(graph)
     slopes = {graph.target: 1.0}
-    found = dict.fromkeys((node.id for node in graph.nodes), 0.0)
-    found[graph.target] = _value(graph.node(graph.target))
+    result = dict.fromkeys((node.id for node in graph.nodes), 0.0)
+    result[graph.target] = _value(graph.node(graph.target))
     for name in reversed(graph.order):
         node, edges = graph.node(name), graph.into(name)
         if node.kind == "interaction":
             for edge in edges:
-                found[edge.source] += found[name] * (2 if len(edges) == 1 else 1)
+                result[edge.source] += result[name] * (2 if len(edges) == 1 else 1)
             continue
         slope = slopes.get(name, 0.0)
         if name != graph.target and edges:
-            slope = found[name] / _value(node) if _value(node) else 0.0
+            slope = result[name] / _value(node) if _value(node) else 0.0
         for edge in edges:
-            found[edge.source] += slope * edge.weight
-    return found
+            result[edge.source] += slope * edge.weight
+    return result
 
 
 @shown
@@ -67,8 +67,8 @@ class Completeness:
     total: float
     """The target put together again from tokens, errors and biases, through all nodes."""
     by_layer: dict[int, float]
-    """The target put together from what the layers below this one have: nodes of the layer and of all above
-    are sums of their contributions, nodes below have their measured values."""
+    """The target put together from the layers below this one: nodes of the layer and of all above are sums of
+    their contributions, nodes below have their measured values."""
     node: str | None
     """The node whose contributions are furthest from its value; None where none is split."""
     node_gap: float
@@ -77,8 +77,8 @@ class Completeness:
     @property
     def largest(self) -> float:
         """The largest of the gaps of `total` and `by_layer`, relative to the target's value."""
-        found = [self.total, *self.by_layer.values()]
-        return max(abs(total - self.value) for total in found) / (abs(self.value) or 1.0)
+        totals = [self.total, *self.by_layer.values()]
+        return max(abs(total - self.value) for total in totals) / (abs(self.value) or 1.0)
 
 
 @checked
@@ -89,7 +89,7 @@ def completeness(graph: Graph) -> Completeness:
     by_layer = {}
     for layer in layers:
         below = {node.id for node in graph.nodes if node.layer is not None and node.layer < layer}
-        by_layer[layer] = _target_value(graph, held=below)
+        by_layer[layer] = _target_value(graph, kept=below)
     gaps = {}
     for node in graph.nodes:
         edges = graph.into(node.id)
@@ -110,17 +110,17 @@ def completeness(graph: Graph) -> Completeness:
 
 
 def _target_value(
-    graph: Graph, held: Set[str] = frozenset(), added: Mapping[str, float] | None = None
+    graph: Graph, kept: Set[str] = frozenset(), added: Mapping[str, float] | None = None
 ) -> float:
-    """v̂ of the target: some nodes are `held` at what they were, to r of some a number is `added`."""
+    """v̂ of the target: some nodes are `kept` at their values, to r of others a number is `added`."""
     relative: dict[str, float] = {}
     for name in graph.order:
         node, edges = graph.node(name), graph.into(name)
         r = 1.0
-        if name not in held and node.kind == "interaction":
+        if name not in kept and node.kind == "interaction":
             for edge in edges:
                 r *= relative[edge.source] ** (2 if len(edges) == 1 else 1)
-        elif name not in held and (edges or name in graph.pruned):
+        elif name not in kept and (edges or name in graph.pruned):
             total = sum(edge.weight * relative[edge.source] for edge in edges)
             total += graph.pruned[name].signed if name in graph.pruned else 0.0
             if name == graph.target:

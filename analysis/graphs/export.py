@@ -159,9 +159,9 @@ def _addresses(graph: Graph, top: int) -> dict[str, _Address]:
     free = 1 + max((node.index for node in features_and_tokens if node.index is not None), default=-1)
     taken: Counter[_Address] = Counter()
     addresses = {}
-    for place, node in sorted(enumerate(graph.nodes), key=lambda numbered: _point(numbered[1])):
+    for index, node in sorted(enumerate(graph.nodes), key=lambda numbered: _point(numbered[1])):
         layer = "E" if node.kind == "token" else str(top if node.kind == "logit" else node.layer or 0)
-        address = _Address(layer, _number(node, free + place), node.position or 0)
+        address = _Address(layer, _number(node, free + index), node.position or 0)
         addresses[node.id] = address._replace(layer="0" * taken[address] + layer)
         taken[address] += 1
     return addresses

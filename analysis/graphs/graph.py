@@ -1,4 +1,4 @@
-"""`Graph`: what a value is made of, as nodes and edges whose weights add up.
+"""`Graph`: the contributions to a value, as nodes and edges whose weights add up.
 
 **Nodes.** A node is a number that the model computes, or an input of it that is not split further:
 
@@ -64,13 +64,13 @@ class Node:
     kind: Kind
     layer: int | None = None
     position: int | None = None
-    """Where in the prompt; of a head, the position that it writes at."""
+    """The position in the prompt; of a head, the one that it writes at."""
     index: int | None = None
     """The number of the token, feature, eigenvector (0 the strongest) or head."""
     site: str | None = None
     """The site of a feature, an error or what an MLP writes, such as 2-mlp-out."""
     key: int | None = None
-    """Of a head, the position that it reads."""
+    """The position that a head reads."""
     label: str = ""
     """A few words for people; the id where there are none."""
     value: float | None = None
@@ -83,7 +83,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """What `source` adds to `target`; into an interaction, what the interaction adds to its output."""
+    """The contribution of `source` to `target`; into an interaction, the interaction's to its output."""
 
     source: str
     target: str
@@ -92,7 +92,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What is not shown of the contributions to one node."""
+    """Contributions to one node that the graph does not show."""
 
     signed: float = 0.0
     """Their sum."""
@@ -128,9 +128,9 @@ class Graph:
     texts: tuple[str, ...] | None = None
     """The text of each token of the prompt, where it is known."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """How the graph was made: what JSON can hold."""
+    """How the graph was made, in values that JSON can hold."""
     pruned: Mapping[str, Pruned] = field(default_factory=dict)
-    """By node, what is not shown of the contributions to it."""
+    """Contributions to each node that the graph does not show."""
 
     def _told(self) -> dict[str, Any]:
         target, kinds = self.node(self.target), Counter(node.kind for node in self.nodes)
@@ -169,12 +169,12 @@ class Graph:
     def into(self, node: str) -> tuple[Edge, ...]:
         """The edges into a node, strongest first."""
         self.node(node)
-        return self._into.get(node, ())
+        return self._edges_into.get(node, ())
 
     def out_of(self, node: str) -> tuple[Edge, ...]:
         """The edges out of a node, strongest first."""
         self.node(node)
-        return self._out_of.get(node, ())
+        return self._edges_out_of.get(node, ())
 
     def of_kind(self, *kinds: Kind) -> tuple[Node, ...]:
         """The nodes of these kinds."""
@@ -186,7 +186,7 @@ class Graph:
         waiting = Counter(edge.target for edge in self.edges)
         ready = [node.id for node in self.nodes if not waiting[node.id]]
         for node in ready:  # grows while it is gone through
-            for edge in self._out_of.get(node, ()):
+            for edge in self._edges_out_of.get(node, ()):
                 waiting[edge.target] -= 1
                 if not waiting[edge.target]:
                     ready.append(edge.target)
@@ -251,7 +251,7 @@ class Graph:
         for node in strong:
             group = {node}
             if self._by_id[node].kind == "interaction":
-                group |= {edge.source for edge in self._into.get(node, ())}
+                group |= {edge.source for edge in self._edges_into.get(node, ())}
             if max_nodes is None or len(kept | group) <= max_nodes:
                 kept |= group
         return self.subgraph(kept)
@@ -266,11 +266,13 @@ class Graph:
         if self.target not in kept:
             raise InputError(f"a subgraph without the target {self.target!r}; expected it among the nodes")
         for interaction in self.of_kind("interaction"):
-            inputs = {edge.source for edge in self._into.get(interaction.id, ())}
+            inputs = {edge.source for edge in self._edges_into.get(interaction.id, ())}
             if interaction.id != self.target and not inputs <= kept:
                 kept.discard(interaction.id)
         for node in reversed(self.order):
-            if node != self.target and all(edge.target not in kept for edge in self._out_of.get(node, ())):
+            if node != self.target and all(
+                edge.target not in kept for edge in self._edges_out_of.get(node, ())
+            ):
                 kept.discard(node)
         pruned = defaultdict(Pruned, {node: part for node, part in self.pruned.items() if node in kept})
         edges: list[Edge] = []
@@ -292,9 +294,10 @@ class Graph:
 
     @cached_property
     def shown(self) -> float:
-        """How much of the target is followed down to nodes that are not split, 0 to 1.
+        """The part of the target that is followed down to nodes that are not split, 0 to 1.
 
-        On a prompt of its absolute contributions; by weights of squares, the mean over groups of a node.
+        On a prompt it is a part of absolute contributions; by weights a part of squares, averaged over the
+        groups of a node.
         """
         return followed(self, dict(self.parts))
 
@@ -303,18 +306,18 @@ class Graph:
         return {node.id: node for node in self.nodes}
 
     @cached_property
-    def _into(self) -> dict[str, tuple[Edge, ...]]:
+    def _edges_into(self) -> dict[str, tuple[Edge, ...]]:
         return _grouped(self.edges, "target")
 
     @cached_property
-    def _out_of(self) -> dict[str, tuple[Edge, ...]]:
+    def _edges_out_of(self) -> dict[str, tuple[Edge, ...]]:
         return _grouped(self.edges, "source")
 
 
 @shown
 @dataclass(frozen=True)
 class Pruning:
-    """A smaller graph, and what went."""
+    """A smaller graph, and the nodes that were removed."""
 
     graph: Graph
     removed: tuple[str, ...]

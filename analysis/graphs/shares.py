@@ -50,10 +50,10 @@ def node_shares(graph: Graph, parts: dict[Edge, float]) -> dict[str, float]:
 
 
 def followed(graph: Graph, parts: dict[Edge, float]) -> float:
-    """How much of the target is followed down to nodes that are not split, 0 to 1.
+    """The part of the target that is followed down to nodes that are not split, 0 to 1.
 
-    Of absolute contributions on a prompt; by weights of squares, the mean over the groups of a node, biases
-    left out.
+    On a prompt it is a part of absolute contributions; by weights a part of squares, averaged over the groups
+    of a node, without biases.
     """
     split = {edge.target for edge in graph.edges} | set(graph.pruned)
     reached: dict[str, float] = {}
@@ -75,7 +75,7 @@ def followed(graph: Graph, parts: dict[Edge, float]) -> float:
 
 
 def settings_of_part(graph: Graph, edges: list[Edge]) -> dict[str, Any]:
-    """The settings of a graph of which only these edges are kept: `shown` loses what the others had."""
+    """The settings of a graph that keeps only these edges: `shown` loses the parts of the others."""
     settings = dict(graph.settings)
     if "shown" not in settings:
         return settings
@@ -103,7 +103,7 @@ def _squares_by_group(graph: Graph, node: Node) -> dict[Edge, float]:
 
 
 def _shown(graph: Graph, node: str) -> dict[str, float]:
-    """By group of a node, how much of its squares the graph shows (`static_circuit`)."""
+    """The part of a node's squares that the graph shows, by group (`static_circuit`)."""
     return graph.settings.get("shown", {}).get(node, {})
 
 

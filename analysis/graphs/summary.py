@@ -35,13 +35,13 @@ def strongest_paths(graph: Graph, k: int = 5, ends: Sequence[Kind] = ("token",))
     require_count(k, f"k={k} paths")
     below: dict[str, list[GraphPath]] = {}
     for name in graph.order:
-        found = [
+        paths = [
             GraphPath((name, *path.nodes), graph.parts[edge] * path.share)
             for edge in graph.into(name)
             for path in below[edge.source]
         ]
-        found.sort(key=lambda path: -path.share)
-        below[name] = [GraphPath((name,), 1.0)] if graph.node(name).kind in ends else found[:k]
+        paths.sort(key=lambda path: -path.share)
+        below[name] = [GraphPath((name,), 1.0)] if graph.node(name).kind in ends else paths[:k]
     return tuple(path for path in below[graph.target] if path.share > 0)
 
 
@@ -49,8 +49,8 @@ def strongest_paths(graph: Graph, k: int = 5, ends: Sequence[Kind] = ("token",))
 def summary(graph: Graph) -> str:
     """Target, strongest nodes, interactions and paths, and what was pruned, as lines of text.
 
-    Of a prompt nodes have their effect, how much of the target goes with them at first order
-    (`effects`), by weights alone their share (`Graph.shares`), without biases.
+    On a prompt nodes are shown with their effect, the first-order change of the target with them
+    (`effects`); by weights alone with their share (`Graph.shares`), without biases.
     """
     on_prompt = graph.on_prompt
     measure = effects(graph) if on_prompt else graph.shares()
@@ -114,7 +114,7 @@ def _left(graph: Graph) -> str:
 
 
 def _steps(graph: Graph, path: GraphPath) -> list[str]:
-    """What a path goes through, without the squares between eigenvectors and what they add to."""
+    """The nodes on a path, without the squares between eigenvectors and the nodes that they add to."""
     nodes = [graph.node(name) for name in path.nodes[1:]]
     return [_short(node) for node in nodes if node.kind != "interaction" or len(graph.into(node.id)) > 1]
 

@@ -1,6 +1,6 @@
-"""A model with its attention patterns and the scales of its norms held at what they were on a prompt.
+"""A model with its attention patterns and the scales of its norms frozen at their values on a prompt.
 
-So held, a bilinear model is a polynomial of what it reads, however that is changed.
+A bilinear model frozen in this way is a polynomial of its input, however that input is changed.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from bilinear_lm.weights import attention_weights
 def frozen(model: nn.Module, measured: Measured) -> Iterator[None]:
     """While open, a transformers model uses the patterns and the scales that were measured on a prompt.
 
-    For prompts of the length of that one, in batches of any size; whatever is put in place of activations
-    (`bilinear_lm.sites.replaced`) within the block goes through them. Biases stay.
+    It then reads prompts of the same length, in batches of any size. Activations replaced within the block
+    (`bilinear_lm.sites.replaced`) go through the frozen patterns and scales. Biases stay.
     """
     with ExitStack() as stack:
         final = decoder(model).norm
-        handles = [final.register_forward_hook(_held_norm(measured.final_scale))]
+        handles = [final.register_forward_hook(_frozen_norm(measured.final_scale))]
         for number, layer in enumerate(measured.layers):
             ln1: Any = attention_norm(model, number)
             ln2: Any = mlp_norm(model, number)
             attention = plain(decoder_block(model, number).self_attn)
             seen: dict[str, Tensor] = {}
-            mixed = _held_attention(model, number, layer.pattern, seen)
+            mixed = _frozen_attention(model, number, layer.pattern, seen)
             handles += [
-                ln1.register_forward_hook(_held_norm(layer.ln1_scale)),
-                ln2.register_forward_hook(_held_norm(layer.ln2_scale)),
+                ln1.register_forward_hook(_frozen_norm(layer.ln1_scale)),
+                ln2.register_forward_hook(_frozen_norm(layer.ln2_scale)),
                 attention.register_forward_pre_hook(_noting(seen), with_kwargs=True),
                 plain(attention.o_proj).register_forward_pre_hook(mixed),
             ]
@@ -47,10 +47,10 @@ def frozen(model: nn.Module, measured: Measured) -> Iterator[None]:
         yield
 
 
-def _held_norm(scale: Float[Tensor, " pos"]) -> Callable[..., Tensor]:
+def _frozen_norm(scale: Float[Tensor, " pos"]) -> Callable[..., Tensor]:
     def hook(norm: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        held = args[0].to(scale.dtype) / scale.unsqueeze(-1)
-        return (held * norm_factor(norm)).to(output.dtype)
+        normalised = args[0].to(scale.dtype) / scale.unsqueeze(-1)
+        return (normalised * norm_factor(norm)).to(output.dtype)
 
     return hook
 
@@ -62,10 +62,10 @@ def _noting(seen: dict[str, Tensor]) -> Callable[..., None]:
     return hook
 
 
-def _held_attention(
+def _frozen_attention(
     model: nn.Module, layer: int, pattern: Float[Tensor, "n_heads pos pos"], seen: dict[str, Tensor]
 ) -> Callable[..., tuple[Tensor, ...]]:
-    """Puts pattern · values in place of what the output projection reads."""
+    """Puts pattern · values in place of the input of the output projection."""
     weights = attention_weights(model, layer, fold_norm=False)
 
     def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,14 +1,15 @@
 """Taking interactions out of a model on a text, the strongest beside random ones.
 
-At every token the product of two input features' codes adds value · c_i · c_j to what an output feature
-reads. Ablating a set S of interactions (a, i, j) subtracts it again, along the output dictionary's decoder:
+At every token the product of two input features' codes adds value · c_i · c_j to the pre-activation of an
+output feature. Ablating a set S of interactions (a, i, j) subtracts it again, along the output dictionary's
+decoder:
 
     y → y − Σ_{(a, i, j) ∈ S} value_aij · c_i · c_j · s² · d_a,
 
 with y the activations at the output dictionary's site, d_a the row of its decoder, c the input
-dictionary's code there and then, and s = 1 at mlp-in, the scale 1/rms of the norm at resid-mid. Only what
-the feature's own direction carries is taken out, at active and inactive tokens alike. Whether it matters
-that these are the strongest is told by the same done to random pairs.
+dictionary's code at the same token, and s = 1 at mlp-in, the scale 1/rms of the norm at resid-mid. Only the
+part along the feature's own direction is taken out, at active and inactive tokens alike. Random pairs are
+the control.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ Size = Literal["number", "total"]
 Among = Literal["features", "tokens"]
 
 DRAWS = 10_000
-"""Random pairs that are tried before there are held to be no more."""
+"""Draws of random pairs before it is concluded that there are no more."""
 
 
 @shown
 @dataclass(frozen=True)
 class AblationEffect:
-    """What a text's windows are like with some interactions taken out."""
+    """The effect on a text's windows of taking some interactions out."""
 
     loss_change: Float[Tensor, " n_windows"]
     """Nats per token more than without ablation."""
@@ -130,9 +131,9 @@ def random_interactions(
     taken = {(item.output, item.left, item.right) for item in like}
     drawn = [_draw(generator, output, pools, taken) for output in like.outputs.tolist()]
     columns = torch.tensor(drawn, dtype=torch.long, device=like.outputs.device).reshape(-1, 3)
-    into, left, right = columns.unbind(1)
-    values = features.coefficients(into, left, right)
-    return Interactions(into, left, right, _scaled(values, like.values) if equal == "total" else values)
+    outputs, left, right = columns.unbind(1)
+    values = features.coefficients(outputs, left, right)
+    return Interactions(outputs, left, right, _scaled(values, like.values) if equal == "total" else values)
 
 
 @checked
@@ -149,12 +150,12 @@ def ablated(
         code = inputs.encode(x.to(inputs.device, inputs.dtype)) * _norm_scale(model, _site(inputs), x)
         return x
 
-    directions, place = interactions.outputs.unique(return_inverse=True)
+    directions, index = interactions.outputs.unique(return_inverse=True)
 
     def subtract(y: Tensor) -> Tensor:
         contributions = interactions.contributions(code)
         totals = contributions.new_zeros(*contributions.shape[:-1], len(directions))
-        totals.index_add_(-1, place, contributions)
+        totals.index_add_(-1, index, contributions)
         return y - (totals @ outputs.decoder[directions].to(totals)).to(y)
 
     with replaced(model, _site(inputs), remember), replaced(model, _site(outputs), subtract):
@@ -189,11 +190,11 @@ class _Run:
 
 def _active_together(model: nn.Module, dictionary: Dictionary, windows: Windows) -> list[list[int]]:
     """The features that are active at each token of the windows."""
-    site, found = _site(dictionary), []
+    site, active = _site(dictionary), []
     for _, seen in activations_on_windows(model, windows, [site]):
         code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
-        found += [row.nonzero().flatten().tolist() for row in code.flatten(0, -2)]
-    return found
+        active += [row.nonzero().flatten().tolist() for row in code.flatten(0, -2)]
+    return active
 
 
 def _draw(

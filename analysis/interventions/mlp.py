@@ -1,4 +1,4 @@
-"""A model with one MLP replaced by another map, and what that costs it on a text."""
+"""A model with one MLP replaced by another map, and the cost in loss on a text."""
 
 from __future__ import annotations
 

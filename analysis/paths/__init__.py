@@ -1,4 +1,4 @@
-"""A prompt measured, and what a model computes on it as sums over its parts."""
+"""A measured prompt, and a model's values on it as sums over its parts."""
 
 from analysis.paths.components import Component, Components
 from analysis.paths.logits import LogitExpansion, expand_along, expand_logits

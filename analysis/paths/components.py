@@ -1,4 +1,4 @@
-"""What the residual stream is the sum of: the embedding, what each head and MLP wrote, and biases."""
+"""The terms of the residual stream: the embedding, the output of each head and MLP, and biases."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Components:
         return self.values.sum(dim=0)
 
     def of_kind(self, *kinds: Kind) -> list[int]:
-        """The places of the components of these kinds."""
-        return [place for place, name in enumerate(self.names) if name.kind in kinds]
+        """The indices of the components of these kinds."""
+        return [index for index, name in enumerate(self.names) if name.kind in kinds]
 
     def index(self, component: Component) -> int:
-        """The place of a component."""
+        """The index of a component."""
         if component not in self.names:
             raise InputError(f"component {component} is not among these: {_listed(self.names)}")
         return self.names.index(component)

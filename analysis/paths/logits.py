@@ -43,9 +43,9 @@ class LogitExpansion:
 
     names: tuple[Component, ...]
     skip: Float[Tensor, "*axes pos n_components"]
-    """What each component adds past the MLP."""
+    """Contributions of each component past the MLP."""
     mlp: PathExpansion
-    """What components and pairs of them add through the MLP."""
+    """Contributions of components and pairs of them through the MLP."""
 
     @property
     def direct(self) -> Float[Tensor, "*axes pos"]:
@@ -74,7 +74,7 @@ class LogitExpansion:
 
     @property
     def biases(self) -> Float[Tensor, "*axes pos"]:
-        """All that biases of the attention and of the MLP do, alone and with tokens; 0 without biases."""
+        """All terms of the attention's and the MLP's biases, alone and with tokens; 0 without biases."""
         after = self._heads.stop
         quadratic = self.mlp.quadratic
         with_bias = quadratic.sum(dim=(-2, -1)) - quadratic[..., :after, :after].sum(dim=(-2, -1))

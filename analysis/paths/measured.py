@@ -1,4 +1,4 @@
-"""What a model computes on a prompt, in the parts that analyses add up: `measure`.
+"""A model's activations on a prompt, in the parts that analyses add up: `measure`.
 
 Attention patterns and scales of norms are measured numbers. Given these, everything else in a bilinear model
 is a polynomial of the embeddings: heads are linear, MLPs quadratic.
@@ -40,11 +40,11 @@ class MeasuredLayer:
 
     resid_pre: Float[Tensor, "pos d_model"]
     ln1_scale: Float[Tensor, " pos"]
-    """What the norm before the attention divides by: the root mean square, or 1 where it is the identity."""
+    """The divisor of the norm before the attention: the root mean square, or 1 where it is the identity."""
     attention: MeasuredAttention
     resid_mid: Float[Tensor, "pos d_model"]
     ln2_scale: Float[Tensor, " pos"]
-    """What the norm before the MLP divides by."""
+    """The divisor of the norm before the MLP."""
     mlp_out: Float[Tensor, "pos d_model"]
 
     @property
@@ -54,7 +54,7 @@ class MeasuredLayer:
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
-        """What each head writes, without the value bias."""
+        """The output of each head, without the value bias."""
         return self.attention.heads
 
 
@@ -67,7 +67,7 @@ class Measured:
     layers: tuple[MeasuredLayer, ...]
     resid_final: Float[Tensor, "pos d_model"]
     final_scale: Float[Tensor, " pos"]
-    """What the norm before the unembedding divides by."""
+    """The divisor of the norm before the unembedding."""
     logits: Float[Tensor, "pos d_vocab"]
 
     def before_attention(self, layer: int) -> Components:

@@ -1,13 +1,13 @@
-"""The output of a bilinear MLP, split into what pairs of its input's parts add.
+"""The output of a bilinear MLP, split into contributions of pairs of its input's parts.
 
 The input is a sum of components, x = Σ_i a_i, over the scale s of the norm in front. With s held at its
 measured value the output along a direction u is a polynomial of the components,
 
     u · B(x/s, x/s) = Σ_ij u · B(a_i, a_j) / s² + Σ_i 2 u · B(a_i, e) / s + u · B(e, e),
 
-e the constant input that carries biases. Which parts of the stream a_i and a_j are tells the kind of an
-interaction: of embeddings alone direct–direct, with one head direct–virtual, of two heads virtual–virtual
-(arXiv 2305.03452, path expansion).
+e the constant input that carries biases. The kind of an interaction follows from the parts a_i and a_j:
+of embeddings alone direct–direct, with one head direct–virtual, of two heads virtual–virtual (arXiv
+2305.03452, path expansion).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class PathExpansion:
     quadratic: Float[Tensor, "*axes pos n_components n_components"]
     """u · B(a_i, a_j) / s², symmetric: an interaction of two components i ≠ j is there twice, see `pairs`."""
     linear: Float[Tensor, "*axes pos n_components"]
-    """2 u · B(a_i, e) / s: what a component does with the biases of the gate and of the in projection."""
+    """2 u · B(a_i, e) / s: terms of a component with the biases of the gate and of the in projection."""
     constant: Float[Tensor, "*axes pos"]
-    """u · B(e, e): what biases do alone."""
+    """u · B(e, e): the term of biases alone."""
 
     @property
     def total(self) -> Float[Tensor, "*axes pos"]:
@@ -93,16 +93,16 @@ def expand_mlp(
     quadratic = hidden.new_empty(len(hidden), n_pos, n, n)
     linear = hidden.new_zeros(len(hidden), n_pos, n)
     e_gate, e_in = (factor[width:].sum(dim=0) for factor in (tensor.W_gate, tensor.W_in))
-    at_once = rows_at_once(3 * n * tensor.d_mlp * tensor.dtype.itemsize)
-    for start in range(0, n_pos, at_once):
-        part = slice(start, start + at_once)
+    chunk = rows_at_once(3 * n * tensor.d_mlp * tensor.dtype.itemsize)
+    for start in range(0, n_pos, chunk):
+        part = slice(start, start + chunk)
         parts = (components[:, part] / scale[part, None]).transpose(0, 1)
-        gate, into = parts @ tensor.W_gate[:width], parts @ tensor.W_in[:width]
+        gate, up = parts @ tensor.W_gate[:width], parts @ tensor.W_in[:width]
         for k, row in enumerate(hidden):
-            half = (gate * row) @ into.mT
+            half = (gate * row) @ up.mT
             quadratic[k, part] = (half + half.mT) / 2
             if tensor.constant:
-                linear[k, part] = gate @ (row * e_in) + into @ (row * e_gate)
+                linear[k, part] = gate @ (row * e_in) + up @ (row * e_gate)
     axes = u.shape[:-1]
     return PathExpansion(
         quadratic.reshape(*axes, n_pos, n, n),

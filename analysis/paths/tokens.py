@@ -40,7 +40,7 @@ class PathToken:
 
 @dataclass(frozen=True)
 class TokenInteraction:
-    """What a pair of tokens on their paths adds to an output: value · weight_left · weight_right."""
+    """A contribution of two tokens on their paths to an output: value · weight_left · weight_right."""
 
     output: int
     """The token whose logit is read, or the row of other output directions."""
@@ -70,25 +70,25 @@ class TokenPaths:
     """Outputs are the columns of W_U; its origin is what attention biases write."""
 
     def linear(self, u: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes n_paths n_tokens"]:
-        """What each token on each path adds along u alone: past the MLP, and with biases within it."""
+        """Contributions along u of each token on each path alone: past the MLP, and with biases within it."""
         alone = u @ self.features.inputs.T + self.features.linear(u)
         return alone.unflatten(-1, (len(self.paths), -1))
 
     def constant(self, u: Float[Tensor, "*axes d_model"]) -> Float[Tensor, "*axes"]:
-        """What biases write along u without any token."""
+        """The contribution of biases along u without any token."""
         constant, bias = self.features.constant(u), self.features.origin
         return constant if bias is None else constant + u @ bias
 
     def named(self, interactions: Interactions) -> Iterator[TokenInteraction]:
         """Interactions between the features, with their tokens and paths."""
-        for found in interactions:
+        for item in interactions:
             yield TokenInteraction(
-                found.output, self._path_token(found.left), self._path_token(found.right), found.value
+                item.output, self._path_token(item.left), self._path_token(item.right), item.value
             )
 
     def _path_token(self, feature: int) -> PathToken:
-        path, place = divmod(feature, len(self.tokens))
-        return PathToken(self.paths[path], int(self.tokens[place]))
+        path, index = divmod(feature, len(self.tokens))
+        return PathToken(self.paths[path], int(self.tokens[index]))
 
 
 @checked
@@ -104,8 +104,8 @@ def token_paths(
     first block, read by the unembedding directly.
 
     >>> paths = token_paths(load_pretrained("stories-1l"))  # doctest: +SKIP
-    >>> for found in strongest_token_interactions(paths, [target], k=10):  # doctest: +SKIP
-    ...     print(found.kind, found.left, found.right, found.value)
+    >>> for item in strongest_token_interactions(paths, [target], k=10):  # doctest: +SKIP
+    ...     print(item.kind, item.left, item.right, item.value)
     """
     require_plain_blocks(model_or_bridge, "paths of tokens")
     # Values and outputs only: nothing depends on angles, and so on the length of a prompt.

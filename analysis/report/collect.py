@@ -1,4 +1,4 @@
-"""What the report shows, computed: everything on the page that is not wording or layout."""
+"""The results that the report shows: everything on the page that is not wording or layout."""
 
 from __future__ import annotations
 
@@ -167,9 +167,9 @@ def _read_layer(
     asked: tuple[OutputDirection, ...],
     n_directions: int,
 ) -> LayerReading:
-    found, strengths = strongest(reader.tensor, U, n_directions)
+    rows, strengths = strongest(reader.tensor, U, n_directions)
     listed = strengths.topk(min(LISTED, len(strengths)))
-    directions = dict.fromkeys([*asked, *(OutputDirection(words[row]) for row in found)])
+    directions = dict.fromkeys([*asked, *(OutputDirection(words[row]) for row in rows)])
     return LayerReading(
         layer=layer,
         listed=tuple(words[row] for row in listed.indices.tolist()),

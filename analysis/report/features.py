@@ -1,4 +1,4 @@
-"""What the features part of the report shows, computed: everything of it that is not wording or layout."""
+"""The results in the features part of the report: everything in it that is not wording or layout."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Side:
     n_feat: int
     """Features that the dictionary has."""
     features: Int[Tensor, " n"]
-    """Numbers of those that are shown, ascending. What follows, but for the contexts, is by place here."""
+    """Numbers of those that are shown, ascending. The fields below, except `contexts`, follow this order."""
     contexts: Contexts
-    """Of all features of the dictionary, by number."""
+    """Contexts of all features of the dictionary, by number."""
     n_active: Int[Tensor, " n"]
     """Tokens of the text where each is active."""
     tokens: TokenReading
-    """Of an input feature the tokens whose embedding alone, normalised as the stream is, gives the largest
-    and the smallest pre-activation; of an output feature those whose logits its decoder's direction raises
-    and lowers most against the mean of all. Only tokens that occur in the text: embeddings of others may
-    never have been trained."""
+    """Tokens at both ends. For an input feature, the tokens whose embedding alone, normalised as the stream
+    is, gives the largest and the smallest pre-activation; for an output feature, the tokens whose logits its
+    decoder's direction raises and lowers most against the mean of all. Only tokens that occur in the text:
+    embeddings of others may never have been trained."""
 
 
 @shown
@@ -80,10 +80,10 @@ class FeatureReading:
     outputs: Side
     spectra: Spectra
     index: InteractionIndex
-    """Between the features that are shown, by place."""
+    """Interactions between the features shown, numbered by their order in `features`."""
     corners: tuple[Submatrix, ...]
-    """Of each output feature the interaction matrix Q between the input features in its strongest
-    interactions, strongest first; features are by place."""
+    """For each output feature, the interaction matrix Q between the input features in its strongest
+    interactions, strongest first; features are numbered by their order in `features`."""
     explained: Explained
     """How well the top eigenvectors of each output feature explain it on the text."""
 
@@ -115,9 +115,9 @@ class FeatureData:
     def first(self) -> tuple[int, int]:
         """Layer and place of the output feature that is shown first (`FeatureSource.first`)."""
         for reading in self.layers:
-            for place, feature in enumerate(reading.outputs.features.tolist()):
+            for index, feature in enumerate(reading.outputs.features.tolist()):
                 if (reading.layer, feature) == self.source.first:
-                    return reading.layer, place
+                    return reading.layer, index
         scores = [(reading.clarity().max(dim=0), reading.layer) for reading in self.layers]
         best, layer = max(scores, key=lambda score: float(score[0].values))
         return layer, int(best.indices)
@@ -137,12 +137,14 @@ def collect_features(
     shown = _moved(source, layers, model)
     windows = source.windows(tokenizer, model.config.max_position_embeddings)
     skip = int(tokenizer.bos_token_id is not None)
-    by_site = {found.read: found.inputs for found in shown}
-    by_site |= {found.written: found.outputs for found in shown}
+    by_site = {around.read: around.inputs for around in shown}
+    by_site |= {around.written: around.outputs for around in shown}
     active = activity_on_text(model, by_site, windows, source.n_contexts, source.width, skip, progress)
     listed = sorted({token for window in windows for token in window[skip:]})
     reader = _Reader(model, source, active, torch.tensor(listed, device=model.device))
-    decomposed = [reader.decompose(found) for found in tqdm(shown, desc="eigenvectors", disable=not progress)]
+    decomposed = [
+        reader.decompose(around) for around in tqdm(shown, desc="eigenvectors", disable=not progress)
+    ]
     probes = [(around, probe) for around, (_, _, probe) in zip(shown, decomposed, strict=True)]
     explained = explained_by_probes(model, probes, windows, skip, progress)
     parts = zip(tqdm(shown, desc="features", disable=not progress), decomposed, explained, strict=True)
@@ -157,15 +159,15 @@ def _moved(source: FeatureSource, layers: list[int], model: PreTrainedModel) -> 
     precision = torch.promote_types(model.dtype, torch.float32)
     shown = [
         replace(
-            found,
-            inputs=found.inputs.to(model.device, precision),
-            outputs=found.outputs.to(model.device, precision),
+            around,
+            inputs=around.inputs.to(model.device, precision),
+            outputs=around.outputs.to(model.device, precision),
         )
-        for found in source.dictionaries
-        if found.layer in layers
+        for around in source.dictionaries
+        if around.layer in layers
     ]
     if not shown:
-        there = ", ".join(str(found.layer) for found in source.dictionaries)
+        there = ", ".join(str(around.layer) for around in source.dictionaries)
         raise InputError(
             f"features of layers {', '.join(map(str, layers))}: the dictionaries are of layers {there}; "
             "show one of those, or give their dictionaries"
@@ -183,19 +185,19 @@ class _Reader:
     listed: Int[Tensor, " n"]
     """The tokens that readings list."""
 
-    def decompose(self, found: LayerDictionaries) -> tuple[FeatureLayer, Spectra, Probe]:
+    def decompose(self, around: LayerDictionaries) -> tuple[FeatureLayer, Spectra, Probe]:
         """A layer between the features that are shown, its spectra, and its largest eigenvectors."""
         read, written = (
-            self.active[site].most_active(self.source.n_features) for site in (found.read, found.written)
+            self.active[site].most_active(self.source.n_features) for site in (around.read, around.written)
         )
-        full = feature_layer(self.model, found.layer, found.inputs, found.outputs)
+        full = feature_layer(self.model, around.layer, around.inputs, around.outputs)
         features = replace(full, inputs=full.inputs[read], outputs=full.outputs[written])
         spectra = _spectra(features, self.source)
         values = spectra.values[:, : spectra.vectors.shape[1]]
-        return features, spectra, Probe(found.outputs, written, values, spectra.vectors)
+        return features, spectra, Probe(around.outputs, written, values, spectra.vectors)
 
     def read(
-        self, found: LayerDictionaries, features: FeatureLayer, spectra: Spectra, explained: Explained
+        self, around: LayerDictionaries, features: FeatureLayer, spectra: Spectra, explained: Explained
     ) -> FeatureReading:
         """Everything else about a layer."""
         source = self.source
@@ -208,9 +210,9 @@ class _Reader:
             for output in range(features.n_out)
         )
         return FeatureReading(
-            layer=found.layer,
-            inputs=self._side(found.read, found.inputs, self._of_embeddings(found)),
-            outputs=self._side(found.written, found.outputs, self._of_logits(found)),
+            layer=around.layer,
+            inputs=self._side(around.read, around.inputs, self._of_embeddings(around)),
+            outputs=self._side(around.written, around.outputs, self._of_logits(around)),
             spectra=spectra,
             index=index,
             corners=corners,
@@ -223,33 +225,33 @@ class _Reader:
         n_active = activity.n_active[features]
         return Side(site, dictionary.n_feat, features, activity.contexts, n_active, tokens)
 
-    def _of_embeddings(self, found: LayerDictionaries) -> TokenReading:
-        """Input features in tokens: pre-activations where a token's embedding is all there is."""
+    def _of_embeddings(self, around: LayerDictionaries) -> TokenReading:
+        """Input features in tokens: pre-activations of a token's embedding alone."""
         rows = embedding(self.model)[self.listed]
-        norm = mlp_norm(self.model, found.layer)
-        if found.read.point == "mlp-in" and norm is not None:
+        norm = mlp_norm(self.model, around.layer)
+        if around.read.point == "mlp-in" and norm is not None:
             with torch.inference_mode():
                 rows = plain(norm)(rows)
-        rows = rows.to(found.inputs.dtype)
-        pieces = self._pieces(found.read)
-        return self._ends(_selected(found.inputs, piece).pre_activations(rows).T for piece in pieces)
+        rows = rows.to(around.inputs.dtype)
+        pieces = self._pieces(around.read)
+        return self._ends(_selected(around.inputs, piece).pre_activations(rows).T for piece in pieces)
 
-    def _of_logits(self, found: LayerDictionaries) -> TokenReading:
-        """Output features in tokens: what their decoder directions add to logits, by the direct path."""
-        W_U = unembedding(self.model).to(found.outputs.dtype)
+    def _of_logits(self, around: LayerDictionaries) -> TokenReading:
+        """Output features in tokens: logits that their decoder directions add by the direct path."""
+        W_U = unembedding(self.model).to(around.outputs.dtype)
         W_U = (W_U - W_U.mean(dim=1, keepdim=True))[:, self.listed]
-        return self._ends(found.outputs.decoder[piece] @ W_U for piece in self._pieces(found.written))
+        return self._ends(around.outputs.decoder[piece] @ W_U for piece in self._pieces(around.written))
 
     def _pieces(self, site: Site) -> tuple[Tensor, ...]:
         """The features shown, so many at once that a score for each token fits in memory."""
-        at_once = rows_at_once(8 * len(self.listed))
-        return self.active[site].most_active(self.source.n_features).split(at_once)
+        chunk = rows_at_once(8 * len(self.listed))
+        return self.active[site].most_active(self.source.n_features).split(chunk)
 
     def _ends(self, scores: Iterable[Float[Tensor, "_n n_listed"]]) -> TokenReading:
         k = min(self.source.n_tokens, len(self.listed))
-        found = [read_tokens(piece, k) for piece in scores]
+        readings = [read_tokens(piece, k) for piece in scores]
         columns = {
-            field.name: torch.cat([getattr(part, field.name) for part in found])
+            field.name: torch.cat([getattr(part, field.name) for part in readings])
             for field in fields(TokenReading)
         }
         for name in ("top", "bottom"):

@@ -58,7 +58,7 @@ def features_json(data: FeatureData, vocabulary: Vocabulary) -> str:
     """The data as JSON that can stand in a script element."""
     tokens = _Tokens(vocabulary)
     value = {
-        "windows": [list(map(tokens.place, window)) for window in data.windows],
+        "windows": [list(map(tokens.index, window)) for window in data.windows],
         "skip": int(data.has_first),
         "width": data.source.width,
         "nTokens": data.n_tokens,
@@ -76,21 +76,23 @@ class _Tokens:
 
     def __init__(self, vocabulary: Vocabulary):
         self.vocabulary = vocabulary
-        self.places: dict[int, int] = {}
+        self.indices: dict[int, int] = {}
 
-    def place(self, token: int) -> int:
-        return self.places.setdefault(token, len(self.places))
+    def index(self, token: int) -> int:
+        return self.indices.setdefault(token, len(self.indices))
 
     @property
     def texts(self) -> list[str]:
         """As running text: blanks are blanks, other characters that cannot be seen are signs."""
-        return [visible(self.vocabulary.texts[token], keep=" ") for token in self.places]
+        return [visible(self.vocabulary.texts[token], keep=" ") for token in self.indices]
 
     @property
     def special(self) -> list[int]:
-        """The places of those that are not text but marks, such as the end of one."""
+        """The indices of tokens that are not text but marks, such as the end of one."""
         return [
-            self.places[token] for token in self.vocabulary.tokenizer.all_special_ids if token in self.places
+            self.indices[token]
+            for token in self.vocabulary.tokenizer.all_special_ids
+            if token in self.indices
         ]
 
 
@@ -100,10 +102,12 @@ def _layer(reading: FeatureReading, data: FeatureData, tokens: _Tokens) -> dict[
     return {
         "layer": reading.layer,
         "in": _side(reading.inputs, tokens)
-        | {"feeds": [_feeds(index.of(place), place) for place in range(n_in)]},
+        | {"feeds": [_feeds(index.of(number), number) for number in range(n_in)]},
         "out": _side(reading.outputs, tokens)
         | {
-            "into": [_into(index.into(place), data.source.n_interactions) for place in range(n_out)],
+            "into": [
+                _strongest_into(index.into(number), data.source.n_interactions) for number in range(n_out)
+            ],
             "corner": [_corner(corner) for corner in reading.corners],
             "values": _short(spectra.values),
             "strength": _short(spectra.strength),
@@ -130,7 +134,7 @@ def _side(side: Side, tokens: _Tokens) -> dict[str, Any]:
 
 
 def _contexts(contexts: Contexts, features: list[int]) -> list[list[Numbers]]:
-    """Of each feature its passages: window, position of the peak, then offset and code of what is not 0."""
+    """Passages of each feature: window, position of the peak, then offset and code of each nonzero code."""
     width = contexts.around.shape[-1] // 2
     columns = (contexts.values, contexts.window, contexts.position, contexts.around)
     rows = zip(*(column[features].tolist() for column in columns), strict=True)
@@ -154,33 +158,35 @@ def _contexts(contexts: Contexts, features: list[int]) -> list[list[Numbers]]:
 
 
 def _scored(reading: TokenReading, end: str, tokens: _Tokens) -> list[Numbers]:
-    """Of each feature token and score in turn."""
+    """Token and score in turn, for each feature."""
     rows = zip(getattr(reading, end).tolist(), getattr(reading, f"{end}_scores").tolist(), strict=True)
     return [
         [
             number
             for token, score in zip(*row, strict=True)
-            for number in (tokens.place(token), _three_digits(score))
+            for number in (tokens.index(token), _three_digits(score))
         ]
         for row in rows
     ]
 
 
-def _into(found: Interactions, n: int) -> Numbers:
+def _strongest_into(strongest: Interactions, n: int) -> Numbers:
     """Left, right and value of each in turn."""
     return [
-        number for item in list(found)[:n] for number in (item.left, item.right, _three_digits(item.value))
+        number
+        for item in list(strongest)[:n]
+        for number in (item.left, item.right, _three_digits(item.value))
     ]
 
 
-def _feeds(found: Interactions, place: int) -> Numbers:
+def _feeds(strongest: Interactions, feature: int) -> Numbers:
     """Output feature, partner and value of each in turn."""
     return [
         number
-        for item in found
+        for item in strongest
         for number in (
             item.output,
-            item.right if item.left == place else item.left,
+            item.right if item.left == feature else item.left,
             _three_digits(item.value),
         )
     ]
@@ -203,5 +209,5 @@ def _shortened(values: Iterable[Any]) -> list[Any]:
 
 
 def _three_digits(value: float) -> int | float | None:
-    """Three significant digits; None for what does not exist."""
+    """Three significant digits; None for a number that does not exist."""
     return None if math.isnan(value) else rounded(value, 3)

@@ -1,4 +1,4 @@
-"""Plotly figures of what analyses return.
+"""Plotly figures of the results of analyses.
 
 Their backgrounds are transparent and their text is grey, so that they can be read on light and on dark pages.
 """
@@ -76,11 +76,11 @@ def strength_figure(labels: list[str], strengths: Float[Tensor, " n"]) -> go.Fig
     # Plotly reads markup in labels, so that they are escaped; two tokens may share a text, so that
     # positions and not texts are the axis.
     escaped = [html.escape(label, quote=False) for label in labels]
-    places = list(range(len(labels)))
+    heights = list(range(len(labels)))
     figure = go.Figure(
         go.Bar(
             x=_short(strengths),
-            y=places,
+            y=heights,
             orientation="h",
             marker_color=POSITIVE,
             hovertemplate="%{customdata}: %{x}<extra></extra>",
@@ -89,7 +89,7 @@ def strength_figure(labels: list[str], strengths: Float[Tensor, " n"]) -> go.Fig
     )
     figure.update_xaxes(title="strength")
     figure.update_yaxes(
-        tickvals=places, ticktext=escaped, autorange="reversed", showgrid=False, zeroline=False
+        tickvals=heights, ticktext=escaped, autorange="reversed", showgrid=False, zeroline=False
     )
     return _calm(figure, height=60 + 21 * len(labels))
 

@@ -64,8 +64,8 @@ _COLUMNS = ("id", "kind", "layer", "position", "index", "site", "label")
 def graphs_json(graphs: Sequence[Graph]) -> str:
     """Graphs as JSON that can stand in a script element.
 
-    Of each the nodes by column, edges as source, target, weight and part (`Graph.parts`) in turn, nodes by
-    their place.
+    Each graph has its nodes by column, and its edges as source, target, weight and part (`Graph.parts`) in
+    turn, where nodes are given by their index.
     """
     return script_json([_packed(graph) for graph in graphs])
 
@@ -85,14 +85,14 @@ def graph_name(graph: Graph) -> str:
 
 def _packed(graph: Graph) -> dict[str, Any]:
     shares = graph.shares()
-    places = {node.id: place for place, node in enumerate(graph.nodes)}
+    indices = {node.id: index for index, node in enumerate(graph.nodes)}
     rows = [asdict(node) for node in graph.nodes]
     edges: list[int | float] = []
     for edge in graph.edges:
-        edges += [places[edge.source], places[edge.target], _short(edge.weight), _short(graph.parts[edge])]
+        edges += [indices[edge.source], indices[edge.target], _short(edge.weight), _short(graph.parts[edge])]
     return {
         "name": graph_name(graph),
-        "target": places[graph.target],
+        "target": indices[graph.target],
         "texts": None if graph.texts is None else [visible(text, keep=" ") for text in graph.texts],
         "probability": graph.settings.get("probability"),
         **{column: [row[column] for row in rows] for column in _COLUMNS},
@@ -104,7 +104,7 @@ def _packed(graph: Graph) -> dict[str, Any]:
 
 
 def _left(graph: Graph, node: Node) -> list[int | float] | None:
-    """What is not shown of a node's contributions: sum, sum of magnitudes, and number."""
+    """Contributions to a node that are not shown: their sum, sum of magnitudes, and number."""
     pruned = graph.pruned.get(node.id)
     if pruned is None or not pruned.count:
         return None

@@ -21,7 +21,7 @@ from analysis.text.tokens import OutputDirection
 from analysis.text.vocabulary import Vocabulary, visible
 
 BASE_SCRIPTS = ("features/data.js", "parts.js")
-"""What scripts of features and graphs build on."""
+"""Scripts that those of features and graphs build on."""
 
 
 def document(

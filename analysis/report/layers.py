@@ -1,4 +1,4 @@
-"""What a bilinear layer computes along output directions, in tokens and on a text.
+"""A bilinear layer along output directions, in tokens and on a text.
 
 For an output direction u, u · MLP(x) = Σ λ_i (v_i · x)²: the spectrum says how many input directions
 matter, each v_i is read in tokens (directly and through the heads of the attention in front), and
@@ -28,7 +28,7 @@ from bilinear_lm.tensor import BilinearTensor
 
 @dataclass(frozen=True)
 class HeadReading:
-    """An eigenvector in tokens, directly (`head` is None) or through what a head writes."""
+    """An eigenvector in tokens, directly (`head` is None) or through the output of a head."""
 
     head: int | None
     tokens: TokenReading
@@ -100,11 +100,11 @@ class LayerReader:
     def read(self, direction: OutputDirection) -> DirectionReading:
         """The spectrum of a direction, and its largest eigenvectors in tokens and on the text."""
         u = direction.vector(self.W_U)
-        found = eigendecompose(self.tensor, u)
-        largest = zip(found.values[: self.n_eigenvectors], found.vectors, strict=False)
+        eigen = eigendecompose(self.tensor, u)
+        largest = zip(eigen.values[: self.n_eigenvectors], eigen.vectors, strict=False)
         return DirectionReading(
             direction=direction,
-            values=found.values,
+            values=eigen.values,
             outputs=self.tensor(self.x) @ u,
             eigenvectors=tuple(self._eigenvector(float(value), vector) for value, vector in largest),
         )

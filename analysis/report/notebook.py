@@ -1,4 +1,4 @@
-"""What results show in a notebook: a graph as on the page, contexts coloured, interactions as a table.
+"""Results as a notebook shows them: a graph as on the page, contexts coloured, interactions as a table.
 
 Whatever comes from a model, a tokenizer or a text is escaped where it enters.
 """
@@ -40,7 +40,7 @@ def attribution_html(attribution: Attribution) -> str:
 
 
 def contexts_html(contexts: Contexts) -> str | None:
-    """Passages of the features with the highest peaks; None where what tokens are called is not known."""
+    """Passages of the features with the highest peaks; None where the texts of tokens are not known."""
     vocabulary = contexts.vocabulary
     if vocabulary is None:
         return None

@@ -1,4 +1,4 @@
-"""What a report is asked to show."""
+"""Options of a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STORY = (
 @shown
 @dataclass(frozen=True)
 class ReportOptions:
-    """What goes on the page."""
+    """The choice of what goes on the page."""
 
     tokens: tuple[str, ...] = ()
     """Output directions to show in every layer: "A", or "A - B, C" for a token against others."""
@@ -46,9 +46,9 @@ class ReportOptions:
     sample_tokens: int = 100
     """The length of the sample; 0: no sample on the page."""
     temperature: float = 0.8
-    """Of the sample; 0 always takes the likeliest token."""
+    """Temperature of the sample; 0 always takes the likeliest token."""
     seed: int = 0
-    """Of the sample."""
+    """Seed of the sample."""
 
     def __post_init__(self):
         least = {"n_directions": 0, "n_eigenvectors": 1, "n_tokens": 1, "n_heads": 0, "sample_tokens": 0}

@@ -1,4 +1,4 @@
-"""What one tensor is: eigenvectors of interaction matrices, HOSVD, CP, and how alike two tensors are."""
+"""Decompositions of one tensor (eigenvectors of interaction matrices, HOSVD, CP) and similarity of two."""
 
 from analysis.spectra.cp import CPDecomposition, as_squares, cp_decompose
 from analysis.spectra.eigen import (

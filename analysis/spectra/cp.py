@@ -46,7 +46,7 @@ class CPDecomposition:
 
     tensor: BilinearTensor
     cosine: float
-    """Of the symmetrised tensors."""
+    """Cosine of the two symmetrised tensors."""
     relative_error: float
     """‖B − B'‖ / ‖B‖, resolved to about 1e-8; sqrt(1 − cosine²), as the scale is the best one."""
     history: tuple[float, ...]
@@ -80,8 +80,8 @@ def cp_decompose(
     of length 1.
 
     >>> tensor = BilinearTensor(torch.randn(6, 8), torch.randn(6, 8), torch.randn(8, 6))
-    >>> found = cp_decompose(tensor, 4, rounds=2)
-    >>> found.tensor.d_mlp, 0 < found.cosine < 1
+    >>> fit = cp_decompose(tensor, 4, rounds=2)
+    >>> fit.tensor.d_mlp, 0 < fit.cosine < 1
     (4, True)
     """
     if tensor.batch_shape:
@@ -123,16 +123,16 @@ def as_squares(tensor: BilinearTensor) -> BilinearTensor:
 
     (w · x)(v · x) = ¼ ((w + v) · x)² − ¼ ((w − v) · x)², with w and v scaled to the same length.
     """
-    into_length, gate_length = (norms(factor, -2).unsqueeze(-2) for factor in (tensor.W_in, tensor.W_gate))
-    lengths = into_length / gate_length
+    up_length, gate_length = (norms(factor, -2).unsqueeze(-2) for factor in (tensor.W_in, tensor.W_gate))
+    lengths = up_length / gate_length
     # The quotient of very different lengths leaves the range where the quotient of roots does not.
     ratio = torch.where(
-        (lengths > 1e-18) & (lengths < 1e18), lengths.sqrt(), into_length.sqrt() / gate_length.sqrt()
+        (lengths > 1e-18) & (lengths < 1e18), lengths.sqrt(), up_length.sqrt() / gate_length.sqrt()
     )
     # A unit without one of its factors computes 0, whatever its scale.
-    ratio = torch.where((into_length > 0) & (gate_length > 0), ratio, 1)
-    gate, into = tensor.W_gate * ratio, tensor.W_in / ratio
-    factor = torch.cat([gate + into, gate - into], dim=-1)
+    ratio = torch.where((up_length > 0) & (gate_length > 0), ratio, 1)
+    gate, up = tensor.W_gate * ratio, tensor.W_in / ratio
+    factor = torch.cat([gate + up, gate - up], dim=-1)
     W_out = torch.cat([tensor.W_out, -tensor.W_out], dim=-2) / 4
     return BilinearTensor(factor, factor, W_out, constant=tensor.constant)
 
@@ -158,13 +158,13 @@ class _Target:
         return self._solve(factors)[0]
 
     def _solve(self, factors: Factors) -> tuple[BilinearTensor, Tensor]:
-        """That layer, and the inner products ⟨B, sym(w_h ⊗ v_h)⟩ that its W_out solves for."""
-        gate, into = normalize(factors[0], dim=0), normalize(factors[-1], dim=0)
-        gram = _unit_gram(gate, into, gate, into)
+        """The layer of `fitted`, and the inner products ⟨B, sym(w_h ⊗ v_h)⟩ that its W_out solves for."""
+        gate, up = normalize(factors[0], dim=0), normalize(factors[-1], dim=0)
+        gram = _unit_gram(gate, up, gate, up)
         gram = gram + RIDGE * len(gram) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        products = _unit_gram(gate, into, self.tensor.W_gate, self.tensor.W_in) @ self.tensor.W_out
+        products = _unit_gram(gate, up, self.tensor.W_gate, self.tensor.W_in) @ self.tensor.W_out
         W_out = torch.cholesky_solve(products, torch.linalg.cholesky(gram))
-        return BilinearTensor(gate, into, W_out, constant=self.tensor.constant), products
+        return BilinearTensor(gate, up, W_out, constant=self.tensor.constant), products
 
 
 def _descend(
@@ -230,7 +230,7 @@ def _spanning(units: BilinearTensor, n: int) -> list[int]:
     return chosen
 
 
-def _unit_gram(gate: Tensor, into: Tensor, other_gate: Tensor, other_into: Tensor) -> Tensor:
+def _unit_gram(gate: Tensor, up: Tensor, other_gate: Tensor, other_up: Tensor) -> Tensor:
     """⟨sym(w_h ⊗ v_h), sym(w'_g ⊗ v'_g)⟩ of two sets of hidden units."""
-    straight = (gate.T @ other_gate) * (into.T @ other_into)
-    return (straight + (gate.T @ other_into) * (into.T @ other_gate)) / 2
+    straight = (gate.T @ other_gate) * (up.T @ other_up)
+    return (straight + (gate.T @ other_up) * (up.T @ other_gate)) / 2

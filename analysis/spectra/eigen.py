@@ -32,7 +32,7 @@ from bilinear_lm.tensor import BilinearTensor
 Method = Literal["auto", "dense", "block"]
 
 CACHE_BYTES = 3 * 2**23
-"""What a CPU keeps near: matrices that are multiplied with again and again go through it in pieces."""
+"""Bytes that a CPU caches: matrices that are multiplied again and again go through it in pieces."""
 
 GPU_SHARE = 16
 """The part of a GPU's memory, one in so many, that a piece may take. The steps between the products are
@@ -88,8 +88,8 @@ def eigendecompose(
     no direction gets there. `auto` takes what measures faster.
 
     >>> tensor = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 8))
-    >>> found = eigendecompose(tensor, torch.randn(3, 8), k=2)
-    >>> found.values.shape, found.vectors.shape
+    >>> eigen = eigendecompose(tensor, torch.randn(3, 8), k=2)
+    >>> eigen.values.shape, eigen.vectors.shape
     (torch.Size([3, 2]), torch.Size([3, 2, 8]))
 
     Raises InputError for a batch of layers, shapes that do not fit, half precision, numbers that are not
@@ -101,15 +101,15 @@ def eigendecompose(
     rows = u.reshape(-1, tensor.d_out)
     blockwise = _block_pays(tensor, k) if method == "auto" else method == "block"
     if blockwise and block_width(k) < tensor.d_in:
-        found = _block(tensor, rows, k, tolerance, seed)
+        flat = _block(tensor, rows, k, tolerance, seed)
     else:
-        found = _dense(tensor, rows, k)
+        flat = _dense(tensor, rows, k)
     axes = u.shape[:-1]
     return Eigendecomposition(
-        found.values.reshape(*axes, k),
-        found.vectors.reshape(*axes, k, tensor.d_in),
-        found.residuals.reshape(*axes, k),
-        found.gap.reshape(axes),
+        flat.values.reshape(*axes, k),
+        flat.vectors.reshape(*axes, k, tensor.d_in),
+        flat.residuals.reshape(*axes, k),
+        flat.gap.reshape(axes),
     )
 
 
@@ -173,7 +173,7 @@ def _block_pays(tensor: BilinearTensor, k: int) -> bool:
 def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
     """By `eigh` of every matrix."""
     pieces = []
-    for piece in rows.split(_at_once(tensor, tensor.d_in**2, memory.CHUNK_BYTES)):
+    for piece in rows.split(_chunk(tensor, tensor.d_in**2, memory.CHUNK_BYTES)):
         matrices, power = tensor.scaled_interaction_matrix(piece)
         values, columns = torch.linalg.eigh(matrices)
         order = values.abs().argsort(dim=-1, descending=True)
@@ -182,8 +182,8 @@ def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
         errors = vectors @ matrices - values[:, :k].unsqueeze(-1) * vectors
         largest = values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
         residuals = torch.linalg.vector_norm(errors / largest.unsqueeze(-1), dim=-1)
-        found = _found(values[:, :k], vectors, residuals, values[:, k], whole=k == tensor.d_in)
-        pieces.append(_put_back(found, power))
+        eigen = _decomposition(values[:, :k], vectors, residuals, values[:, k], whole=k == tensor.d_in)
+        pieces.append(_put_back(eigen, power))
     return _joined(pieces)
 
 
@@ -199,19 +199,19 @@ def _block(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed:
     # The matrix, and scaled; X, Q X, what has settled and the terms of the recurrence.
     numbers_each = 2 * tensor.d_in**2 + 8 * width * tensor.d_in
     pieces = []
-    for piece in rows.split(_at_once(tensor, numbers_each, _block_bytes(tensor.device))):
+    for piece in rows.split(_chunk(tensor, numbers_each, _block_bytes(tensor.device))):
         matrices, power = tensor.scaled_interaction_matrix(piece)
         part = largest_eigenpairs(matrices, start, k, tolerance)
-        found = _found(part.values, part.vectors, part.residuals, part.following, whole=False)
-        found = _put_back(found, power)
+        eigen = _decomposition(part.values, part.vectors, part.residuals, part.following, whole=False)
+        eigen = _put_back(eigen, power)
         if not part.converged.all():
-            _put(found, ~part.converged, _dense(tensor, piece[~part.converged], k))
-        pieces.append(found)
+            _put(eigen, ~part.converged, _dense(tensor, piece[~part.converged], k))
+        pieces.append(eigen)
     return _joined(pieces)
 
 
 def _block_bytes(device: torch.device) -> int:
-    """What a piece of the block method may take: the same at each call, so that results are too."""
+    """Bytes that a piece of the block method may take: the same at each call, so that results are too."""
     if device.type == "cpu":
         return CACHE_BYTES
     if device.type == "cuda":
@@ -219,21 +219,21 @@ def _block_bytes(device: torch.device) -> int:
     return memory.CHUNK_BYTES
 
 
-def _put_back(found: Eigendecomposition, power: Tensor | None) -> Eigendecomposition:
-    """With the eigenvalues of the matrices themselves, where those were decomposed in units of 2^power."""
+def _put_back(eigen: Eigendecomposition, power: Tensor | None) -> Eigendecomposition:
+    """The decomposition with eigenvalues of the matrices themselves, not in units of 2^power."""
     if power is None:
-        return found
+        return eigen
     values = in_precision(
-        found.values, power.unsqueeze(-1), found.values.dtype, "interaction matrices", "output directions", -1
+        eigen.values, power.unsqueeze(-1), eigen.values.dtype, "interaction matrices", "output directions", -1
     )
-    return replace(found, values=values)
+    return replace(eigen, values=values)
 
 
-def _at_once(tensor: BilinearTensor, numbers_each: int, limit: int) -> int:
+def _chunk(tensor: BilinearTensor, numbers_each: int, limit: int) -> int:
     return max(1, limit // (numbers_each * tensor.dtype.itemsize))
 
 
-def _found(
+def _decomposition(
     values: Tensor, vectors: Tensor, residuals: Tensor, following: Tensor, whole: bool
 ) -> Eigendecomposition:
     largest = values[:, 0].abs().clamp(min=torch.finfo(values.dtype).tiny)
@@ -247,9 +247,9 @@ def _joined(pieces: list[Eigendecomposition]) -> Eigendecomposition:
     )
 
 
-def _put(found: Eigendecomposition, rows: Tensor, others: Eigendecomposition) -> None:
+def _put(eigen: Eigendecomposition, rows: Tensor, others: Eigendecomposition) -> None:
     for field in fields(Eigendecomposition):
-        getattr(found, field.name)[rows] = getattr(others, field.name)
+        getattr(eigen, field.name)[rows] = getattr(others, field.name)
 
 
 @checked

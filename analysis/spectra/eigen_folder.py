@@ -47,7 +47,7 @@ def save_decomposition(
 def load_decomposition(folder: Path, *, partial: bool = False) -> Eigendecomposition:
     """The decomposition in a folder, with its leading axes.
 
-    Of a run that has not finished there is an InputError, or with `partial` the directions it got to,
+    A run that has not finished raises InputError, or with `partial` gives the directions done so far,
     [n_done, ...]. Every part must be what settings.json says.
     """
     axes, part_size, shape = _layout(folder)

@@ -38,7 +38,7 @@ PART_SIZE = 256
 @shown
 @dataclass(frozen=True)
 class EigenRun:
-    """What a run computes and with what, saved as settings.json: all that decides the bytes of the parts."""
+    """The settings of a run, saved as settings.json: everything that decides the bytes of the parts."""
 
     axes: list[int]
     """[n], the number of directions."""
@@ -151,7 +151,7 @@ def require_unbegun(folder: Path) -> None:
 def _require_own_parts(folder: Path, run: EigenRun, tensor: BilinearTensor, u: Tensor) -> None:
     """Raises InputError for a part that is there and is not what this run writes.
 
-    Of each the first direction is tried: the eigenpairs of another layer or direction do not fit.
+    The first direction of each part is checked: the eigenpairs of another layer or direction do not fit.
     """
     shape, n = {"k": run.k, "d_in": run.d_in, "dtype": run.dtype}, run.axes[0]
     known = [part_path(folder, index) for index in range(n_parts(n, run.part_size))]
@@ -189,7 +189,7 @@ def _require_same(folder: Path, run: EigenRun) -> None:
 
 
 def _sha256(*tensors: Tensor) -> str:
-    """Of the numbers, on whatever device, and of their shapes."""
+    """Hash of the numbers, on whatever device, and of their shapes."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str(list(tensor.shape)).encode())

@@ -59,10 +59,10 @@ def scaled_gram(
 def _gram(tensor: BilinearTensor, other: BilinearTensor, leg: Leg) -> Tensor:
     width, other_width = ((t.d_out if leg == "output" else t.d_in) for t in (tensor, other))
     gram = tensor.W_out.new_zeros(width, other_width)
-    at_once = rows_at_once(other.d_mlp * tensor.dtype.itemsize)
+    chunk = rows_at_once(other.d_mlp * tensor.dtype.itemsize)
     products = _output_products if leg == "output" else _input_products
-    for start in range(0, tensor.d_mlp, at_once):
-        gram += products(_units(tensor, start, at_once), other)
+    for start in range(0, tensor.d_mlp, chunk):
+        gram += products(_units(tensor, start, chunk), other)
     return gram
 
 
@@ -136,9 +136,9 @@ def _put_back(gram: Tensor, power: int, dtype: torch.dtype) -> Tensor:
 
 
 def _output_products(tensor: BilinearTensor, other: BilinearTensor) -> Tensor:
-    gate, into = tensor.W_gate.T, tensor.W_in.T
-    pairs = (gate @ other.W_gate) * (into @ other.W_in)
-    pairs += (gate @ other.W_in) * (into @ other.W_gate)
+    gate, up = tensor.W_gate.T, tensor.W_in.T
+    pairs = (gate @ other.W_gate) * (up @ other.W_in)
+    pairs += (gate @ other.W_in) * (up @ other.W_gate)
     return tensor.W_out.T @ (pairs @ other.W_out) / 2
 
 

@@ -101,8 +101,8 @@ def hosvd(tensor: BilinearTensor, k: int | None = None, leg: Leg = "output") -> 
     of any size; InputError where the tensor's precision cannot hold the singular values.
 
     >>> tensor = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 6))
-    >>> found = hosvd(tensor, k=2)
-    >>> found.singular_values.shape, found.output_directions.shape, found.spectrum.shape
+    >>> svd = hosvd(tensor, k=2)
+    >>> svd.singular_values.shape, svd.output_directions.shape, svd.spectrum.shape
     (torch.Size([2]), torch.Size([2, 6]), torch.Size([6]))
     """
     require_leg(leg)
@@ -168,10 +168,10 @@ def truncate_eigenvectors(tensor: BilinearTensor, k: int) -> BilinearTensor:
     require_full_precision(tensor, "eigenvectors")
     require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
     directions = hosvd(tensor).output_directions
-    found = eigendecompose(tensor, directions, k)
-    vectors = found.vectors.flatten(0, 1)
+    eigen = eigendecompose(tensor, directions, k)
+    vectors = eigen.vectors.flatten(0, 1)
     return BilinearTensor(
-        W_gate=(found.values.flatten().unsqueeze(1) * vectors).T,
+        W_gate=(eigen.values.flatten().unsqueeze(1) * vectors).T,
         W_in=vectors.T,
         W_out=directions.repeat_interleave(k, dim=0),
         constant=tensor.constant,

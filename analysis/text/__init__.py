@@ -1,4 +1,4 @@
-"""Tokens and texts: what tokens are called, directions of tokens, and a text as windows."""
+"""Tokens and texts: names of tokens, directions of tokens, and a text as windows."""
 
 from analysis.text.tokens import (
     OutputDirection,

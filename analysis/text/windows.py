@@ -116,7 +116,7 @@ def mean_loss(model: nn.Module, windows: Windows) -> float:
 
 
 SEPARATOR = "<|endoftext|>"
-"""What stands between the documents of a text file."""
+"""Separator between the documents of a text file."""
 
 
 def document_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) -> list[list[int]]:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.arguments import checked
+from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.numerics.rescaling import require_holds
 from bilinear_lm.polynomials.expansion import (
     HiddenLayer,
@@ -50,19 +50,13 @@ _MOST_DOUBLINGS = 48
 
 
 @shown
-@dataclass(frozen=True)
-class BilinearApproximation:
+@dataclass(frozen=True, kw_only=True)
+class BilinearApproximation(GLUWeights):
     """[(x W_gate + b_gate) ∘ (x W_in + b_in)] W_out + b_out; the biases are None where there are none.
 
     The fractions compare it with the least-squares quadratic P of the GLU, E over the Gaussian, in float64.
     """
 
-    W_gate: Float[Tensor, "d_in d_mlp"]
-    W_in: Float[Tensor, "d_in d_mlp"]
-    W_out: Float[Tensor, "d_mlp d_out"]
-    b_gate: Float[Tensor, " d_mlp"] | None
-    b_in: Float[Tensor, " d_mlp"] | None
-    b_out: Float[Tensor, " d_out"] | None
     explained_variance: float
     """1 − E‖P − layer‖² / E‖P − E P‖²; below 0 where a constant is nearer to P."""
     explained_second_moment: float
@@ -78,24 +72,9 @@ class BilinearApproximation:
         """The same layer in a precision; InputError where that cannot hold its weights."""
         gate, up, out = (float(factor.abs().max()) for factor in (self.W_gate, self.W_in, self.W_out))
         beside = {"b_gate": gate, "b_in": up, "b_out": gate * up * out}
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                require_holds(dtype, value, f"{name} of the bilinear layer", beside.get(name, 0.0))
-        return self.to(dtype)
-
-    def to(self, *args: Any, **kwargs: Any) -> BilinearApproximation:
-        """The same layer on another device or in another precision; as `torch.Tensor.to`."""
-        weights: dict[str, Any] = {
-            name: value.to(*args, **kwargs) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **weights)
-
-    @property
-    def tensor(self) -> BilinearTensor:
-        """The layer as a tensor, with the constant coordinate where it has biases."""
-        return BilinearTensor.from_layer(
-            self.W_gate, self.W_in, self.W_out, self.b_gate, self.b_in, self.b_out
-        )
+        for name, value in self.weights.items():
+            require_holds(dtype, value, f"{name} of the bilinear layer", beside.get(name, 0.0))
+        return replace(self, **self.moved(dtype))
 
 
 @checked
@@ -190,8 +169,14 @@ class ProductForm:
         error = target.square - 2 * float((W_out * right).sum()) + float((W_out * (gram @ W_out)).sum())
         fractions = target.fractions(max(error, 0.0))
         n_inexact = int(self._inexact.sum())
-        layer = BilinearApproximation(P, Q, W_out, None, None, None, *fractions, n_inexact)
-        return layer.in_precision(self.dtype)
+        return BilinearApproximation(
+            W_gate=P,
+            W_in=Q,
+            W_out=W_out,
+            explained_variance=fractions[0],
+            explained_second_moment=fractions[1],
+            n_inexact_units=n_inexact,
+        ).in_precision(self.dtype)
 
     @property
     def _inexact(self) -> Tensor:

@@ -23,13 +23,14 @@ from transformers import PreTrainedModel
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
+from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.polynomials.bilinear import product_form
 from bilinear_lm.polynomials.expansion import hidden_layer
 from bilinear_lm.polynomials.gaussian import one_gaussian
 from bilinear_lm.text.evaluate import window_loss
 from finetune.choices import Method
 from finetune.conversion.glu_fit import LINEAR, FitSettings, explained, fit_bilinear
-from finetune.conversion.glus import GLU, GLUFactors, bilinear_glus, find_glus
+from finetune.conversion.glus import GLU, bilinear_glus, find_glus
 from finetune.data.calibration import BATCH, Moments, glu_inputs
 from finetune.pretraining.model_config import make_linear, may_have_biases, require_linear_config
 
@@ -162,7 +163,7 @@ def _split(
     return calibration[~held_out], calibration[held_out]
 
 
-def _require_finite(new: GLUFactors, glu: GLU, method: Method) -> None:
+def _require_finite(new: GLUWeights, glu: GLU, method: Method) -> None:
     """Raises InputError unless the weights to take a GLU's place are finite in its precision."""
     if not new.to(glu.factors().W_gate.dtype).is_finite():
         raise InputError(
@@ -178,7 +179,7 @@ def _inputs(model: PreTrainedModel, glu: GLU, windows: Tensor, progress: bool) -
 
 
 def _explained(
-    model: PreTrainedModel, glu: GLU, new: list[GLUFactors], held_out: Tensor | None, progress: bool
+    model: PreTrainedModel, glu: GLU, new: list[GLUWeights], held_out: Tensor | None, progress: bool
 ) -> list[float | None]:
     """R² of each layer in `new`, at what the MLP reads in held-out windows."""
     if held_out is None:
@@ -196,7 +197,7 @@ def slope_at_zero(activation: Callable[[Tensor], Tensor], step: float = 1e-2) ->
 
 def _linear(
     model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings, progress: bool
-) -> list[GLUFactors]:
+) -> list[GLUWeights]:
     factors, slope = glu.factors().to(torch.float32), slope_at_zero(glu.activation)
     b_gate = None if factors.b_gate is None else factors.b_gate * slope
     return [replace(factors, W_gate=factors.W_gate * slope, b_gate=b_gate)]
@@ -204,20 +205,18 @@ def _linear(
 
 def _closed_form(
     model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings, progress: bool
-) -> list[GLUFactors]:
+) -> list[GLUWeights]:
     assert windows is not None
     moments = Moments.of(_inputs(model, glu, windows, progress))
-    own = vars(glu.factors().to(torch.float32))
-    layer = hidden_layer(**own)
+    layer = hidden_layer(**glu.factors().to(torch.float32).weights)
     at = one_gaussian(moments.mean, moments.cov, layer.W_gate)
     form = product_form(layer, glu.activation, at, torch.float32)
-    layers = [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
-    return [GLUFactors(**{name: getattr(layer, name) for name in own}) for layer in layers]
+    return [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]
 
 
 def _fit(
     model: PreTrainedModel, glu: GLU, windows: Tensor | None, biases: bool, fit: FitSettings, progress: bool
-) -> list[GLUFactors]:
+) -> list[GLUWeights]:
     assert windows is not None
     points = torch.cat([x.flatten(0, -2) for x in _inputs(model, glu, windows, progress)])
     fitted = fit_bilinear(
@@ -226,7 +225,7 @@ def _fit(
     return [fitted]
 
 
-_Converter = Callable[[PreTrainedModel, GLU, Tensor | None, bool, FitSettings, bool], list[GLUFactors]]
+_Converter = Callable[[PreTrainedModel, GLU, Tensor | None, bool, FitSettings, bool], list[GLUWeights]]
 """A function of model, GLU, windows to fit to, whether with biases, settings of the fit, whether with bars.
 It returns the layer that takes the GLU's place, and for the closed form without biases also the one with
 biases, for comparison."""

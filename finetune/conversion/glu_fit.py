@@ -19,8 +19,8 @@ from tqdm.auto import trange
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_seed
 from bilinear_lm.errors import InputError
+from bilinear_lm.glu_weights import GLUWeights
 from finetune.bounds import COUNT, LARGEST, POSITIVE, Bounds, require_kinds
-from finetune.conversion.glus import GLUFactors
 
 LINEAR = nn.Identity()
 
@@ -58,14 +58,14 @@ class FitSettings:
 
 @checked
 def fit_bilinear(
-    factors: GLUFactors,
+    factors: GLUWeights,
     activation: Callable[[Tensor], Tensor],
     points: Float[Tensor, "n d_in"],
     *,
     biases: bool = True,
     settings: FitSettings | None = None,
     progress: bool = False,
-) -> GLUFactors:
+) -> GLUWeights:
     """The weights of a bilinear layer of the same width that is close to a GLU at `points`.
 
     Without `biases` the layer has none. Works in float32, on the device of the points.
@@ -78,7 +78,7 @@ def fit_bilinear(
     glu = factors.to(torch.float32)
     with torch.no_grad():
         start = best_lines(glu, activation, points, biases)
-        targets = torch.cat([glu(x, activation) for x in points.split(CHUNK)])
+        targets = torch.cat([glu.output(x, activation) for x in points.split(CHUNK)])
         # Above 0 for an MLP that puts out the same everywhere.
         scale = (targets - targets.mean(dim=0)).square().sum(dim=1).mean().clamp_min(1e-30)
     fitted = _descend(start, points, targets, scale, settings, progress)
@@ -94,11 +94,11 @@ def fit_bilinear(
 
 
 def best_lines(
-    glu: GLUFactors,
+    glu: GLUWeights,
     activation: Callable[[Tensor], Tensor],
     points: Float[Tensor, "n d_in"],
     biases: bool = True,
-) -> GLUFactors:
+) -> GLUWeights:
     """The GLU with each unit's activation replaced by its least-squares line a y + b at the points.
 
     Without `biases` the line goes through the origin, and the GLU's own biases are dropped.
@@ -121,12 +121,12 @@ def best_lines(
             b_out=torch.zeros_like(glu.W_out[0]) if glu.b_out is None else glu.b_out,
         )
     slope = mean_yv / mean_yy.clamp_min(1e-30)
-    return GLUFactors(glu.W_gate * slope.float(), glu.W_in, glu.W_out)
+    return GLUWeights(glu.W_gate * slope.float(), glu.W_in, glu.W_out)
 
 
 def explained(
-    fitted: GLUFactors,
-    glu: GLUFactors,
+    fitted: GLUWeights,
+    glu: GLUWeights,
     activation: Callable[[Tensor], Tensor],
     points: Float[Tensor, "n d_in"],
 ) -> float:
@@ -135,10 +135,10 @@ def explained(
     error, square = 0.0, 0.0
     with torch.no_grad():
         for x in points.split(CHUNK):
-            target = glu(x, activation).double()
+            target = glu.output(x, activation).double()
             total += target.sum(dim=0)
             square += float(target.square().sum())
-            error += float((fitted(x, LINEAR).double() - target).square().sum())
+            error += float((fitted.output(x, LINEAR).double() - target).square().sum())
     variance = square - float(total.square().sum()) / len(points)
     if variance <= 0:  # an MLP that puts out the same everywhere
         return float(error == 0)
@@ -146,13 +146,13 @@ def explained(
 
 
 def _descend(
-    start: GLUFactors,
+    start: GLUWeights,
     points: Tensor,
     targets: Tensor,
     scale: Tensor,
     settings: FitSettings,
     progress: bool,
-) -> GLUFactors:
+) -> GLUWeights:
     names = [name for name, value in vars(start).items() if value is not None]
     weights = {name: getattr(start, name).detach().clone().requires_grad_() for name in names}
     size = {name: float(getattr(start, f"W{name[1:]}").square().mean().sqrt()) for name in names}
@@ -164,16 +164,16 @@ def _descend(
     generator = torch.Generator().manual_seed(settings.seed)
     for _ in trange(settings.steps, desc="fit", unit=" steps", leave=False, disable=not progress):
         rows = torch.randint(len(points), (settings.batch_size,), generator=generator).to(points.device)
-        error = GLUFactors(**weights)(points[rows], LINEAR) - targets[rows]
+        error = GLUWeights(**weights).output(points[rows], LINEAR) - targets[rows]
         loss = error.square().sum(dim=1).mean() / scale
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         falling.step()
-    return GLUFactors(**{name: value.detach() for name, value in weights.items()})
+    return GLUWeights(**{name: value.detach() for name, value in weights.items()})
 
 
-def _with_solved_output(fitted: GLUFactors, points: Tensor, targets: Tensor, ridge: float) -> GLUFactors:
+def _with_solved_output(fitted: GLUWeights, points: Tensor, targets: Tensor, ridge: float) -> GLUWeights:
     """The output weights (and bias) that are best for the given gate and up weights."""
     constant = fitted.b_out is not None
     width = fitted.W_out.shape[0] + int(constant)

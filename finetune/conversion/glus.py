@@ -13,55 +13,17 @@ from itertools import permutations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_unhooked
+from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.weights import is_linear
 
 _PROBES = 3
 
 _PREACTIVATION = 2.0
 """Root mean square of the larger projection at the probes, where an activation is far from a line."""
-
-
-@dataclass(frozen=True)
-class GLUFactors:
-    """The weights of a GLU for row vectors: σ(x W_gate + b_gate) ∘ (x W_in + b_in) W_out + b_out."""
-
-    W_gate: Float[Tensor, "d_in d_mlp"]
-    W_in: Float[Tensor, "d_in d_mlp"]
-    W_out: Float[Tensor, "d_mlp d_out"]
-    b_gate: Float[Tensor, " d_mlp"] | None = None
-    b_in: Float[Tensor, " d_mlp"] | None = None
-    b_out: Float[Tensor, " d_out"] | None = None
-
-    def __call__(
-        self, x: Float[Tensor, "*axes d_in"], activation: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "*axes d_out"]:
-        """The output of the GLU at x."""
-        out = self.hidden(x, activation) @ self.W_out
-        return out if self.b_out is None else out + self.b_out
-
-    def to(self, dtype: torch.dtype) -> GLUFactors:
-        """The same weights in another precision."""
-        biases = (None if bias is None else bias.to(dtype) for bias in (self.b_gate, self.b_in, self.b_out))
-        return GLUFactors(self.W_gate.to(dtype), self.W_in.to(dtype), self.W_out.to(dtype), *biases)
-
-    def is_finite(self) -> bool:
-        """Whether no weight is NaN or infinite."""
-        return all(bool(torch.isfinite(value).all()) for value in vars(self).values() if value is not None)
-
-    def hidden(
-        self, x: Float[Tensor, "*axes d_in"], activation: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "*axes d_mlp"]:
-        """The hidden units σ(x W_gate + b_gate) ∘ (x W_in + b_in)."""
-        gate, up = (
-            product if bias is None else product + bias
-            for product, bias in ((x @ self.W_gate, self.b_gate), (x @ self.W_in, self.b_in))
-        )
-        return activation(gate) * up
 
 
 @dataclass(frozen=True)
@@ -98,7 +60,7 @@ class GLU:
         """The modules that hold the weights, each once."""
         return tuple(getattr(self.module, name) for name in dict.fromkeys((self.gate, self.up, self.down)))
 
-    def factors(self) -> GLUFactors:
+    def factors(self) -> GLUWeights:
         """The weights as they lie in the module: views, which change with it."""
         gate, up, down = (getattr(self.module, name) for name in (self.gate, self.up, self.down))
         weights, biases = [gate.weight, up.weight], [gate.bias, up.bias]
@@ -110,9 +72,9 @@ class GLU:
                 biases.reverse()
         W_gate, W_in = (weight.detach().T for weight in weights)
         b_gate, b_in, b_out = (None if bias is None else bias.detach() for bias in (*biases, down.bias))
-        return GLUFactors(W_gate, W_in, down.weight.detach().T, b_gate, b_in, b_out)
+        return GLUWeights(W_gate, W_in, down.weight.detach().T, b_gate, b_in, b_out)
 
-    def write(self, factors: GLUFactors) -> None:
+    def write(self, factors: GLUWeights) -> None:
         """Copies weights into the module, whose own precision and device they take.
 
         Biases that the module lacks are added to it; so they are in its parameters from then on.
@@ -130,7 +92,7 @@ class GLU:
             elif own[name] is not None:
                 own[name].zero_()
 
-    def _require_places(self, factors: GLUFactors) -> None:
+    def _require_places(self, factors: GLUWeights) -> None:
         biases = [value is not None for value in (factors.b_gate, factors.b_in, factors.b_out)]
         if any(biases) and not all(biases):
             raise InputError(f"{self.name}: biases of some projections only; give all three or none")
@@ -242,7 +204,7 @@ def _computes(glu: GLU) -> bool:
     glu.module.eval()
     try:
         with torch.no_grad():
-            got, expected = glu.module(x), factors(x, glu.activation)
+            got, expected = glu.module(x), factors.output(x, glu.activation)
     finally:
         glu.module.train(training)
     if not isinstance(got, Tensor) or got.shape != expected.shape:

@@ -1,9 +1,10 @@
-"""What a bilinear MLP computes along one direction, split into interactions of what it reads.
+"""The output of a bilinear MLP along one direction, split into interactions of the parts of its input.
 
-With an input dictionary, x = origin + Σ_i c_i f_i + error, and u · B(x, x) splits into interactions of two
-active features, of features with the error, of each with itself; into what features and the error do
-with the origin and the layer's biases; and into what these do alone (`analysis.paths.mlp`). Without one,
-u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u (`analysis.spectra.eigen`).
+With an input dictionary, x = origin + Σ_i c_i f_i + error, and u · B(x, x) splits into three parts
+(`analysis.paths.mlp`): interactions of two active features, of features with the error, and of each with
+itself; terms of features and the error with the origin and the layer's biases; and terms of the origin and
+the biases alone. Without a dictionary, u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u
+(`analysis.spectra.eigen`).
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Groups:
     for position, group in groupby(readers, key=lambda pair: pair[1].position):
         together = list(group)
         layer = prompt.layers[together[0][1].layer]
-        found = layer.inputs
-        by_features = found is not None and together[0][1].rank is None
-        if found is not None and by_features:
-            n = len(found.codes[found.at(position)]) + 2
+        features = layer.inputs
+        by_features = features is not None and together[0][1].rank is None
+        if features is not None and by_features:
+            n = len(features.codes[features.at(position)]) + 2
             numbers_each, split = 8 * n * n, _by_features
         else:
             numbers_each, split = 4 * (layer.block.at_mlp_in.d_in) ** 2, _by_eigenvectors
-        at_once = rows_at_once(numbers_each * prompt.like.element_size())
-        for start in range(0, len(together), at_once):
-            yield from split(layer, position, together[start : start + at_once], limits)
+        chunk = rows_at_once(numbers_each * prompt.like.element_size())
+        for start in range(0, len(together), chunk):
+            yield from split(layer, position, together[start : start + chunk], limits)
 
 
 def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Groups:
-    found = layer.inputs
-    assert found is not None  # asked for only where there is one
+    features = layer.inputs
+    assert features is not None  # asked for only where there is one
     inputs = read_sources(layer, position)
-    vectors, n = layer.to_mlp_in(found.vectors(position), position, found.site.point), len(inputs)
+    vectors, n = layer.to_mlp_in(features.vectors(position), position, features.site.point), len(inputs)
     u = torch.stack([reader.u for _, reader in readers])
     expansion = expand_mlp(layer.block.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
     quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
@@ -74,18 +75,18 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
 
 def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
     """The features of an MLP's input that are active at a position, and the error."""
-    found = layer.inputs
-    assert found is not None  # asked for only where there is one
-    at = found.at(position)
-    features = [ReadFeature.at(layer, found, place) for place in range(at.start, at.stop)]
-    return [*features, read_error(layer, found, position)]
+    inputs = layer.inputs
+    assert inputs is not None  # asked for only where there is one
+    at = inputs.at(position)
+    features = [ReadFeature.at(layer, inputs, index) for index in range(at.start, at.stop)]
+    return [*features, read_error(layer, inputs, position)]
 
 
 def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Groups:
     x = layer.normalised_input(position)
-    found = eigendecompose(layer.block.folded, torch.stack([reader.u for _, reader in readers]))
-    values = found.vectors @ x
-    squares, listed = found.values * values.square(), values.tolist()
+    eigen = eigendecompose(layer.block.folded, torch.stack([reader.u for _, reader in readers]))
+    values = eigen.vectors @ x
+    squares, listed = eigen.values * values.square(), values.tolist()
     for row, (_, reader) in enumerate(readers):
         if reader.rank is not None:
             squares[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
@@ -93,13 +94,13 @@ def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limi
     bias: Part = (bias_source(f"{layer.number}-mlp", layer.number),)
     for row, chosen in enumerate(strongest(torch.cat([squares, constants], dim=1), limits)):
         ranks = [column for column in chosen.columns if column < len(x)]
-        vectors, places = found.vectors[row, ranks], {rank: place for place, rank in enumerate(ranks)}
+        vectors, indices = eigen.vectors[row, ranks], {rank: index for index, rank in enumerate(ranks)}
         parts = []
         for column in chosen.columns:
-            if column not in places:
+            if column not in indices:
                 parts.append(bias)
                 continue
             value, node = listed[row][column], readers[row][0]
-            source = Eigenvector.at(layer, position, node, column, vectors, places[column], value)
+            source = Eigenvector.at(layer, position, node, column, vectors, indices[column], value)
             parts.append((source, source))
         yield contributions(chosen.weights, parts, chosen.pruned, stage(layer.number, "pairs"))

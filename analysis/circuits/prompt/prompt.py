@@ -1,4 +1,4 @@
-"""A measured prompt with the features of dictionaries on it: what attribution splits values over."""
+"""A measured prompt with its active features, over which attribution splits values."""
 
 from __future__ import annotations
 
@@ -77,29 +77,29 @@ class SiteFeatures:
         return [0, *counts.cumsum(0).tolist()]
 
     def at(self, position: int) -> slice:
-        """The places of the features active at a position."""
+        """The indices of the features active at a position, as a slice."""
         return slice(self.starts[position], self.starts[position + 1])
 
     def vectors(self, position: int) -> Float[Tensor, "n width"]:
-        """What sums to the activations of a position: features in their order, the error, the origin."""
+        """Vectors that sum to the activations at a position: features in order, the error, the origin."""
         at = self.at(position)
         written = self.dictionary.decoder[self.features[at]] * self.codes[at].unsqueeze(-1)
         return torch.cat([written, self.error[position].unsqueeze(0), self.origin.unsqueeze(0)])
 
     def place(self, feature: int, position: int) -> int:
-        """Where in the list a feature is at a position; InputError where it is not active there."""
+        """The index of a feature at a position in the list; raises InputError where it is not active."""
         n_feat = self.dictionary.n_feat
         if not 0 <= feature < n_feat:
             raise InputError(f"feature {feature} of {self.site} does not exist; expected 0 to {n_feat - 1}")
         of_feature = self.features == feature
-        found = (of_feature & (self.positions == position)).nonzero()
-        if not len(found):
+        index = (of_feature & (self.positions == position)).nonzero()
+        if not len(index):
             where = self.positions[of_feature].tolist()
             raise InputError(
                 f"feature {feature} of {self.site} is not active at position {position}; it is active at "
                 f"{', '.join(map(str, where)) or 'none'} of the prompt"
             )
-        return int(found)
+        return int(index)
 
     @property
     def origin(self) -> Float[Tensor, " width"]:
@@ -108,17 +108,17 @@ class SiteFeatures:
         return torch.zeros_like(self.error[0]) if b_dec is None else b_dec
 
     def reading(self, feature: int) -> tuple[Float[Tensor, " width"], float]:
-        """The direction and the constant of the linear map that a feature's code is where it is active."""
+        """The direction and the constant of the linear map that gives a feature's code where it is active."""
         return feature_reading(self.dictionary, feature)
 
 
 @shown
 @dataclass(frozen=True)
 class LayerOnPrompt:
-    """One layer: what it did on the prompt, its weights, and the features before and after its MLP.
+    """One layer: its activations on the prompt, its weights, and the features before and after its MLP.
 
-    What the MLP reads has three sets of coordinates: those of mlp-in, those of the residual stream at
-    resid-mid, and x / rms(x) between them, in which eigenvectors are ("normalised").
+    The MLP's input has three sets of coordinates: mlp-in, the residual stream at resid-mid, and between them
+    x / rms(x) ("normalised"), the coordinates of eigenvectors.
     """
 
     block: BlockWeights
@@ -137,14 +137,14 @@ class LayerOnPrompt:
         return self.block.attention(len(self.measured.resid_pre))
 
     def normalised_input(self, position: int) -> Float[Tensor, " d_in"]:
-        """x / rms(x) of what the MLP reads at a position, and the 1 that its biases are multiplied by."""
+        """x / rms(x) of the MLP's input at a position, with a 1 appended for its biases."""
         x = self.measured.resid_mid[position] / self.measured.ln2_scale[position]
         return torch.nn.functional.pad(x, (0, 1), value=1.0) if self.block.at_mlp_in.constant else x
 
     def from_stream(
         self, direction: Float[Tensor, " d_model"], position: int, point: Coordinates
     ) -> Float[Tensor, " d_model"]:
-        """The direction of the residual stream that reads what a direction reads at a point."""
+        """The direction of the residual stream with the same reading as a direction at a point."""
         if point == "resid-mid":
             return direction
         read = direction * self.block.factor if point == "mlp-in" else direction
@@ -153,7 +153,7 @@ class LayerOnPrompt:
     def to_mlp_in(
         self, vector: Float[Tensor, "*axes d_model"], position: int, point: Coordinates
     ) -> Float[Tensor, "*axes d_model"]:
-        """What vectors at a point are at mlp-in, with the norm's scale held."""
+        """Vectors at a point in coordinates of mlp-in, with the norm's scale frozen."""
         if point == "mlp-in":
             return vector
         written = vector * self.block.factor
@@ -170,7 +170,7 @@ class Prompt:
     W_U: Float[Tensor, "d_model d_vocab"]
     model: str | None
     vocabulary: Vocabulary | None = None
-    """What tokens are called, where a tokenizer was given."""
+    """Texts of the tokens, where a tokenizer was given."""
 
     @cached_property
     def n_pos(self) -> int:
@@ -184,7 +184,7 @@ class Prompt:
 
     @property
     def like(self) -> Tensor:
-        """A tensor whose device and precision all have."""
+        """A tensor with the device and precision of all others."""
         return self.measured.resid_final
 
     def position(self, position: int) -> int:
@@ -207,15 +207,15 @@ class Prompt:
     @property
     def sites(self) -> tuple[Site, ...]:
         """The sites that have a dictionary."""
-        found = (part for layer in self.layers for part in (layer.inputs, layer.outputs))
-        return tuple(part.site for part in found if part is not None)
+        sides = (part for layer in self.layers for part in (layer.inputs, layer.outputs))
+        return tuple(part.site for part in sides if part is not None)
 
     def features(self, site: Site) -> SiteFeatures:
         """The features of a site; InputError where there is no dictionary for it."""
         layer = self.layer(site.layer)
-        for found in (layer.inputs, layer.outputs):
-            if found is not None and found.site == site:
-                return found
+        for features in (layer.inputs, layer.outputs):
+            if features is not None and features.site == site:
+                return features
         raise InputError(f"there is no dictionary of {site}; expected one among the dictionaries")
 
 
@@ -227,11 +227,11 @@ def open_prompt(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Prompt:
-    """Measures a transformers model on a prompt, and codes what its MLPs read and write.
+    """Measures a transformers model on a prompt, and encodes the inputs and outputs of its MLPs.
 
-    The prompt is token ids, or with a `tokenizer` a text, which the beginning-of-sequence token goes before
-    where there is one. `dictionaries`, a list or by site, say what features are: those of mlp-out for what
-    MLPs write, those of mlp-in or resid-mid for what they read.
+    The prompt is token ids, or with a `tokenizer` a text, preceded by the beginning-of-sequence token where
+    there is one. `dictionaries`, a list or by site, hold the features: those at mlp-out for the outputs of
+    MLPs, those at mlp-in or resid-mid for their inputs.
 
     >>> prompt = open_prompt(model, "Her mom gave her a big", scope, tokenizer=tokenizer)  # doctest: +SKIP
 

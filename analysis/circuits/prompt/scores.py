@@ -1,10 +1,10 @@
-"""Why a head looks where it looks: an attention score split over pairs of what is at two positions.
+"""Why a head looks where it looks: an attention score split over pairs of parts at two positions.
 
 A score q · k · scale is bilinear in the residual streams at the query's and at the key's position, with the
-norms' scales held (of queries and keys too, where they are normalised). Each stream is a sum of the token's
-embedding, what earlier heads wrote there, and what earlier MLPs wrote there: features with their error, or
-all of an MLP without a dictionary. A pair of these, one a side, is an interaction; biases pair with sources
-and with each other.
+norms' scales frozen (those of queries and keys too, where they are normalised). Each stream is a sum of the
+token's embedding, the outputs of earlier heads, and the outputs of earlier MLPs: features with their error,
+or the whole output of an MLP without a dictionary. A pair of these, one from each stream, is an interaction;
+biases pair with sources and with each other.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Te
         if attention.bias is not None:
             sources.append(bias_source(f"{below.number}-attn-out", below.number))
             vectors.append(attention.bias.unsqueeze(0))
-        found = below.outputs
-        if found is None:
+        features = below.outputs
+        if features is None:
             written = below.measured.mlp_out[position]
             sources.append(whole_mlp(below.number, position, written))
             vectors.append(written.unsqueeze(0))
             continue
-        at = found.at(position)
-        sources += [WrittenFeature.at(found, place) for place in range(at.start, at.stop)]
-        sources += [written_error(found, position), bias_source(str(found.site), below.number)]
-        vectors.append(found.vectors(position))
+        at = features.at(position)
+        sources += [WrittenFeature.at(features, index) for index in range(at.start, at.stop)]
+        sources += [written_error(features, position), bias_source(str(features.site), below.number)]
+        vectors.append(features.vectors(position))
     return sources, torch.cat(vectors)

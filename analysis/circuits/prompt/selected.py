@@ -45,6 +45,6 @@ def strongest(contributions: Float[Tensor, "n columns"], limits: Limits) -> list
 
 
 def contributions(weights: list[float], parts: list[Part], pruned: Pruned, pairs_at: Stage = BOTTOM) -> Group:
-    """The group of all that adds up to a value on a prompt."""
+    """The group of all contributions that sum to a value on a prompt."""
     whole = sum(map(abs, weights)) + pruned.absolute
     return Group(weights, parts, pruned, whole, "absolute", pairs_at)

@@ -1,4 +1,4 @@
-"""The sources that values on a prompt split over: what each is as a node, how it is read, what it writes."""
+"""The sources that values on a prompt split over: for each its node, its reader, and its write."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Given(Source):
 
 
 def bias_source(name: str, layer: int | None) -> Source:
-    """What biases add."""
+    """The contribution of biases."""
     return Source(bias_node(name, layer), BOTTOM)
 
 
@@ -51,25 +51,25 @@ def token_source(prompt: Prompt, position: int) -> Source:
 
 
 def written_error(found: SiteFeatures, position: int) -> Source:
-    """What a dictionary at mlp-out leaves out at a position."""
+    """The error of a dictionary at mlp-out at a position."""
     write = Write(found.site, position, found.error[position])
     return Given(error_node(found.site, position), stage(found.site.layer, "out"), written=write)
 
 
 def read_error(layer: LayerOnPrompt, found: SiteFeatures, position: int) -> Source:
-    """What the dictionary of an MLP's input leaves out at a position."""
+    """The error of the dictionary of an MLP's input at a position."""
     write = _into_mlp(layer, found, position, found.error[position])
     return Given(error_node(found.site, position), stage(layer.number, "in"), written=write)
 
 
 def whole_head(layer: int, head: int, position: int, vector: Float[Tensor, " d_model"]) -> Source:
-    """All that a head writes at a position."""
+    """The whole output of a head at a position."""
     write = Write(Site(layer, "attn-out"), position, vector)
     return Given(head_node(layer, head, query=position), stage(layer, "head"), written=write)
 
 
 def whole_mlp(layer: int, position: int, vector: Float[Tensor, " d_model"]) -> Source:
-    """All that an MLP writes at a position."""
+    """The whole output of an MLP at a position."""
     site = Site(layer, WRITTEN)
     node = direction_node(site, position=position)
     return Given(node, stage(layer, "out"), written=Write(site, position, vector))
@@ -77,11 +77,11 @@ def whole_mlp(layer: int, position: int, vector: Float[Tensor, " d_model"]) -> S
 
 @dataclass(frozen=True, slots=True)
 class WrittenFeature(Source):
-    """An active feature of what an MLP writes."""
+    """An active feature of an MLP's output."""
 
     found: SiteFeatures
     place: int
-    """In the list of active features."""
+    """The feature's index in the list of active features."""
 
     @classmethod
     def at(cls, found: SiteFeatures, place: int) -> WrittenFeature:
@@ -91,7 +91,7 @@ class WrittenFeature(Source):
         return cls(node, stage(found.site.layer, "out"), found, place)
 
     def reader(self) -> Quadratic:
-        """Its code as a function of what the MLP reads."""
+        """Its code as a function of the MLP's input."""
         position, feature, _ = self.found.listed[self.place]
         u, constant = self.found.reading(feature)
         return Quadratic(self.found.site.layer, u, constant, position)
@@ -104,13 +104,13 @@ class WrittenFeature(Source):
 
 @dataclass(frozen=True, slots=True)
 class ReadFeature(Source):
-    """An active feature of what an MLP reads."""
+    """An active feature of an MLP's input."""
 
     layer: LayerOnPrompt
     found: SiteFeatures
-    """Those of the layer's input."""
+    """The active features of the layer's input."""
     place: int
-    """In the list of them."""
+    """The feature's index in that list."""
 
     @classmethod
     def at(cls, layer: LayerOnPrompt, found: SiteFeatures, place: int) -> ReadFeature:
@@ -134,7 +134,7 @@ class ReadFeature(Source):
 
 @dataclass(frozen=True, slots=True)
 class WrittenDirection(Source):
-    """What an MLP without a dictionary writes, along the direction u in which a reader reads it."""
+    """The output of an MLP without a dictionary, along the direction u in which a reader reads it."""
 
     position: int
     u: Float[Tensor, " d_model"]
@@ -144,7 +144,7 @@ class WrittenDirection(Source):
     def at(
         cls, layer: int, position: int, u: Float[Tensor, " d_model"], reader: Node, weight: float
     ) -> WrittenDirection:
-        """That of a layer, as a node reads it."""
+        """The direction of a layer's output that a node reads."""
         node = direction_node(Site(layer, WRITTEN), reader, position, value=weight)
         return cls(node, stage(layer, "out"), position, u, weight)
 
@@ -153,18 +153,18 @@ class WrittenDirection(Source):
         return Quadratic(self.stage[0], self.u, position=self.position)
 
     def write(self) -> Write:
-        """The shortest vector that is the value along u."""
+        """The shortest vector that has the value along u."""
         return Write(Site(self.stage[0], WRITTEN), self.position, shortest(self.weight, self.u))
 
 
 @dataclass(frozen=True, slots=True)
 class Eigenvector(Source):
-    """An eigenvector of what a node reads of an MLP, itself read as v · x."""
+    """An eigenvector of the interaction matrix that a node reads of an MLP, itself read as v · x."""
 
     layer: LayerOnPrompt
     position: int
     vectors: Float[Tensor, "n d_in"]
-    """Those of one node, this one among them."""
+    """The eigenvectors of one node, this one among them."""
     row: int
     value: float
 
@@ -179,7 +179,7 @@ class Eigenvector(Source):
         row: int,
         value: float,
     ) -> Eigenvector:
-        """That of a rank, which is a row of `vectors`."""
+        """The eigenvector of rank `rank`, which is row `row` of `vectors`."""
         node = eigenvector_node(of, rank, value=value)
         return cls(node, stage(layer.number, "in"), layer, position, vectors, row, value)
 
@@ -192,7 +192,7 @@ class Eigenvector(Source):
         return Linear(2 * layer.number + 1, w, constant, f"{layer.number}-mlp-in", self.position)
 
     def write(self) -> Write:
-        """The shortest vector that is the value along v, for the MLP alone."""
+        """The shortest vector that has the value along v, for the MLP alone."""
         layer, position = self.layer, self.position
         vector = shortest(self.value, self.vectors[self.row, : len(layer.block.factor)])
         return Write(Site(layer.number, "mlp-in"), position, layer.to_mlp_in(vector, position, "normalised"))
@@ -200,7 +200,7 @@ class Eigenvector(Source):
 
 @dataclass(frozen=True, slots=True)
 class Moved(Source):
-    """What a head moves from a position to that of a reader."""
+    """The contribution that a head moves from one position to that of a reader."""
 
     layer: LayerOnPrompt
     head: int
@@ -221,20 +221,20 @@ class Moved(Source):
         reader: Linear,
         weight: float,
     ) -> Moved:
-        """What a head of a layer moves to what reads a node."""
+        """The contribution of a head of a layer to the reading of a node."""
         made = head_node(layer.number, head, node, reader.position, key, value=weight)
         return cls(made, stage(layer.number, "head"), layer, head, key, attended, reader, weight)
 
     def reader(self) -> Linear:
-        """What is moved as a function of the residual stream at the key."""
+        """The moved contribution as a function of the residual stream at the key."""
         layer, attention = self.layer, self.layer.measured.attention
         shared = self.head * len(layer.block.W_V) // len(attention.W_O)
         w = layer.block.W_V[shared] @ (attention.W_O[self.head] @ self.to.w)
-        held = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key]
-        return Linear(2 * layer.number, held * w, position=self.key)
+        factor = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key]
+        return Linear(2 * layer.number, factor * w, position=self.key)
 
     def write(self) -> Write:
-        """The shortest vector that is the value along what is read of it."""
+        """The shortest vector that has the value along the direction that is read."""
         site = Site(self.layer.number, "attn-out")
         return Write(site, self.to.position, shortest(self.weight, self.to.w))
 
@@ -244,7 +244,7 @@ def shortest(value: float, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_mo
     return value * u / u.square().sum()
 
 
-def _into_mlp(layer: LayerOnPrompt, found: SiteFeatures, position: int, vector: Tensor) -> Write:
-    """What is written into the input of the MLP alone: the residual stream beside it is left as it is."""
-    written = layer.to_mlp_in(vector, position, found.site.point)
+def _into_mlp(layer: LayerOnPrompt, features: SiteFeatures, position: int, vector: Tensor) -> Write:
+    """The write of a vector into the MLP's input alone; the residual stream beside it stays as it is."""
+    written = layer.to_mlp_in(vector, position, features.site.point)
     return Write(Site(layer.number, "mlp-in"), position, written)

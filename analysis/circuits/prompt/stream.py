@@ -1,9 +1,9 @@
-"""What a direction of the residual stream reads, split over everything that wrote to the stream.
+"""The reading of a residual-stream direction, split over everything that wrote to the stream.
 
-With patterns and scales held, attention is linear, so a direction w read at one position is a direction at
-every position of the layers below: g → g + Σ_h Pᵀ_h g OV_hᵀ / s. What embeddings, MLPs, and biases add to
-the reading are products with these. Or heads are sources of their own, one for each position that they move
-from, and read in turn.
+With patterns and scales frozen, attention is linear, so a direction w read at one position is a direction at
+every position of the layers below: g → g + Σ_h Pᵀ_h g OV_hᵀ / s. Embeddings, MLPs, and biases contribute
+their products with these directions. Or heads are sources of their own, one for each position that they move
+from, and are split in turn.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits:
         return
     numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
     numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
-    at_once = rows_at_once(4 * numbers_each * prompt.like.element_size())
-    for start in range(0, len(readers), at_once):
-        yield from _split(prompt, readers[start : start + at_once], limits)
+    chunk = rows_at_once(4 * numbers_each * prompt.like.element_size())
+    for start in range(0, len(readers), chunk):
+        yield from _split(prompt, readers[start : start + chunk], limits)
 
 
 def _n_columns(prompt: Prompt, split_heads: bool) -> int:
@@ -56,9 +56,9 @@ class _Block:
     layer: int
     values: Float[Tensor, "n columns"]
     directions: Float[Tensor, "n pos d_model"] | None = None
-    """How each reader reads the positions, where sources need it to be read in turn."""
+    """Each reader's direction at each position, kept where sources need it for their own readers."""
     attended: list[list[float]] | None = None
-    """Of heads, by reader and column, the attention pattern."""
+    """The attention pattern of heads, by reader and column."""
 
 
 _OF_ONE_READER = ("constant", "head", "direction")
@@ -77,8 +77,8 @@ def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limit
             if part is None:
                 number = bisect_right(ends, column)
                 block = blocks[number]
-                place = column - ends[number] + block.values.shape[1]
-                part = (_source(prompt, block, place, row, *readers[row], weight),)
+                index = column - ends[number] + block.values.shape[1]
+                part = (_source(prompt, block, index, row, *readers[row], weight),)
                 if block.kind not in _OF_ONE_READER:
                     shared[column] = part
             parts.append(part)
@@ -119,43 +119,43 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
 
 
 def _written_by_mlp(layer: LayerOnPrompt, g: Tensor) -> Iterator[_Block]:
-    found = layer.outputs
-    if found is None:
+    active = layer.outputs
+    if active is None:
         values = torch.einsum("npd,pd->np", g, layer.measured.mlp_out)
         yield _Block("direction", layer.number, values, g)
         return
-    decoder = found.dictionary.decoder
+    decoder = active.dictionary.decoder
     codes = [
-        g[:, position] @ decoder[found.features[found.at(position)]].T * found.codes[found.at(position)]
+        g[:, position] @ decoder[active.features[active.at(position)]].T * active.codes[active.at(position)]
         for position in range(g.shape[1])
     ]
     yield _Block("feature", layer.number, torch.cat(codes, dim=1))
-    yield _Block("error", layer.number, torch.einsum("npd,pd->np", g, found.error))
-    yield _Block("origin", layer.number, (g.sum(dim=1) @ found.origin).unsqueeze(1))
+    yield _Block("error", layer.number, torch.einsum("npd,pd->np", g, active.error))
+    yield _Block("origin", layer.number, (g.sum(dim=1) @ active.origin).unsqueeze(1))
 
 
 def _source(
-    prompt: Prompt, block: _Block, place: int, row: int, node: Node, reader: Linear, weight: float
+    prompt: Prompt, block: _Block, index: int, row: int, node: Node, reader: Linear, weight: float
 ) -> Source:
     """The source of one column of a block, for the reader of one row."""
     if block.kind == "constant":
         return bias_source(reader.bias, node.layer)
     if block.kind == "token":
-        return token_source(prompt, place)
+        return token_source(prompt, index)
     layer = prompt.layers[block.layer]
     if block.kind == "attention bias":
         return bias_source(f"{block.layer}-attn-out", block.layer)
     if block.kind == "head":
         assert block.attended is not None  # such blocks have it
-        head, key = divmod(place, prompt.n_pos)
-        return Moved.at(layer, head, key, block.attended[row][place], node, reader, weight)
+        head, key = divmod(index, prompt.n_pos)
+        return Moved.at(layer, head, key, block.attended[row][index], node, reader, weight)
     if block.kind == "direction":
         assert block.directions is not None  # such blocks have them
-        u = block.directions[row, place].clone()
-        return WrittenDirection.at(block.layer, place, u, node, weight)
+        u = block.directions[row, index].clone()
+        return WrittenDirection.at(block.layer, index, u, node, weight)
     assert layer.outputs is not None  # the other blocks are of its features
     if block.kind == "origin":
         return bias_source(str(layer.outputs.site), block.layer)
     if block.kind == "error":
-        return written_error(layer.outputs, place)
-    return WrittenFeature.at(layer.outputs, place)
+        return written_error(layer.outputs, index)
+    return WrittenFeature.at(layer.outputs, index)

@@ -1,4 +1,4 @@
-"""What can be attributed on a prompt: logits, features, directions, eigenvectors, attention scores.
+"""Targets of an attribution on a prompt: logits, features, directions, eigenvectors, attention scores.
 
 Positions count from 0; negative ones count from the end of the prompt.
 """
@@ -30,7 +30,7 @@ from bilinear_lm.sites import Site
 
 
 def read_target(prompt: Prompt, target: Target) -> Source:
-    """A target's node, with its measured value, and how it is read; InputError if there is none."""
+    """A target's node, with its measured value, and its reader; raises InputError if there is none."""
     if isinstance(target, LogitTarget):
         return _logit(prompt, target)
     if isinstance(target, FeatureTarget):
@@ -51,9 +51,11 @@ def _logit(prompt: Prompt, target: LogitTarget) -> Source:
 
 
 def _feature(prompt: Prompt, target: FeatureTarget) -> Source:
-    found, position = prompt.features(target.site), prompt.position(target.position)
-    place, layer = found.place(target.feature, position), prompt.layers[target.site.layer]
-    return ReadFeature.at(layer, found, place) if found is layer.inputs else WrittenFeature.at(found, place)
+    active, position = prompt.features(target.site), prompt.position(target.position)
+    index, layer = active.place(target.feature, position), prompt.layers[target.site.layer]
+    return (
+        ReadFeature.at(layer, active, index) if active is layer.inputs else WrittenFeature.at(active, index)
+    )
 
 
 def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
@@ -77,8 +79,8 @@ def _eigenvector(prompt: Prompt, target: EigenvectorTarget) -> Source:
     position, layer = prompt.position(target.position), prompt.layer(target.layer)
     direction, tensor = checked_direction(target.direction, prompt.like), layer.block.folded
     require_index(target.rank, tensor.d_in, "eigenvector")
-    found = eigendecompose(tensor, direction)
-    value = found.activations(layer.normalised_input(position))[target.rank]
+    eigen = eigendecompose(tensor, direction)
+    value = eigen.activations(layer.normalised_input(position))[target.rank]
     name = f"eigenvector {target.rank} of {target.layer}-mlp-out"
     reader = Quadratic(target.layer, direction, position=position, rank=target.rank)
     node = _target_node(name, target.layer, position, value)
@@ -90,7 +92,7 @@ def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
     """Where a score is read, positions from 0; InputError unless the head exists and reads there."""
     query = prompt.position(target.query)
     key, against = (
-        None if place is None else prompt.position(place) for place in (target.key, target.against)
+        None if position is None else prompt.position(position) for position in (target.key, target.against)
     )
     layer, head = prompt.layer(target.layer), target.head
     attention = layer.attention
@@ -101,11 +103,11 @@ def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
         )
     if key is None:
         key = int(layer.measured.attention.pattern[head, query].argmax())
-    for place in (key, against):
-        if place is not None and not 0 <= query - place <= attention.max_offset:
+    for position in (key, against):
+        if position is not None and not 0 <= query - position <= attention.max_offset:
             raise InputError(
-                f"position {query} does not read position {place} in layer {target.layer}; expected a key at "
-                f"most {attention.max_offset} positions before the query, and none after it"
+                f"position {query} does not read position {position} in layer {target.layer}; expected a key "
+                f"at most {attention.max_offset} positions before the query, and none after it"
             )
     return Score(target.layer, head, query, key, against)
 

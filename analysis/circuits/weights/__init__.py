@@ -1,1 +1,1 @@
-"""A model as its weights, and what directions read by weights alone."""
+"""A model as its weights, and the sources of directions by weights alone."""

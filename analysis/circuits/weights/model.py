@@ -1,4 +1,4 @@
-"""What circuits are followed through when there is no prompt: the weights of a model, and its dictionaries.
+"""The weights and dictionaries of a model, through which circuits are followed without a prompt.
 
 Scales of norms are taken as 1 throughout, so that a layer reads the residual stream times the norm's weight.
 """
@@ -54,7 +54,7 @@ class StaticLayer:
         return float((direction @ self._gram @ direction).clamp(min=0).sqrt())
 
     def from_stream(self, direction: Float[Tensor, " d_model"], point: Point) -> Float[Tensor, " d_model"]:
-        """The direction of the residual stream that reads what a direction reads at a point."""
+        """The direction of the residual stream with the same reading as a direction at a point."""
         return direction * self.block.factor if point == "mlp-in" else direction
 
     @cached_property
@@ -107,7 +107,7 @@ def static_model(
 ) -> StaticModel:
     """The weights of a transformers model or a bridge, with dictionaries of what its MLPs read and write.
 
-    Raises InputError for blocks that do more than to add what attention and MLP put out, for a gate that is
+    Raises InputError for blocks that do more than add the outputs of attention and MLP, for a gate that is
     not linear, for a dictionary that cannot be of this model, and for two that describe one MLP's input.
     """
     require_plain_blocks(model, "static circuits")

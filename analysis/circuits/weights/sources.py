@@ -1,10 +1,10 @@
-"""What a direction reads, by the weights alone: the sources of one node, in groups of one unit each.
+"""Sources of one node by the weights alone, in groups of one unit each.
 
 A direction r of the residual stream is written by tokens (W_E[t] · r), by features of earlier MLPs
 (decoder · r), by heads, and by MLPs without a dictionary. An output direction u of an MLP is written by pairs
 of input features (value · c_i c_j, `analysis.features.interactions`), or by eigenvectors of Q_u (λ (v · x)²).
 
-A head or an MLP is followed along r / s, s its **strength** along r, so that edges show which are strong:
+A head or an MLP is read along r / s, with s its **strength** along r, so that edges show which are strong:
 s² = Σ_t (W_E[t] OV_h · r)², the squares of all virtual tokens, for a head; s = ‖Q_r‖ for an MLP.
 """
 
@@ -79,7 +79,7 @@ class _Whole:
 
 
 def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits) -> Iterator[Group]:
-    """The groups of what a node reads; biases are a group of their own, and whole."""
+    """The groups of a node's sources; biases are a group of their own, and whole."""
     assert not isinstance(reader, Score)  # of which there are none without a prompt
     if isinstance(reader, Linear):
         yield from _of_stream(model, node, reader, limits)
@@ -90,7 +90,7 @@ def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits)
 
 
 def written_source(layer: StaticLayer, feature: int) -> ReadBy:
-    """A feature of what an MLP writes."""
+    """A feature of an MLP's output."""
     assert layer.outputs is not None  # asked for only where there is one
     site, dictionary = layer.outputs
     return ReadBy(
@@ -101,7 +101,7 @@ def written_source(layer: StaticLayer, feature: int) -> ReadBy:
 
 
 def read_source(layer: StaticLayer, feature: int) -> ReadBy:
-    """A feature of what an MLP reads."""
+    """A feature of an MLP's input."""
     assert layer.inputs is not None  # asked for only where there is one
     site, dictionary = layer.inputs
 
@@ -152,9 +152,9 @@ def _heads(
     n_heads, rows = len(layers[0].block.W_O), torch.cat(moved)
     strengths = model.token_strength(rows)
 
-    def source(place: int) -> ReadBy:
-        layer, head = layers[place // n_heads].number, place % n_heads
-        w = rows[place] / strengths[place].to(rows)
+    def source(index: int) -> ReadBy:
+        layer, head = layers[index // n_heads].number, index % n_heads
+        w = rows[index] / strengths[index].to(rows)
         onward = Linear(2 * layer, w, heads=reader.heads + 1)
         return ReadBy(head_node(layer, head, node), stage(layer, "head"), lambda: onward)
 
@@ -166,37 +166,37 @@ def _mlps(layers: Sequence[StaticLayer], node: Node, w: Tensor, limits: Limits) 
     """The MLPs without a dictionary below a reader."""
     strengths = w.new_tensor([layer.strength(w) for layer in layers], dtype=torch.float64)
 
-    def source(place: int) -> ReadBy:
-        layer = layers[place].number
-        onward = Quadratic(layer, w / strengths[place].to(w))
+    def source(index: int) -> ReadBy:
+        layer = layers[index].number
+        onward = Quadratic(layer, w / strengths[index].to(w))
         return ReadBy(direction_node(Site(layer, WRITTEN), node), stage(layer, "out"), lambda: onward)
 
     return _group("MLPs", strengths, limits, source)
 
 
 def _of_eigenvectors(layer: StaticLayer, node: Node, reader: Quadratic, limits: Limits) -> Iterator[Group]:
-    found = eigendecompose(layer.block.folded, reader.u)
+    eigen = eigendecompose(layer.block.folded, reader.u)
     width = len(layer.block.factor)
 
     def square(rank: int) -> tuple[Source, Source]:
-        direction, constant = found.vectors[rank, :width], float(found.vectors[rank, width:].sum())
+        direction, constant = eigen.vectors[rank, :width], float(eigen.vectors[rank, width:].sum())
         onward = Linear(2 * layer.number + 1, direction, constant, f"{layer.number}-mlp-in")
         source = ReadBy(eigenvector_node(node, rank), stage(layer.number, "in"), lambda: onward)
         return source, source
 
-    yield _group("eigenvectors", found.values, limits, square, stage(layer.number, "pairs"))
+    yield _group("eigenvectors", eigen.values, limits, square, stage(layer.number, "pairs"))
     yield _bias_group([(bias_node(f"{layer.number}-mlp", layer.number), reader.constant)])
 
 
 def _of_pairs(layer: StaticLayer, reader: Quadratic, limits: Limits) -> Iterator[Group]:
     features = layer.features
-    found, whole = _strongest_pairs(features, reader.u, limits.at_most)
+    strongest, whole = _strongest_pairs(features, reader.u, limits.at_most)
 
-    def pair(place: int) -> tuple[Source, Source]:
-        left, right = divmod(place, features.n_in)
+    def pair(index: int) -> tuple[Source, Source]:
+        left, right = divmod(index, features.n_in)
         return read_source(layer, left), read_source(layer, right)
 
-    yield _cut("pairs", found, whole, limits.share, pair, stage(layer.number, "pairs"))
+    yield _cut("pairs", strongest, whole, limits.share, pair, stage(layer.number, "pairs"))
     linear = features.linear(reader.u)
     yield _group("features alone", linear, limits, partial(read_source, layer))
     constant = float(features.constant(reader.u)) + reader.constant
@@ -208,7 +208,7 @@ def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Stronge
 
     The processes of a group share the strips.
     """
-    found, sums, n = Strongest(k, u), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
+    own, sums, n = Strongest(k, u), [u.new_zeros(0, 5, dtype=torch.float64)], features.n_in
     for start, strip in features.along(u.unsqueeze(0)).strips(u, Worker.own()):
         values = strip * 2
         values.diagonal().div_(2)
@@ -217,10 +217,10 @@ def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Stronge
         sums.append(sums[0].new_tensor([[start, *vars(_Whole.of(values)).values()]]))
         sizes = values.abs()
         sizes[:, : len(strip)].masked_fill_(below, -1)
-        row, column = found.candidates(sizes)
-        found.add(values[row, column], (row + start) * n + column + start)
+        row, column = own.candidates(sizes)
+        own.add(values[row, column], (row + start) * n + column + start)
     everywhere = Strongest(k, u)
-    everywhere.add(gather_rows(found.values), gather_rows(found.places))
+    everywhere.add(gather_rows(own.values), gather_rows(own.places))
     whole = _Whole(0.0, 0.0, 0.0, 0)
     for _, square, signed, absolute, count in sorted(gather_rows(torch.cat(sums)).tolist()):
         whole += _Whole(square, signed, absolute, int(count))
@@ -235,15 +235,15 @@ def _group(
     pairs_at: Stage = BOTTOM,
 ) -> Group:
     """The group of all coefficients of a row."""
-    found = Strongest(limits.at_most, weights)
+    strongest = Strongest(limits.at_most, weights)
     if limits.at_most:
-        found.add(weights, torch.arange(len(weights), device=weights.device))
-    return _cut(name, found, _Whole.of(weights), limits.share, source, pairs_at)
+        strongest.add(weights, torch.arange(len(weights), device=weights.device))
+    return _cut(name, strongest, _Whole.of(weights), limits.share, source, pairs_at)
 
 
 def _cut(
     name: str,
-    found: Strongest,
+    strongest: Strongest,
     whole: _Whole,
     share: float,
     source: Callable[[int], Source | Part],
@@ -252,7 +252,7 @@ def _cut(
     """The fewest of the strongest coefficients that have a share of the whole square."""
     weights, parts, reached = [], [], 0.0
     signed, absolute = whole.signed, whole.absolute
-    for weight, index in zip(found.values.tolist(), found.places.tolist(), strict=True):
+    for weight, index in zip(strongest.values.tolist(), strongest.places.tolist(), strict=True):
         if not weight or reached >= share * whole.square:
             break
         sources = source(index)

@@ -9,12 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from bilinear_lm import InputError, approximate_glu, bilinear_approximation, hook, load_tokenizer, mlp_tensor
 from bilinear_lm import load_pretrained as load
+from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.text.evaluate import window_loss
 from finetune import FitSettings, calibration_windows, convert
 from finetune.choices import Method
 from finetune.conversion.convert import HELD_OUT, slope_at_zero
 from finetune.conversion.glu_fit import LINEAR, explained
-from finetune.conversion.glus import GLUFactors, bilinear_glus, find_glus
+from finetune.conversion.glus import bilinear_glus, find_glus
 from finetune.data.calibration import Moments, glu_inputs
 
 from ...bilinear_lm.tiny_families import ACTIVATION, gated
@@ -85,14 +86,17 @@ def test_closed_form_is_the_least_squares_quadratic(family):
     polynomial = approximate_glu(**own, activation=silu, mean=moments.mean, cov=moments.cov)
     x = torch.cat([x.flatten(0, 1) for x in glu_inputs(model, glu, text[::HELD_OUT])])
     done = convert(model, "closed-form", text)
-    torch.testing.assert_close(find_glus(model)[0].factors()(x, LINEAR), polynomial(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        find_glus(model)[0].factors().output(x, LINEAR), polynomial(x), rtol=1e-3, atol=1e-3
+    )
     assert done.layers[0].r_squared == pytest.approx(
-        float(1 - (polynomial(x) - GLUFactors(**own)(x, silu)).square().sum() / deviations(own, x)), abs=1e-4
+        float(1 - (polynomial(x) - GLUWeights(**own).output(x, silu)).square().sum() / deviations(own, x)),
+        abs=1e-4,
     )
 
 
 def deviations(own, x):
-    out = GLUFactors(**own)(x, silu)
+    out = GLUWeights(**own).output(x, silu)
     return (out - out.mean(dim=0)).square().sum()
 
 
@@ -107,9 +111,9 @@ def test_what_the_closed_form_would_be_with_biases(family):
     best = bilinear_approximation(**own, activation=activation, mean=moments.mean, cov=moments.cov)
     x = torch.cat([x.flatten(0, 1) for x in glu_inputs(model, glu, text[held_out])])
     layer = convert(model, "closed-form", text).layers[0]
-    with_biases = GLUFactors(**{name: getattr(best, name) for name in own})
+    with_biases = GLUWeights(**{name: getattr(best, name) for name in own})
     assert layer.r_squared_with_biases == pytest.approx(
-        explained(with_biases, GLUFactors(**own), activation, x), abs=1e-5
+        explained(with_biases, GLUWeights(**own), activation, x), abs=1e-5
     )
     assert layer.r_squared < layer.r_squared_with_biases
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.functional import gelu, relu, silu
 
 from bilinear_lm import InputError, bilinear_approximation
+from bilinear_lm.glu_weights import GLUWeights
 from finetune import FitSettings, fit_bilinear
 from finetune.conversion.glu_fit import LINEAR, best_lines, explained
-from finetune.conversion.glus import GLUFactors
 from finetune.data.calibration import Moments
 
 QUICK = FitSettings(steps=150, batch_size=256)
@@ -23,7 +23,7 @@ def draw(*shape, seed=0):
 def glu(biases=False, d=8, h=12):
     W_gate, W_in, W_out = draw(d, h, seed=1), draw(d, h, seed=2) / d**0.5, draw(h, d, seed=3) / h**0.5
     added = [0.5 * draw(h, seed=4), 0.5 * draw(h, seed=5), draw(d, seed=6)] if biases else []
-    return GLUFactors(W_gate / d**0.5, W_in, W_out, *added)
+    return GLUWeights(W_gate / d**0.5, W_in, W_out, *added)
 
 
 def closed_form(layer, points, biases):
@@ -31,7 +31,7 @@ def closed_form(layer, points, biases):
     found = bilinear_approximation(
         **vars(layer), activation=silu, mean=moments.mean, cov=moments.cov, biases=biases
     )
-    return GLUFactors(**{name: getattr(found, name) for name in vars(layer)})
+    return GLUWeights(**{name: getattr(found, name) for name in vars(layer)})
 
 
 @pytest.mark.parametrize("biases", [True, False])
@@ -70,7 +70,7 @@ def test_the_output_weights_are_the_least_squares_ones():
     layer, points = glu(biases=True), draw(3000, 8)
     fitted = fit_bilinear(layer, gelu, points, settings=QUICK)
     units = torch.cat([fitted.hidden(points, LINEAR), torch.ones(len(points), 1)], dim=1).double()
-    solved = torch.linalg.lstsq(units, layer(points, gelu).double()).solution
+    solved = torch.linalg.lstsq(units, layer.output(points, gelu).double()).solution
     torch.testing.assert_close(fitted.W_out.double(), solved[:-1], rtol=1e-2, atol=1e-3)
     torch.testing.assert_close(fitted.b_out.double(), solved[-1], rtol=1e-2, atol=1e-3)
 
@@ -101,7 +101,7 @@ def test_best_lines_unit_by_unit(activation):
 def test_explained_by_hand():
     """B(x) = x² beside relu(x) x at -1, 1, 2: errors 1, 0, 0; targets 0, 1, 4 of variance 26/9."""
     one = torch.ones(1, 1)
-    layer, points = GLUFactors(one, one, one), torch.tensor([[-1.0], [1.0], [2.0]])
+    layer, points = GLUWeights(one, one, one), torch.tensor([[-1.0], [1.0], [2.0]])
     assert explained(layer, layer, relu, points) == pytest.approx(1 - 1 / 3 / (26 / 9))
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.functional import silu
 
 from bilinear_lm import InputError
-from finetune.conversion.glus import GLUFactors, bilinear_glus, find_glus
+from bilinear_lm.glu_weights import GLUWeights
+from finetune.conversion.glus import bilinear_glus, find_glus
 
 from ...bilinear_lm.tiny_families import ACTIVATION, TOKENS, gated, tiny_family
 
@@ -169,11 +170,13 @@ def test_written_weights_are_read_back_and_computed_with(family):
     glu = find_glus(model)[0]
     torch.manual_seed(1)
     new = {name: torch.randn_like(value) for name, value in vars(glu.factors()).items() if value is not None}
-    glu.write(GLUFactors(**new))
+    glu.write(GLUWeights(**new))
     for name, value in new.items():
         assert torch.equal(getattr(glu.factors(), name), value)
     x = points(4)
-    torch.testing.assert_close(glu.module(x), GLUFactors(**new)(x, glu.activation), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        glu.module(x), GLUWeights(**new).output(x, glu.activation), rtol=1e-5, atol=1e-5
+    )
     with torch.inference_mode():
         assert model(input_ids=TOKENS).logits.isfinite().all()
 
@@ -201,7 +204,7 @@ def test_weights_that_do_not_fit_are_refused():
     glu = find_glus(gated("Llama"))[0]
     own = glu.factors()
     with pytest.raises(InputError, match=r"model\.layers\.0\.mlp: W_out is \[48, 31\]; expected \[48, 32\]"):
-        glu.write(GLUFactors(own.W_gate, own.W_in, own.W_out[:, :-1]))
+        glu.write(GLUWeights(own.W_gate, own.W_in, own.W_out[:, :-1]))
     with pytest.raises(InputError, match=r"model\.layers\.0\.mlp: biases of some projections only"):
         glu.write(dataclasses.replace(own, b_out=torch.zeros(32)))
     assert torch.equal(glu.factors().W_out, own.W_out)
