@@ -153,7 +153,7 @@ def _descend(
     settings: FitSettings,
     progress: bool,
 ) -> GLUWeights:
-    names = [name for name, value in vars(start).items() if value is not None]
+    names = list(start.weights)
     weights = {name: getattr(start, name).detach().clone().requires_grad_() for name in names}
     size = {name: float(getattr(start, f"W{name[1:]}").square().mean().sqrt()) for name in names}
     optimizer = torch.optim.Adam(

@@ -85,12 +85,9 @@ class GLU:
                 if projection.bias is None:
                     weight = projection.weight
                     projection.bias = nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
-        own = vars(self.factors())
-        for name, value in vars(factors).items():
-            if value is not None:
-                own[name].copy_(value)
-            elif own[name] is not None:
-                own[name].zero_()
+        for name, own in self.factors().weights.items():
+            value = getattr(factors, name)
+            own.zero_() if value is None else own.copy_(value)
 
     def _require_places(self, factors: GLUWeights) -> None:
         biases = [value is not None for value in (factors.b_gate, factors.b_in, factors.b_out)]

@@ -63,7 +63,9 @@ def test_biases_only_where_they_are_wanted(has, biases):
 def test_a_layer_that_is_bilinear_already_is_found_again():
     layer = glu(biases=True)
     fitted = fit_bilinear(layer, nn.Identity(), draw(2000, 8), settings=FitSettings(steps=0))
-    torch.testing.assert_close(fitted(draw(50, 8), LINEAR), layer(draw(50, 8), LINEAR), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        fitted.output(draw(50, 8), LINEAR), layer.output(draw(50, 8), LINEAR), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_the_output_weights_are_the_least_squares_ones():

@@ -35,7 +35,7 @@ def test_found_in_every_family(family):
         factors = glu.factors()
         assert factors.W_gate.shape == (32, 48)
         assert (factors.b_out is not None) == (family == "Granite")
-        torch.testing.assert_close(factors(x, glu.activation), block.mlp(x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(factors.output(x, glu.activation), block.mlp(x), rtol=1e-12, atol=1e-12)
         if family != "Phi3":
             torch.testing.assert_close(factors.W_gate, block.mlp.gate_proj.weight.T)
 
