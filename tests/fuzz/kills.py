@@ -300,6 +300,8 @@ def _drafts(folder: Path, run: Run):
     )
     if run.keeps == run.output:
         yield from (folder / run.output).glob(".part-*")
+    elif run.keeps is not None and (folder / run.keeps).is_dir():  # where the finished model is filled
+        yield from (folder / run.keeps).glob(".[ft]*ed.*")  # finished, of dictionaries trained
 
 
 def _after_signal(name: str, ended: Ended):

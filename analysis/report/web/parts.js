@@ -44,10 +44,10 @@ function chips(pairs) {
   return element(
     "span",
     { class: "chips" },
-    ...explorerData
+    ...featureData
       .records(pairs, 2)
       .map(([token, score]) =>
-        element("span", { class: "token", title: signed(score) }, explorerData.label(token)),
+        element("span", { class: "token", title: signed(score) }, featureData.label(token)),
       ),
   );
 }
@@ -88,25 +88,25 @@ function bar(value, largest) {
 }
 
 function featureLink(feature) {
-  const tokens = explorerData.tokens(feature);
+  const tokens = featureData.tokens(feature);
   return element(
     "a",
-    { href: explorerData.hash(feature), class: "feature", title: explorerData.title(feature) },
-    element("b", {}, `#${explorerData.number(feature)}`),
+    { href: featureData.hash(feature), class: "feature", title: featureData.title(feature) },
+    element("b", {}, `#${featureData.number(feature)}`),
     tokens && ` ${tokens}`,
   );
 }
 
 // A token of a passage, coloured by its code. Colour begins after a blank, where the eye takes the word to.
 function colouredToken(token, value, largest, isPeak, isFirst) {
-  const [, blank, text] = /^( *)([^]*)$/.exec(explorerData.text(token));
+  const [, blank, text] = /^( *)([^]*)$/.exec(featureData.text(token));
   const lead = isFirst ? "" : blank;
   const shown = (text || (lead ? "" : "␣")).replace("⏎", isFirst ? "⏎ " : "⏎\n");
-  if (!value) return [lead, explorerData.special(token) ? element("span", { class: "special" }, shown) : shown];
+  if (!value) return [lead, featureData.special(token) ? element("span", { class: "special" }, shown) : shown];
   const color = {
     class: value < 0 ? "n" : "p",
     "--a": (Math.abs(value) / largest).toFixed(2),
-    title: `${explorerData.label(token)}: ${number(value)}`,
+    title: `${featureData.label(token)}: ${number(value)}`,
   };
   return [lead, element(isPeak ? "strong" : "span", color, shown || "␣")];
 }

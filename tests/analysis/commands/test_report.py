@@ -51,11 +51,11 @@ def test_the_graph_of_a_prompt(folder):
     for more in (given, arguments(folder)):
         assert main([*more, "--prompt", "a cat and a"]) == 0
         page = (folder / "page.html").read_text()
-        (graph,) = json.loads(page.split('id="circuit-data">')[1].split("</script>")[0])
+        (graph,) = json.loads(page.split('id="graph-data">')[1].split("</script>")[0])
         assert "".join(graph["texts"]).endswith("a cat and a")
         assert ("feature" in graph["kind"]) == (more is given)
     assert main(arguments(folder)) == 0
-    assert "circuit-data" not in (folder / "page.html").read_text()
+    assert "graph-data" not in (folder / "page.html").read_text()
 
 
 def test_no_features_where_none_are_asked_for(folder):
@@ -75,7 +75,7 @@ def test_the_model_that_ships_has_features(tmp_path):
     place = found["first"][1]
     assert (layer["layer"], layer["out"]["id"][place]) == SHOWN_FIRST
     text = page.read_text()
-    on_prompt, static = json.loads(text.split('id="circuit-data">')[1].split("</script>")[0])
+    on_prompt, static = json.loads(text.split('id="graph-data">')[1].split("</script>")[0])
     assert "".join(on_prompt["texts"]).endswith(PROMPT)
     assert static["id"][static["target"]] == f"feature {SHOWN_FIRST[0]}-mlp-out {SHOWN_FIRST[1]}"
     assert all(

@@ -107,7 +107,7 @@ def test_the_schema_of_circuit_tracer(folder):
 def test_a_page_of_the_graph(folder):
     assert main(["trace", "model", "--prompt", "a cat", "-o", "graph.json", "--page", "graph.html"]) == 0
     page = (folder / "graph.html").read_text()
-    data = json.loads(page.split('id="circuit-data">')[1].split("</script>")[0])
+    data = json.loads(page.split('id="graph-data">')[1].split("</script>")[0])
     graph = load_graph("graph.json")
     assert data[0]["id"] == [node.id for node in graph.nodes]
     assert len(data[0]["edges"]) == 4 * len(graph.edges)

@@ -42,10 +42,10 @@ def _dictionary(point, seed):
 
 def drawn(tab):
     """The places of the nodes of a graph that are drawn."""
-    nodes = tab.locator("#circuit-canvas .node")
+    nodes = tab.locator("#graph-canvas .node")
     return {int(place) for place in nodes.evaluate_all("all => all.map((node) => node.dataset.place)")}
 
 
 def node(tab, place):
     """A drawn node of a graph."""
-    return tab.locator(f"#circuit-canvas .node[data-place='{place}']")
+    return tab.locator(f"#graph-canvas .node[data-place='{place}']")

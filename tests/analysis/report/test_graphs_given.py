@@ -30,11 +30,11 @@ def test_positions_have_signed_parts(open_page, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(graphs_page([graph], "model"), encoding="utf-8")
     tab = open_page(path)
-    titles = tab.locator("#circuit-prompt button").evaluate_all("all => all.map((token) => token.title)")
+    titles = tab.locator("#graph-prompt button").evaluate_all("all => all.map((token) => token.title)")
     # 0: 0.3 + 0.2 (a is −2, of which −2) − 0.2 · 1/4; 1: 0.2 · 3/4; 2: 0.1 not shown − 0.2.
     assert titles == ["x: +45.0%", "y: +15.0%", "z: −10.0%"]
     node(tab, 2).click()
-    first = tab.locator("#circuit-prompt button").first
+    first = tab.locator("#graph-prompt button").first
     assert first.get_attribute("title") == "x: −100%"
     assert first.get_attribute("class") == "n"
 
@@ -72,10 +72,10 @@ def test_a_thousand_nodes_are_drawn_and_chosen_at_once(open_page, tmp_path):
         document.getElementById("circuits").getBoundingClientRect();
         return performance.now() - start;
     }"""
-    show = f"() => ({timed})(() => document.getElementById('circuit-show-all').click())"
-    choose = f"""(i) => ({timed})(() => document.querySelectorAll('#circuit-canvas .node')[i]
+    show = f"() => ({timed})(() => document.getElementById('graph-show-all').click())"
+    choose = f"""(i) => ({timed})(() => document.querySelectorAll('#graph-canvas .node')[i]
         .dispatchEvent(new MouseEvent('click', {{ bubbles: true }})))"""
-    draw = f"""() => ({timed})(() => document.getElementById('circuit-filter')
+    draw = f"""() => ({timed})(() => document.getElementById('graph-filter')
         .dispatchEvent(new Event('input')))"""
     tab.evaluate(show)
     assert len(drawn(tab)) == len(graph) == 1001

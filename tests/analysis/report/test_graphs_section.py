@@ -45,11 +45,11 @@ def graph(made):
 
 
 def title(tab):
-    return tab.locator("#circuit-node-title").inner_text()
+    return tab.locator("#graph-node-title").inner_text()
 
 
 def chosen(tab):
-    return int(tab.locator("#circuit-canvas .chosen").get_attribute("data-place"))
+    return int(tab.locator("#graph-canvas .chosen").get_attribute("data-place"))
 
 
 def of_kind(graph, kind):
@@ -96,7 +96,7 @@ def test_nodes_stand_by_layer_and_position(tab, graph):
     assert drawn(tab) == set(range(len(graph)))
     at = {
         int(place): (x, y)
-        for place, x, y in tab.locator("#circuit-canvas .node").evaluate_all(
+        for place, x, y in tab.locator("#graph-canvas .node").evaluate_all(
             """all => all.map((node) => {
                 const { x, y, width, height } = node.querySelector(".hit").getBoundingClientRect();
                 return [node.dataset.place, x + width / 2, y + height / 2];
@@ -113,7 +113,7 @@ def test_nodes_stand_by_layer_and_position(tab, graph):
             if None not in (first.position, second.position) and first.position < second.position:
                 assert at[one][0] < at[other][0]
     assert len({(round(x), round(y)) for x, y in at.values()}) == len(at)
-    assert tab.locator("#circuit-canvas .interaction polygon").count() == len(of_kind(graph, "interaction"))
+    assert tab.locator("#graph-canvas .interaction polygon").count() == len(of_kind(graph, "interaction"))
 
 
 def test_a_node_is_chosen_and_tells_what_it_is_made_of(tab, graph):
@@ -122,15 +122,15 @@ def test_a_node_is_chosen_and_tells_what_it_is_made_of(tab, graph):
     node(tab, place).click()
     assert chosen(tab) == place
     into = graph.into(graph.nodes[place].id)
-    rows = tab.locator("#circuit-node .columns > section:first-child tbody tr")
+    rows = tab.locator("#graph-node .columns > section:first-child tbody tr")
     assert rows.count() == len(into)
     weight = float(rows.first.locator(".bar span").inner_text().replace("−", "-"))
     assert weight == pytest.approx(into[0].weight, rel=6e-3)
-    assert "is what the product adds" in tab.locator("#circuit-node caption").first.inner_text()
-    assert tab.locator("#circuit-canvas .own path").count() == len(into) + 1
+    assert "is what the product adds" in tab.locator("#graph-node caption").first.inner_text()
+    assert tab.locator("#graph-canvas .own path").count() == len(into) + 1
     rows.first.locator("button").click()
     assert graph.nodes[chosen(tab)].id == into[0].source
-    assert tab.evaluate("document.activeElement.id") == "circuit-node-title"
+    assert tab.evaluate("document.activeElement.id") == "graph-node-title"
 
 
 def test_the_chosen_node_leads_to_its_feature(tab, graph):
@@ -141,7 +141,7 @@ def test_the_chosen_node_leads_to_its_feature(tab, graph):
     )
     node(tab, place).click()
     number = graph.nodes[place].index
-    tab.locator("#circuit-node .more").click()
+    tab.locator("#graph-node .more").click()
     tab.locator("#feature-title", has_text=f"Input feature #{number}").wait_for()
     assert tab.evaluate("location.hash") == f"#layer-1-in-{number}"
     tab.go_back()
@@ -151,28 +151,28 @@ def test_the_chosen_node_leads_to_its_feature(tab, graph):
 def test_nodes_are_pinned_hidden_and_left_out(tab, graph):
     feature, other = of_kind(graph, "feature")[:2]
     node(tab, feature).click()
-    tab.locator("#circuit-pin").click()
+    tab.locator("#graph-pin").click()
     assert "pinned" in node(tab, feature).get_attribute("class").split()
     assert tab.evaluate("document.activeElement.id") == "circuit-pin"
-    assert tab.locator("#circuit-pin").inner_text().startswith("Unpin")
+    assert tab.locator("#graph-pin").inner_text().startswith("Unpin")
     node(tab, other).click()
-    tab.locator("#circuit-hide").click()
+    tab.locator("#graph-hide").click()
     assert drawn(tab) == set(range(len(graph))) - {other}
     assert chosen(tab) == 0
-    assert tab.locator("#circuit-show-all").inner_text() == "Show all (1 hidden)"
-    slider = tab.locator("#circuit-filter")
+    assert tab.locator("#graph-show-all").inner_text() == "Show all (1 hidden)"
+    slider = tab.locator("#graph-filter")
     slider.evaluate("(input) => { input.value = input.max; input.dispatchEvent(new Event('input')); }")
     strength = graph.shares()
     least = 10 ** float(slider.input_value())
     strong = {place for place, found in enumerate(graph.nodes) if strength[found.id] >= least}
     assert drawn(tab) == (strong | {0, feature}) - {other}
     assert len(drawn(tab)) < 20
-    assert f"{len(drawn(tab))} of {len(graph)} nodes" in tab.locator("#circuit-filter-text").inner_text()
+    assert f"{len(drawn(tab))} of {len(graph)} nodes" in tab.locator("#graph-filter-text").inner_text()
     tab.reload()
     assert drawn(tab) == (strong | {0, feature}) - {other}
-    tab.locator("#circuit-show-all").click()
+    tab.locator("#graph-show-all").click()
     assert drawn(tab) == set(range(len(graph)))
-    assert tab.locator("#circuit-show-all").is_disabled()
+    assert tab.locator("#graph-show-all").is_disabled()
 
 
 def test_by_keyboard(tab, graph):
@@ -191,11 +191,11 @@ def test_by_keyboard(tab, graph):
     right = focused()
     tab.keyboard.press("Enter")
     assert (chosen(tab), focused()) == (right, right)
-    assert tab.locator("#circuit-canvas [tabindex='0']").count() == 1
+    assert tab.locator("#graph-canvas [tabindex='0']").count() == 1
     tab.keyboard.press("p")
     assert "pinned" in node(tab, right).get_attribute("class").split()
     assert focused() == right
-    assert tab.locator("#circuit-status").inner_text().endswith(" pinned")
+    assert tab.locator("#graph-status").inner_text().endswith(" pinned")
     tab.keyboard.press("h")
     assert right not in drawn(tab)
     assert focused() in drawn(tab)
@@ -208,58 +208,58 @@ def test_by_keyboard(tab, graph):
 
 
 def test_the_prompt_is_coloured_and_shows_a_position_alone(tab, graph):
-    tokens = tab.locator("#circuit-prompt button")
+    tokens = tab.locator("#graph-prompt button")
     assert tokens.count() == len(graph.tokens)
     assert tokens.all_inner_texts() == [text.replace(" ", "␣") for text in graph.texts]
     last = len(graph.tokens) - 1
-    assert tab.locator("#circuit-prompt :is(.p, .n)").count() > 0
+    assert tab.locator("#graph-prompt :is(.p, .n)").count() > 0
     tokens.nth(last).click()
     assert tokens.nth(last).get_attribute("aria-pressed") == "true"
-    far = tab.locator("#circuit-canvas .far").evaluate_all("all => all.map((node) => node.dataset.place)")
+    far = tab.locator("#graph-canvas .far").evaluate_all("all => all.map((node) => node.dataset.place)")
     assert {int(place) for place in far} == {
         place for place, found in enumerate(graph.nodes) if found.position != last
     }
     tokens.nth(last).click()
-    assert tab.locator("#circuit-canvas .far").count() == 0
+    assert tab.locator("#graph-canvas .far").count() == 0
     token = of_kind(graph, "token")[0]
     node(tab, token).click()
-    (coloured,) = tab.locator("#circuit-prompt :is(.p, .n)").all()
+    (coloured,) = tab.locator("#graph-prompt :is(.p, .n)").all()
     assert coloured.get_attribute("data-position") == str(graph.nodes[token].position)
 
 
 def test_the_circuit_of_weights(tab, made):
     static = made[1][1]
-    tab.locator("#circuit-pick").select_option("1")
+    tab.locator("#graph-pick").select_option("1")
     assert drawn(tab) == set(range(len(static)))
-    assert tab.locator("#circuit-prompt").is_hidden()
-    assert tab.locator("#circuit-prompt-note").is_hidden()
+    assert tab.locator("#graph-prompt").is_hidden()
+    assert tab.locator("#graph-prompt-note").is_hidden()
     assert title(tab).startswith("#7")
-    tab.locator("#circuit-pick").select_option("0")
-    assert tab.locator("#circuit-prompt").is_visible()
+    tab.locator("#graph-pick").select_option("0")
+    assert tab.locator("#graph-prompt").is_visible()
 
 
 def test_a_table_has_the_same_nodes(tab, graph):
-    assert tab.locator("#circuit-all table").count() == 0
-    tab.locator("#circuit-all summary").click()
-    rows = tab.locator("#circuit-all tbody tr")
-    tab.locator("#circuit-all table").wait_for()
+    assert tab.locator("#graph-all table").count() == 0
+    tab.locator("#graph-all summary").click()
+    rows = tab.locator("#graph-all tbody tr")
+    tab.locator("#graph-all table").wait_for()
     assert rows.count() == len(graph)
-    assert tab.locator("#circuit-all caption").count() == 1
+    assert tab.locator("#graph-all caption").count() == 1
     rows.nth(4).locator("button").click()
     strength = sorted(graph.shares().values(), reverse=True)
     assert graph.shares()[graph.nodes[chosen(tab)].id] == pytest.approx(strength[4], rel=1e-3)
-    picture = tab.locator("#circuit-canvas svg")
+    picture = tab.locator("#graph-canvas svg")
     assert f"{len(graph)} nodes" in picture.get_attribute("aria-label")
     assert picture.get_attribute("role") == "graphics-document group"
-    labels = tab.locator("#circuit-canvas .node").evaluate_all("all => all.map((node) => node.ariaLabel)")
+    labels = tab.locator("#graph-canvas .node").evaluate_all("all => all.map((node) => node.ariaLabel)")
     assert all(labels)
 
 
 def test_hostile_tokens_are_text(tab, graph, made):
     text = made[0].read_text(encoding="utf-8")
-    data = text.split('id="circuit-data">')[1].split("</script>")[0]
+    data = text.split('id="graph-data">')[1].split("</script>")[0]
     assert "<" not in data
-    assert HOSTILE[0] in " ".join(tab.locator("#circuit-prompt button").all_inner_texts())
+    assert HOSTILE[0] in " ".join(tab.locator("#graph-prompt button").all_inner_texts())
     for place in sorted(drawn(tab)):
         node(tab, place).hover(force=True)
         node(tab, place).click(force=True)
@@ -273,12 +273,10 @@ def test_narrow_windows_and_themes(open_page, made, scheme):
     assert width[0] <= width[1]
 
     def ink():
-        return tab.locator("#circuit-canvas .logit circle:not(.hit)").evaluate(
-            "n => getComputedStyle(n).fill"
-        )
+        return tab.locator("#graph-canvas .logit circle:not(.hit)").evaluate("n => getComputedStyle(n).fill")
 
     before = ink()
     tab.locator("#theme").click()
     assert ink() != before
     tab.set_viewport_size({"width": 1100, "height": 900})
-    tab.wait_for_function("document.querySelector('#circuit-canvas svg').clientWidth > 500")
+    tab.wait_for_function("document.querySelector('#graph-canvas svg').clientWidth > 500")

@@ -58,8 +58,8 @@ def test_a_graph_is_drawn_in_a_frame_of_its_own(shown, request, tmp_path):
     tab = request.getfixturevalue("browser").new_page()
     tab.goto(path.as_uri())
     inside = tab.frames[1]
-    inside.wait_for_selector("#circuit-canvas svg .node, #circuit-canvas svg g")
-    assert inside.locator("#circuit-canvas svg").count() == 1
+    inside.wait_for_selector("#graph-canvas svg .node, #graph-canvas svg g")
+    assert inside.locator("#graph-canvas svg").count() == 1
     tab.close()
 
 

@@ -113,6 +113,6 @@ def test_the_page_itself_says_nothing_and_draws(said_by, page):
 
 def test_a_graph_says_nothing_and_is_drawn(said_by, graph_page):
     said, tab = said_by(graph_page)
-    tab.locator("#circuit-canvas .node").first.wait_for(timeout=60_000)
-    assert tab.locator("#circuit-canvas .node").count() == 3
+    tab.locator("#graph-canvas .node").first.wait_for(timeout=60_000)
+    assert tab.locator("#graph-canvas .node").count() == 3
     assert said == []

@@ -1,8 +1,8 @@
-// What the page knows about features: the JSON of page_features_data.py, and how to look things up in it.
+// What the page knows about features: the JSON of features_section.py, and how to look things up in it.
 //
 // A feature is {layer, side, place}: its side is "in" or "out", its place the index in all lists of that side.
 
-const explorerData = {
+const featureData = {
   all: null,
   layers: new Map(),
 

@@ -7,8 +7,8 @@ function showFeature(article, feature) {
 }
 
 function heading(feature) {
-  const lists = explorerData.lists(feature);
-  const tokens = explorerData.tokens(feature);
+  const lists = featureData.lists(feature);
+  const tokens = featureData.tokens(feature);
   const name = tokens && element("span", { class: "name" }, tokens);
   return element(
     "header",
@@ -17,7 +17,7 @@ function heading(feature) {
     element(
       "h3",
       { id: "feature-title", tabindex: "-1" },
-      `${feature.side === "in" ? "Input" : "Output"} feature #${explorerData.number(feature)}`,
+      `${feature.side === "in" ? "Input" : "Output"} feature #${featureData.number(feature)}`,
       name && " ",
       name,
     ),
@@ -25,13 +25,13 @@ function heading(feature) {
 }
 
 function active(feature) {
-  const count = explorerData.lists(feature).active[feature.place];
-  return [`active tokens of ${explorerData.all.nTokens.toLocaleString("en")}`, count.toLocaleString("en")];
+  const count = featureData.lists(feature).active[feature.place];
+  return [`active tokens of ${featureData.all.nTokens.toLocaleString("en")}`, count.toLocaleString("en")];
 }
 
 function outputParts(feature) {
   const { layer, place } = feature;
-  const lists = explorerData.lists(feature);
+  const lists = featureData.lists(feature);
   const inputs = (at) => ({ layer, side: "in", place: at });
   const [corner, largest, thousandths] = lists.corner[place];
   const upper = thousandths.map((part) => (part * largest) / 1000);
@@ -62,7 +62,7 @@ function outputParts(feature) {
 
 function inputParts(feature) {
   const { layer, place } = feature;
-  const lists = explorerData.lists(feature);
+  const lists = featureData.lists(feature);
   return [
     facts([active(feature)]),
     contextsPart(feature, "Where it is active"),
@@ -78,7 +78,7 @@ function inputParts(feature) {
 }
 
 function contextsPart(feature, title) {
-  const contexts = explorerData.contexts(feature);
+  const contexts = featureData.contexts(feature);
   if (!contexts.length) {
     return part(title, element("p", { class: "note" }, "It has no peak in the text, so that it has no name."));
   }
@@ -92,7 +92,7 @@ function contextsPart(feature, title) {
 }
 
 function interactionTable(list, input) {
-  const rows = explorerData.records(list, 3);
+  const rows = featureData.records(list, 3);
   if (!rows.length) return element("p", { class: "note" }, "It has no interactions.");
   const largest = Math.abs(rows[0][2]);
   return table(
@@ -109,7 +109,7 @@ function interactionTable(list, input) {
 }
 
 function feedsTable(list, feature, layer) {
-  const rows = explorerData.records(list, 3);
+  const rows = featureData.records(list, 3);
   if (!rows.length) return element("p", { class: "note" }, "It has no interactions.");
   const largest = Math.abs(rows[0][2]);
   return table(
@@ -143,7 +143,7 @@ function explainedTable(lists, place) {
 }
 
 function tokensPart(title, says, feature, [up, down]) {
-  const lists = explorerData.lists(feature);
+  const lists = featureData.lists(feature);
   return part(
     title,
     element(

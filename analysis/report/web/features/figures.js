@@ -74,8 +74,8 @@ function square(upper, n) {
 
 function matrixFigure(features, upper) {
   const matrix = square(upper, features.length);
-  const numbers = features.map((feature) => `#${explorerData.number(feature)}`);
-  const names = features.map((feature) => explorerData.name(feature));
+  const numbers = features.map((feature) => `#${featureData.number(feature)}`);
+  const names = features.map((feature) => featureData.name(feature));
   const largest = Math.max(...upper.map(Math.abs)) || 1;
   const places = features.map((_, i) => i);
   const heatmap = {

@@ -20,7 +20,7 @@ class FeatureList {
     ].map((name) => form.querySelector(`#pick-${name}`));
     this.shown = [];
     this.current = null;
-    for (const number of explorerData.layers.keys()) {
+    for (const number of featureData.layers.keys()) {
       this.layer.append(element("option", { value: number }, `Layer ${number}`));
     }
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -58,14 +58,14 @@ class FeatureList {
 
   fill() {
     const [layer, side] = [Number(this.layer.value), this.side.value];
-    const lists = explorerData.lists({ layer, side });
+    const lists = featureData.lists({ layer, side });
     for (const option of this.order.options) option.disabled = side === "in" && "out" === option.dataset.of;
     if (this.order.selectedOptions[0].disabled) this.order.value = "active";
     const key = ORDERS[this.order.value];
     const sought = this.search.value.trim().toLowerCase().replaceAll(" ", "␣");
-    this.shown = explorerData
+    this.shown = featureData
       .features(layer, side)
-      .filter((feature) => explorerData.name(feature).toLowerCase().includes(sought))
+      .filter((feature) => featureData.name(feature).toLowerCase().includes(sought))
       .map((feature) => [key(lists, feature.place), feature])
       .sort(([a], [b]) => a - b)
       .map(([, feature]) => feature);
@@ -73,8 +73,8 @@ class FeatureList {
       element(
         "li",
         { role: "option", id: `option-${feature.place}`, "data-at": at, "aria-selected": "false" },
-        element("b", {}, `#${explorerData.number(feature)}`),
-        ` ${explorerData.tokens(feature) || "(never active)"}`,
+        element("b", {}, `#${featureData.number(feature)}`),
+        ` ${featureData.tokens(feature) || "(never active)"}`,
       ),
     );
     this.list.replaceChildren(...options);

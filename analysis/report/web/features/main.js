@@ -1,10 +1,10 @@
 // The features part of the page: which feature is shown follows from the address, so that links and the back
 // button work.
 
-function startExplorer() {
+function startFeatures() {
   const source = document.getElementById("feature-data");
   if (!source) return;
-  explorerData.read(source);
+  featureData.read(source);
   const section = document.getElementById("features");
   const article = document.getElementById("feature");
   const status = document.getElementById("feature-status");
@@ -14,7 +14,7 @@ function startExplorer() {
   const list = new FeatureList(document.getElementById("pick"), (feature, entered) => {
     show(feature);
     if (entered) enter();
-    location.replace(explorerData.hash(feature));
+    location.replace(featureData.hash(feature));
   });
 
   function enter() {
@@ -24,16 +24,16 @@ function startExplorer() {
   }
 
   function show(feature) {
-    if (shown === explorerData.hash(feature)) return;
-    shown = explorerData.hash(feature);
+    if (shown === featureData.hash(feature)) return;
+    shown = featureData.hash(feature);
     showFeature(article, feature);
     list.mark(feature);
-    status.textContent = `${explorerData.title(feature)}: ${explorerData.tokens(feature) || "never active"}`;
+    status.textContent = `${featureData.title(feature)}: ${featureData.tokens(feature) || "never active"}`;
   }
 
   function route() {
     if (location.hash === shown) return;
-    const feature = location.hash ? explorerData.find(location.hash) : explorerData.first();
+    const feature = location.hash ? featureData.find(location.hash) : featureData.first();
     if (feature) {
       show(feature);
       if (location.hash) enter();
@@ -51,8 +51,8 @@ function startExplorer() {
   });
 
   addEventListener("hashchange", route);
-  if (explorerData.find(location.hash) === null) show(explorerData.first());
+  if (featureData.find(location.hash) === null) show(featureData.first());
   else route();
 }
 
-startExplorer();
+startFeatures();

@@ -1,6 +1,6 @@
-// Graphs of what a value is made of: the JSON of page_circuits_data.py, as nodes that know their edges.
+// Graphs of what a value is made of: the JSON of graphs_section.py, as nodes that know their edges.
 
-const CIRCUIT_KINDS = {
+const GRAPH_KINDS = {
   target: "Target",
   logit: "Logit",
   feature: "Feature",
@@ -13,7 +13,7 @@ const CIRCUIT_KINDS = {
   bias: "Bias",
 };
 
-class Circuit {
+class Graph {
   constructor(data) {
     this.data = data;
     this.nodes = data.id.map((id, i) => ({
@@ -31,7 +31,7 @@ class Circuit {
       into: [],
       outOf: [],
     }));
-    this.edges = explorerData.records(data.edges, 4).map(([source, target, weight, part]) => {
+    this.edges = featureData.records(data.edges, 4).map(([source, target, weight, part]) => {
       const edge = { source: this.nodes[source], target: this.nodes[target], weight, part };
       edge.target.into.push(edge);
       edge.source.outOf.push(edge);
@@ -48,7 +48,7 @@ class Circuit {
   }
 
   get key() {
-    return `circuit ${this.data.name} ${this.target.id}`;
+    return `graph ${this.data.name} ${this.target.id}`;
   }
 
   // Steps of the computation, from tokens (0) up: heads, what an MLP reads, interactions, what it writes.
@@ -71,12 +71,12 @@ class Circuit {
     return rows;
   }
 
-  // Feature of the explorer that a node is, if the page has it.
+  // Feature of the features section that a node is, if the page has it.
   feature(node) {
     if (node.kind !== "feature") return null;
     const side = node.site.endsWith("mlp-out") ? "out" : "in";
-    const found = explorerData.find(`#layer-${node.layer}-${side}-${node.number}`);
-    return found && explorerData.lists(found).site === node.site ? found : null;
+    const found = featureData.find(`#layer-${node.layer}-${side}-${node.number}`);
+    return found && featureData.lists(found).site === node.site ? found : null;
   }
 
   // What a node is called, in few words and in full.
@@ -91,7 +91,7 @@ class Circuit {
     if (node.kind === "head") return `head ${node.layer}.${node.number}${this.reader(node)}`;
     if (node.kind === "bias") return node.id;
     const feature = this.feature(node);
-    if (feature) return explorerData.name(feature);
+    if (feature) return featureData.name(feature);
     return node.label || (node.kind === "feature" ? `#${node.number}` : node.id);
   }
 
@@ -112,7 +112,7 @@ class Circuit {
   }
 
   kindName(node) {
-    if (node.kind !== "feature") return CIRCUIT_KINDS[node.kind];
+    if (node.kind !== "feature") return GRAPH_KINDS[node.kind];
     return node.site.endsWith("mlp-out") ? "Output feature" : "Input feature";
   }
 

@@ -12,7 +12,7 @@ function svgElement(tag, properties = {}, ...children) {
 }
 
 // The outline of a kind of node around 0, 0.
-function circuitShape(kind, size = 6) {
+function graphShape(kind, size = 6) {
   const s = size;
   const outline = (...points) => svgElement("polygon", { points: points.map((point) => point.join(",")).join(" ") });
   switch (kind) {
@@ -33,7 +33,7 @@ function circuitShape(kind, size = 6) {
   }
 }
 
-function circuitClass(node) {
+function graphClass(node) {
   const side = node.kind === "feature" ? (node.site.endsWith("mlp-out") ? " written" : " read") : "";
   const sign = node.kind === "interaction" ? (interactionWeight(node) < 0 ? " n" : " p") : "";
   return `node ${node.kind}${side}${sign}`;
@@ -51,7 +51,7 @@ function edgePath(from, to) {
 }
 
 // Bands, what stands beside them, and the tokens below.
-function drawGround(circuit, layout) {
+function drawGround(graph, layout) {
   const ground = svgElement("g", { class: "ground", "aria-hidden": "true" });
   layout.bands.forEach(({ name, top, bottom }, i) => {
     if (i % 2) ground.append(svgElement("rect", { x: 0, y: top, width: layout.width, height: bottom - top }));
@@ -60,11 +60,11 @@ function drawGround(circuit, layout) {
   if (layout.gutter) {
     for (const { name, y } of layout.lanes) ground.append(svgElement("text", { x: 8, y: y + 4 }, name));
   }
-  if (!circuit.texts) return ground;
+  if (!graph.texts) return ground;
   for (const [key, { left, width }] of layout.columns) {
     if (key < 0) continue;
-    const x = layout.gutter + left + (width - CIRCUIT.gap) / 2;
-    const token = circuit.token(key);
+    const x = layout.gutter + left + (width - GRAPH.gap) / 2;
+    const token = graph.token(key);
     const text = token.length > 12 ? `${token.slice(0, 11)}…` : token;
     const turn = layout.tilted ? { transform: `rotate(-48 ${x + 3} ${layout.bottom + 12})`, "text-anchor": "end" } : { "text-anchor": "middle" };
     ground.append(svgElement("text", { x, y: layout.bottom + 16, class: "token-text", "data-position": key, ...turn }, text));
@@ -75,8 +75,8 @@ function drawGround(circuit, layout) {
 const FAINTEST_EDGES = 600;
 
 // The strongest edges, as one path for each sign and width: thousands of paths would be slow.
-function drawEdges(circuit, layout) {
-  const seen = circuit.edges.filter(({ source, target }) => layout.places.has(source) && layout.places.has(target));
+function drawEdges(graph, layout) {
+  const seen = graph.edges.filter(({ source, target }) => layout.places.has(source) && layout.places.has(target));
   const strength = (edge) => edge.part * edge.target.strength;
   seen.sort((a, b) => strength(b) - strength(a));
   const strongest = seen.length ? strength(seen[0]) : 1;
@@ -106,24 +106,24 @@ function drawOwnEdges(node, layout) {
   return group;
 }
 
-function drawNode(circuit, node, { x, y }) {
+function drawNode(graph, node, { x, y }) {
   const group = svgElement("g", {
-    class: circuitClass(node),
+    class: graphClass(node),
     transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`,
     role: "graphics-symbol img",
     "aria-roledescription": "node",
-    "aria-label": circuitSays(circuit, node),
+    "aria-label": graphSays(graph, node),
     tabindex: "-1",
     "data-place": node.place,
   });
-  group.append(svgElement("circle", { class: "hit", r: 11 }), circuitShape(node.kind));
+  group.append(svgElement("circle", { class: "hit", r: 11 }), graphShape(node.kind));
   return group;
 }
 
 // A node in a sentence.
-function circuitSays(circuit, node) {
-  const parts = [circuit.kindName(node), circuit.name(node), circuit.where(node)];
+function graphSays(graph, node) {
+  const parts = [graph.kindName(node), graph.name(node), graph.where(node)];
   if (node.value !== null) parts.push(`value ${number(node.value)}`);
-  if (node !== circuit.target) parts.push(`${percent(node.strength)} of the target`);
+  if (node !== graph.target) parts.push(`${percent(node.strength)} of the target`);
   return parts.filter(Boolean).join(", ");
 }

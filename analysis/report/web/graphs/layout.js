@@ -2,53 +2,53 @@
 //
 // A cell of the grid holds its nodes in lines, strongest first. A graph without positions is one wide column.
 
-const CIRCUIT = { pitch: 22, line: 24, pad: 14, gap: 14, title: 17, gutter: 62 };
+const GRAPH = { pitch: 22, line: 24, pad: 14, gap: 14, title: 17, gutter: 62 };
 
-function layoutCircuit(circuit, shown, width) {
-  const gutter = width > 640 ? CIRCUIT.gutter : 0;
-  const cells = circuitCells(circuit, shown);
-  const columns = circuitColumns(circuit, cells, width - gutter - CIRCUIT.gap);
+function layoutGraph(graph, shown, width) {
+  const gutter = width > 640 ? GRAPH.gutter : 0;
+  const cells = graphCells(graph, shown);
+  const columns = graphColumns(graph, cells, width - gutter - GRAPH.gap);
   const places = new Map();
   const bands = [];
   const lanes = [];
-  const axis = circuit.texts ? axisHeight(circuit, columns) : 0;
-  let y = CIRCUIT.pad;
+  const axis = graph.texts ? axisHeight(graph, columns) : 0;
+  let y = GRAPH.pad;
   let band = null;
   for (const row of [...cells.keys()].sort((a, b) => b - a)) {
-    const name = bandName(circuit, row);
+    const name = bandName(graph, row);
     if (band?.name !== name) {
       if (band) band.bottom = y;
       band = { name, top: y };
       bands.push(band);
-      y += CIRCUIT.title;
+      y += GRAPH.title;
     }
     const lines = Math.max(...[...cells.get(row)].map(([key, nodes]) => Math.ceil(nodes.length / columns.get(key).capacity)));
     const isLane = [...cells.get(row).values()].flat().some((node) => node.kind !== "bias");
-    if (isLane) lanes.push({ name: laneName(row, circuit), y: y + CIRCUIT.line / 2 });
+    if (isLane) lanes.push({ name: laneName(row, graph), y: y + GRAPH.line / 2 });
     for (const [key, nodes] of cells.get(row)) {
       const { left, capacity, pitch } = columns.get(key);
       // A single line stands in the middle of its column.
-      const indent = circuit.texts ? (Math.max(0, capacity - nodes.length) / 2) * pitch : 0;
+      const indent = graph.texts ? (Math.max(0, capacity - nodes.length) / 2) * pitch : 0;
       nodes.forEach((node, i) => {
         const x = gutter + left + indent + ((i % capacity) + 0.5) * pitch;
-        places.set(node, { x, y: y + (Math.floor(i / capacity) + 0.5) * CIRCUIT.line });
+        places.set(node, { x, y: y + (Math.floor(i / capacity) + 0.5) * GRAPH.line });
       });
     }
-    y += lines * CIRCUIT.line + CIRCUIT.pad;
+    y += lines * GRAPH.line + GRAPH.pad;
   }
   if (band) band.bottom = y;
   const last = [...columns.values()].at(-1);
-  const total = Math.max(width, gutter + (last ? last.left + last.width : 0) + CIRCUIT.gap);
+  const total = Math.max(width, gutter + (last ? last.left + last.width : 0) + GRAPH.gap);
   return { places, bands, lanes, columns, gutter, width: total, height: y + axis, bottom: y, tilted: axis > 30 };
 }
 
 // Row, then position, then nodes: those that are shown.
-function circuitCells(circuit, shown) {
+function graphCells(graph, shown) {
   const cells = new Map();
-  for (const node of circuit.byStrength) {
+  for (const node of graph.byStrength) {
     if (!shown(node)) continue;
-    const row = circuit.rows.get(node);
-    const key = circuit.texts ? (node.position ?? -1) : 0;
+    const row = graph.rows.get(node);
+    const key = graph.texts ? (node.position ?? -1) : 0;
     if (!cells.has(row)) cells.set(row, new Map());
     const at = cells.get(row);
     if (!at.has(key)) at.set(key, []);
@@ -58,31 +58,31 @@ function circuitCells(circuit, shown) {
 }
 
 // The columns of the positions that have nodes: as wide as they need with the fewest lines that fit.
-function circuitColumns(circuit, cells, width) {
+function graphColumns(graph, cells, width) {
   const most = new Map();
   for (const row of cells.values()) {
     for (const [key, nodes] of row) most.set(key, Math.max(most.get(key) ?? 0, nodes.length));
   }
   const keys = [...most.keys()].sort((a, b) => a - b);
-  const needed = (count, lines) => Math.max(1, Math.ceil(count / lines)) * CIRCUIT.pitch + CIRCUIT.gap;
+  const needed = (count, lines) => Math.max(1, Math.ceil(count / lines)) * GRAPH.pitch + GRAPH.gap;
   let lines = 1;
   const total = () => keys.reduce((sum, key) => sum + needed(most.get(key), lines), 0);
   while (total() > width && lines < 12) lines++;
-  const spread = Math.max(1, Math.min(circuit.texts ? 4 : 8, width / (total() || 1)));
+  const spread = Math.max(1, Math.min(graph.texts ? 4 : 8, width / (total() || 1)));
   const columns = new Map();
   let left = 0;
   for (const key of keys) {
     const capacity = Math.max(1, Math.ceil(most.get(key) / lines));
     const whole = needed(most.get(key), lines) * spread;
-    columns.set(key, { left: left + CIRCUIT.gap / 2, width: whole, capacity, pitch: (whole - CIRCUIT.gap) / capacity });
+    columns.set(key, { left: left + GRAPH.gap / 2, width: whole, capacity, pitch: (whole - GRAPH.gap) / capacity });
     left += whole;
   }
   return columns;
 }
 
 // Texts of tokens lie below their columns, tilted where one is wider than its column.
-function axisHeight(circuit, columns) {
-  const fits = [...columns].every(([key, { width }]) => key < 0 || textWidth(circuit.token(key)) < width - 2);
+function axisHeight(graph, columns) {
+  const fits = [...columns].every(([key, { width }]) => key < 0 || textWidth(graph.token(key)) < width - 2);
   return fits ? 26 : 66;
 }
 
@@ -90,13 +90,13 @@ function textWidth(text) {
   return 6.2 * text.length;
 }
 
-function bandName(circuit, row) {
-  if (row === circuit.rows.get(circuit.target)) return "target";
+function bandName(graph, row) {
+  if (row === graph.rows.get(graph.target)) return "target";
   return row <= 0 ? "embedding" : `layer ${Math.floor((row - 1) / 4)}`;
 }
 
-function laneName(row, circuit) {
-  if (row <= 0 || row === circuit.rows.get(circuit.target)) return "";
+function laneName(row, graph) {
+  if (row <= 0 || row === graph.rows.get(graph.target)) return "";
   return ["heads", "reads", "multiplies", "writes"][(row - 1) % 4];
 }
 

@@ -2,9 +2,9 @@
 
 const FIRST_SHOWN = 250;
 
-class CircuitView {
+class GraphView {
   constructor(section) {
-    const find = (id) => section.querySelector(`#circuit-${id}`);
+    const find = (id) => section.querySelector(`#graph-${id}`);
     this.canvas = find("canvas");
     this.tip = find("tip");
     this.article = find("node");
@@ -38,39 +38,39 @@ class CircuitView {
     for (const name of ["pointerover", "focusin"]) this.canvas.addEventListener(name, (event) => this.hint(event.target));
     for (const name of ["pointerleave", "focusout"]) this.canvas.addEventListener(name, () => (this.tip.hidden = true));
     new ResizeObserver(() => {
-      if (this.circuit && this.canvas.clientWidth !== this.width) this.draw();
+      if (this.graph && this.canvas.clientWidth !== this.width) this.draw();
     }).observe(this.canvas);
   }
 
-  open(circuit) {
-    this.circuit = circuit;
-    const strengths = circuit.byStrength.map((node) => node.strength).filter((strength) => strength > 0);
-    const kept = circuitState.read(circuit);
+  open(graph) {
+    this.graph = graph;
+    const strengths = graph.byStrength.map((node) => node.strength).filter((strength) => strength > 0);
+    const kept = graphState.read(graph);
     this.pinned = new Set(kept.pinned);
     this.hidden = new Set(kept.hidden);
-    this.chosen = kept.chosen ?? circuit.target;
+    this.chosen = kept.chosen ?? graph.target;
     this.position = null;
     this.least = kept.least ?? (strengths[FIRST_SHOWN] ?? 0);
     const low = Math.log10(strengths.at(-1) ?? 1e-6);
     const high = Math.log10(Math.max(strengths[Math.min(5, strengths.length - 1)] ?? 1, strengths.at(-1) ?? 0));
     Object.assign(this.filter, { min: Math.floor(100 * low) / 100, max: Math.ceil(100 * high) / 100, step: 0.01 });
     this.filter.value = this.least ? Math.log10(this.least) : this.filter.min;
-    this.prompt.open(circuit);
-    this.legend.replaceChildren(...circuitLegend(circuit));
+    this.prompt.open(graph);
+    this.legend.replaceChildren(...graphLegend(graph));
     this.draw();
     this.showChosen();
   }
 
   isShown(node) {
     if (this.hidden.has(node)) return false;
-    return node === this.circuit.target || node === this.chosen || this.pinned.has(node) || node.strength >= this.least;
+    return node === this.graph.target || node === this.chosen || this.pinned.has(node) || node.strength >= this.least;
   }
 
   draw() {
-    const { circuit } = this;
+    const { graph } = this;
     this.width = this.canvas.clientWidth;
     const focused = this.nodeOf(document.activeElement);
-    const layout = layoutCircuit(circuit, (node) => this.isShown(node), this.width);
+    const layout = layoutGraph(graph, (node) => this.isShown(node), this.width);
     this.layout = layout;
     this.svg = svgElement("svg", {
       width: layout.width,
@@ -78,18 +78,18 @@ class CircuitView {
       viewBox: `0 0 ${layout.width} ${layout.height}`,
       role: "graphics-document group",
       "aria-roledescription": "graph",
-      "aria-label": `${circuit.data.name}: ${layout.places.size} nodes. The table below has them as a list.`,
+      "aria-label": `${graph.data.name}: ${layout.places.size} nodes. The table below has them as a list.`,
     });
     this.groups = new Map();
     const nodes = svgElement("g", { class: "nodes" });
     for (const [node, at] of layout.places) {
-      const group = drawNode(circuit, node, at);
+      const group = drawNode(graph, node, at);
       this.groups.set(node, group);
       nodes.append(group);
     }
     this.own = svgElement("g", {});
     this.labels = svgElement("g", { class: "labels", "aria-hidden": "true" });
-    this.svg.append(drawGround(circuit, layout), drawEdges(circuit, layout), this.own, nodes, this.labels);
+    this.svg.append(drawGround(graph, layout), drawEdges(graph, layout), this.own, nodes, this.labels);
     this.canvas.replaceChildren(this.svg);
     this.mark();
     if (focused && this.groups.has(focused)) this.groups.get(focused).focus({ preventScroll: true });
@@ -99,13 +99,13 @@ class CircuitView {
 
   // What stands out for the chosen and the pinned nodes.
   mark() {
-    const { chosen, circuit, groups, layout } = this;
+    const { chosen, graph, groups, layout } = this;
     const near = new Set([chosen]);
     for (const edge of chosen.into) near.add(edge.source);
     for (const edge of chosen.outOf) near.add(edge.target);
     const isFar = (node) => {
       if (this.position !== null) return node.position !== this.position;
-      return chosen !== circuit.target && !near.has(node) && !this.pinned.has(node);
+      return chosen !== graph.target && !near.has(node) && !this.pinned.has(node);
     };
     for (const [node, group] of groups) {
       group.classList.toggle("chosen", node === chosen);
@@ -116,9 +116,9 @@ class CircuitView {
       else group.removeAttribute("aria-current");
     }
     if (!groups.has(chosen)) groups.values().next().value?.setAttribute("tabindex", "0");
-    this.svg.classList.toggle("focused", chosen !== circuit.target || this.position !== null);
+    this.svg.classList.toggle("focused", chosen !== graph.target || this.position !== null);
     // Those of the target are in the picture as they are.
-    const own = chosen === circuit.target ? svgElement("g") : drawOwnEdges(chosen, layout);
+    const own = chosen === graph.target ? svgElement("g") : drawOwnEdges(chosen, layout);
     this.own.replaceWith(own);
     this.own = own;
     this.drawLabels(near, isFar);
@@ -126,12 +126,12 @@ class CircuitView {
   }
 
   drawLabels(near, isFar) {
-    const { circuit, layout } = this;
-    const rank = (node) => (node === circuit.target || node === this.chosen ? 0 : this.pinned.has(node) ? 1 : near.has(node) ? 2 : 3);
-    const nodes = circuit.byStrength.filter((node) => layout.places.has(node) && node.kind !== "token" && !isFar(node));
+    const { graph, layout } = this;
+    const rank = (node) => (node === graph.target || node === this.chosen ? 0 : this.pinned.has(node) ? 1 : near.has(node) ? 2 : 3);
+    const nodes = graph.byStrength.filter((node) => layout.places.has(node) && node.kind !== "token" && !isFar(node));
     nodes.sort((a, b) => rank(a) - rank(b));
     const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
-    const placed = placeLabels(nodes.slice(0, 120), layout, (node) => cut(circuit.shortName(node), rank(node) < 2 ? 28 : 16));
+    const placed = placeLabels(nodes.slice(0, 120), layout, (node) => cut(graph.shortName(node), rank(node) < 2 ? 28 : 16));
     this.labels.replaceChildren(
       ...placed.map(({ node, text, x, y, anchor }) =>
         svgElement("text", { x, y, "text-anchor": anchor, class: rank(node) < 2 ? "strong" : null }, text),
@@ -146,27 +146,27 @@ class CircuitView {
     if (this.layout.places.has(node)) this.mark();
     else this.draw();
     this.showChosen();
-    if (entered) document.getElementById("circuit-node-title").focus({ preventScroll: true });
+    if (entered) document.getElementById("graph-node-title").focus({ preventScroll: true });
   }
 
   showChosen() {
-    showNode(this.article, this.circuit, this.chosen, this.actions);
+    showNode(this.article, this.graph, this.chosen, this.actions);
   }
 
   pin(node) {
     if (!this.pinned.delete(node)) this.pinned.add(node);
-    this.tell(`${this.circuit.name(node)} ${this.pinned.has(node) ? "pinned" : "no longer pinned"}`);
+    this.tell(`${this.graph.name(node)} ${this.pinned.has(node) ? "pinned" : "no longer pinned"}`);
     this.changed();
     this.refocus("pin");
   }
 
   hide(node) {
-    if (node === this.circuit.target) return this.tell("The target stays.");
+    if (node === this.graph.target) return this.tell("The target stays.");
     const next = this.nearest(node);
     this.hidden.add(node);
     this.pinned.delete(node);
-    if (this.chosen === node) this.chosen = this.circuit.target;
-    this.tell(`${this.circuit.name(node)} hidden`);
+    if (this.chosen === node) this.chosen = this.graph.target;
+    this.tell(`${this.graph.name(node)} hidden`);
     this.changed();
     const group = this.groups.get(next) ?? this.groups.get(this.chosen);
     if (!document.activeElement || document.activeElement === document.body) group?.focus({ preventScroll: true });
@@ -174,7 +174,7 @@ class CircuitView {
 
   // After the buttons have been made anew.
   refocus(id) {
-    if (document.activeElement === document.body) document.getElementById(`circuit-${id}`)?.focus({ preventScroll: true });
+    if (document.activeElement === document.body) document.getElementById(`graph-${id}`)?.focus({ preventScroll: true });
   }
 
   restore() {
@@ -192,11 +192,11 @@ class CircuitView {
   }
 
   save() {
-    circuitState.write(this);
+    graphState.write(this);
   }
 
   count() {
-    const [shown, all] = [this.layout.places.size, this.circuit.nodes.length];
+    const [shown, all] = [this.layout.places.size, this.graph.nodes.length];
     const least = this.least ? `${percent(this.least)} or more of the target` : "any share";
     this.filterText.textContent = `${least}: ${shown} of ${all} nodes`;
     this.filter.setAttribute("aria-valuetext", this.filterText.textContent);
@@ -209,8 +209,8 @@ class CircuitView {
     const old = this.all.querySelector("table");
     (old?.closest(".scroll") ?? old)?.remove();
     if (!this.all.open) return;
-    const nodes = this.circuit.byStrength.filter((node) => this.layout.places.has(node));
-    this.all.append(nodeTable(this.circuit, nodes, this.actions));
+    const nodes = this.graph.byStrength.filter((node) => this.layout.places.has(node));
+    this.all.append(nodeTable(this.graph, nodes, this.actions));
   }
 
   tell(text) {
@@ -218,15 +218,15 @@ class CircuitView {
   }
 
   nodeOf(target) {
-    const group = target?.closest?.("#circuit-canvas [data-place]");
-    return group ? this.circuit.nodes[Number(group.dataset.place)] : null;
+    const group = target?.closest?.("#graph-canvas [data-place]");
+    return group ? this.graph.nodes[Number(group.dataset.place)] : null;
   }
 
   hint(target) {
     const node = this.nodeOf(target);
     this.tip.hidden = !node;
     if (!node) return;
-    const lines = [this.circuit.name(node), circuitSays(this.circuit, node).replace(`${this.circuit.name(node)}, `, "")];
+    const lines = [this.graph.name(node), graphSays(this.graph, node).replace(`${this.graph.name(node)}, `, "")];
     this.tip.replaceChildren(element("b", {}, lines[0]), element("br"), lines[1]);
     const { x, y } = this.layout.places.get(node);
     const left = x - this.canvas.scrollLeft;
@@ -244,7 +244,7 @@ class CircuitView {
     else if (event.key === "Enter" || event.key === " ") this.select(node);
     else if (event.key === "p") this.pin(node);
     else if (event.key === "h") this.hide(node);
-    else if (event.key === "Escape") this.select(this.circuit.target);
+    else if (event.key === "Escape") this.select(this.graph.target);
     else return;
     event.preventDefault();
   }
@@ -275,39 +275,39 @@ class CircuitView {
 }
 
 // What was pinned, hidden and chosen, for as long as the tab is open; browsers may refuse storage to files.
-const circuitState = {
-  read(circuit) {
-    const byId = new Map(circuit.nodes.map((node) => [node.id, node]));
+const graphState = {
+  read(graph) {
+    const byId = new Map(graph.nodes.map((node) => [node.id, node]));
     const known = (ids) => (ids ?? []).map((id) => byId.get(id)).filter(Boolean);
     try {
-      const kept = JSON.parse(sessionStorage.getItem(circuit.key)) ?? {};
+      const kept = JSON.parse(sessionStorage.getItem(graph.key)) ?? {};
       return { pinned: known(kept.pinned), hidden: known(kept.hidden), chosen: byId.get(kept.chosen), least: kept.least };
     } catch {
       return { pinned: [], hidden: [] };
     }
   },
 
-  write({ circuit, pinned, hidden, chosen, least }) {
+  write({ graph, pinned, hidden, chosen, least }) {
     const ids = (nodes) => [...nodes].map((node) => node.id);
     try {
-      sessionStorage.setItem(circuit.key, JSON.stringify({ pinned: ids(pinned), hidden: ids(hidden), chosen: chosen.id, least }));
+      sessionStorage.setItem(graph.key, JSON.stringify({ pinned: ids(pinned), hidden: ids(hidden), chosen: chosen.id, least }));
     } catch {
       // Then the state lasts until the page is left.
     }
   },
 };
 
-function startCircuits() {
-  const source = document.getElementById("circuit-data");
+function startGraphs() {
+  const source = document.getElementById("graph-data");
   if (!source) return;
   const section = document.getElementById("circuits");
-  const graphs = JSON.parse(source.textContent).map((data) => new Circuit(data));
-  const view = new CircuitView(section);
-  const pick = section.querySelector("#circuit-pick");
-  pick.append(...graphs.map((circuit, i) => element("option", { value: i }, circuit.data.name)));
+  const graphs = JSON.parse(source.textContent).map((data) => new Graph(data));
+  const view = new GraphView(section);
+  const pick = section.querySelector("#graph-pick");
+  pick.append(...graphs.map((graph, i) => element("option", { value: i }, graph.data.name)));
   pick.parentElement.hidden = graphs.length < 2;
   pick.addEventListener("change", () => view.open(graphs[Number(pick.value)]));
   view.open(graphs[0]);
 }
 
-startCircuits();
+startGraphs();

@@ -2,52 +2,52 @@
 
 const LISTED_EDGES = 12;
 
-function showNode(article, circuit, node, actions) {
-  const feature = circuit.feature(node);
-  const name = circuit.name(node);
+function showNode(article, graph, node, actions) {
+  const feature = graph.feature(node);
+  const name = graph.name(node);
   article.replaceChildren(
     element(
       "header",
       {},
-      element("p", { class: "kicker" }, [circuit.kindName(node), circuit.where(node)].filter(Boolean).join(", ")),
-      element("h3", { id: "circuit-node-title", tabindex: "-1" }, name),
+      element("p", { class: "kicker" }, [graph.kindName(node), graph.where(node)].filter(Boolean).join(", ")),
+      element("h3", { id: "graph-node-title", tabindex: "-1" }, name),
     ),
-    nodeFacts(circuit, node),
+    nodeFacts(graph, node),
     element(
       "p",
       { class: "actions" },
       actionButton("pin", actions.isPinned(node) ? "Unpin" : "Pin", "p", () => actions.pin(node)),
-      node === circuit.target ? null : actionButton("hide", "Hide", "h", () => actions.hide(node)),
-      feature && element("a", { href: explorerData.hash(feature), class: "more" }, "All about this feature"),
+      node === graph.target ? null : actionButton("hide", "Hide", "h", () => actions.hide(node)),
+      feature && element("a", { href: featureData.hash(feature), class: "more" }, "All about this feature"),
     ),
     element(
       "div",
       { class: "columns" },
-      edgeList(circuit, node, "into", actions),
-      edgeList(circuit, node, "outOf", actions),
+      edgeList(graph, node, "into", actions),
+      edgeList(graph, node, "outOf", actions),
     ),
   );
 }
 
 function actionButton(id, text, key, act) {
-  const made = element("button", { type: "button", id: `circuit-${id}`, "aria-keyshortcuts": key }, text, " ", element("kbd", {}, key));
+  const made = element("button", { type: "button", id: `graph-${id}`, "aria-keyshortcuts": key }, text, " ", element("kbd", {}, key));
   made.addEventListener("click", act);
   return made;
 }
 
-function nodeFacts(circuit, node) {
+function nodeFacts(graph, node) {
   const pairs = [];
   if (node.value !== null) pairs.push(["value", number(node.value)]);
-  if (node === circuit.target && circuit.data.probability !== null) {
-    pairs.push(["probability", percent(circuit.data.probability)]);
+  if (node === graph.target && graph.data.probability !== null) {
+    pairs.push(["probability", percent(graph.data.probability)]);
   }
-  if (node !== circuit.target) pairs.push(["share of the target", percent(node.strength)]);
+  if (node !== graph.target) pairs.push(["share of the target", percent(node.strength)]);
   if (node.kind === "interaction" && node.value === null) pairs.push(["coefficient", signed(interactionWeight(node))]);
   return facts(pairs);
 }
 
 // The edges at one side of a node, strongest first.
-function edgeList(circuit, node, side, actions) {
+function edgeList(graph, node, side, actions) {
   const edges = node[side];
   const into = side === "into";
   const title = into ? "Made of" : "Part of";
@@ -58,14 +58,14 @@ function edgeList(circuit, node, side, actions) {
   const largest = Math.abs(edges[0].weight);
   const row = (edge) => {
     const other = into ? edge.source : edge.target;
-    return [cell(nodeButton(circuit, other, actions)), bar(edge.weight, largest)];
+    return [cell(nodeButton(graph, other, actions)), bar(edge.weight, largest)];
   };
   const columns = [into ? "Input" : "Output", "Weight"];
   const first = edges.slice(0, LISTED_EDGES).map(row);
   const rest = edges.slice(LISTED_EDGES);
   return part(
     title,
-    table(edgeCaption(circuit, node, into), columns, first, "interactions"),
+    table(edgeCaption(graph, node, into), columns, first, "interactions"),
     rest.length ? furtherEdges(rest, () => table("The weaker ones.", columns, rest.map(row), "interactions")) : "",
     into && node.left ? element("p", { class: "note" }, leftNote(node.left)) : "",
   );
@@ -78,13 +78,13 @@ function furtherEdges(edges, make) {
   return more;
 }
 
-function edgeCaption(circuit, node, into) {
+function edgeCaption(graph, node, into) {
   if (node.kind === "interaction" && into) {
     return node.into.length === 1
       ? "The input that is multiplied with itself; the weight is what the product adds to the output."
       : "The two inputs that are multiplied; the weight, given for both, is what the product adds to the output.";
   }
-  if (circuit.texts) return into ? "What each adds to this node." : "What this node adds to each.";
+  if (graph.texts) return into ? "What each adds to this node." : "What this node adds to each.";
   return into ? "The coefficient with which each enters this node." : "The coefficient with which this node enters each.";
 }
 
@@ -93,10 +93,10 @@ function leftNote([sum, absolute, count]) {
   return `${those} a sum of ${signed(sum)} (${number(absolute)} in magnitudes).`;
 }
 
-function nodeButton(circuit, node, actions) {
-  const name = circuit.name(node) || node.id;
-  const made = element("button", { type: "button", class: "node-link", title: circuitSays(circuit, node) });
-  const where = node.position === null ? null : element("small", {}, ` ${circuit.token(node.position)}`);
+function nodeButton(graph, node, actions) {
+  const name = graph.name(node) || node.id;
+  const made = element("button", { type: "button", class: "node-link", title: graphSays(graph, node) });
+  const where = node.position === null ? null : element("small", {}, ` ${graph.token(node.position)}`);
   made.append(smallShape(node), ` ${name}`);
   if (where && node.kind !== "token") made.append(where);
   made.addEventListener("click", () => actions.select(node, true));
@@ -104,15 +104,15 @@ function nodeButton(circuit, node, actions) {
 }
 
 function smallShape(node) {
-  const shape = svgElement("g", { class: circuitClass(node) }, circuitShape(node.kind, 5));
+  const shape = svgElement("g", { class: graphClass(node) }, graphShape(node.kind, 5));
   return svgElement("svg", { class: "small", viewBox: "-9 -9 18 18", width: 14, height: 14, "aria-hidden": "true" }, shape);
 }
 
 // All nodes that are shown, as a table: the picture in words.
-function nodeTable(circuit, nodes, actions) {
+function nodeTable(graph, nodes, actions) {
   const rows = nodes.map((node) => [
-    cell(nodeButton(circuit, node, actions)),
-    cell(circuit.kindName(node)),
+    cell(nodeButton(graph, node, actions)),
+    cell(graph.kindName(node)),
     cell(node.layer === null ? "–" : `${node.layer}`),
     cell(node.position === null ? "–" : `${node.position}`),
     cell(node.value === null ? "–" : number(node.value)),
@@ -127,13 +127,13 @@ function nodeTable(circuit, nodes, actions) {
 }
 
 // The shapes that occur, once each, with what they stand for.
-function circuitLegend(circuit) {
+function graphLegend(graph) {
   const seen = new Map();
-  for (const node of circuit.nodes) {
-    const name = circuit.kindName(node);
+  for (const node of graph.nodes) {
+    const name = graph.kindName(node);
     if (!seen.has(name)) seen.set(name, node);
   }
-  const order = Object.keys(CIRCUIT_KINDS);
+  const order = Object.keys(GRAPH_KINDS);
   const kinds = [...seen].sort(([, a], [, b]) => order.indexOf(a.kind) - order.indexOf(b.kind));
   return kinds.map(([name, node]) => element("li", {}, smallShape(node), ` ${name}`));
 }

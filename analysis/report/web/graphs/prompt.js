@@ -5,11 +5,11 @@ class PromptView {
     Object.assign(this, { list, note, pick });
   }
 
-  open(circuit) {
-    this.circuit = circuit;
-    this.list.hidden = this.note.hidden = !circuit.texts;
-    this.buttons = (circuit.texts ?? []).map((_, position) => {
-      const made = element("button", { type: "button", "aria-pressed": "false", "data-position": position }, circuit.token(position));
+  open(graph) {
+    this.graph = graph;
+    this.list.hidden = this.note.hidden = !graph.texts;
+    this.buttons = (graph.texts ?? []).map((_, position) => {
+      const made = element("button", { type: "button", "aria-pressed": "false", "data-position": position }, graph.token(position));
       made.addEventListener("click", () => this.pick(made.getAttribute("aria-pressed") === "true" ? null : position));
       return made;
     });
@@ -18,8 +18,8 @@ class PromptView {
 
   // Colours the tokens for a node; `position` is the one whose nodes stand out.
   show(node, position) {
-    if (!this.circuit.texts) return;
-    const origins = this.circuit.origins(node);
+    if (!this.graph.texts) return;
+    const origins = this.graph.origins(node);
     const largest = Math.max(...[...origins.values()].map(Math.abs), 0);
     this.buttons.forEach((button, at) => {
       const sum = origins.get(at) ?? 0;
@@ -27,7 +27,7 @@ class PromptView {
       const strength = largest ? Math.sqrt(Math.abs(sum) / largest) : 0;
       button.className = strength < 0.05 ? "" : sum < 0 ? "n" : "p";
       button.style.setProperty("--a", strength.toFixed(2));
-      button.title = `${this.circuit.token(at)}: ${signed(100 * sum)}%`;
+      button.title = `${this.graph.token(at)}: ${signed(100 * sum)}%`;
       button.setAttribute("aria-pressed", String(at === position));
     });
   }
