@@ -153,7 +153,7 @@ def test_nodes_are_pinned_hidden_and_left_out(tab, graph):
     node(tab, feature).click()
     tab.locator("#graph-pin").click()
     assert "pinned" in node(tab, feature).get_attribute("class").split()
-    assert tab.evaluate("document.activeElement.id") == "circuit-pin"
+    assert tab.evaluate("document.activeElement.id") == "graph-pin"
     assert tab.locator("#graph-pin").inner_text().startswith("Unpin")
     node(tab, other).click()
     tab.locator("#graph-hide").click()
