@@ -240,11 +240,11 @@ def kill(
     """Starts, kills, looks at what is left, and finishes."""
     run, random = RUNS[planned.run], Random(f"{seed} {planned.name}")
     moment, reached = random.uniform(0.02, 0.98) * whole.seconds, False
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         lay_out(run, inputs, folder)
         before = snapshot(folder)
         started = Started(run.arguments, folder, cache)
-        if planned.writing:
+        if planned.writing and attempt < _ATTEMPTS // 2:  # some drafts are there too shortly to be seen
             reached = started.wait_for(lambda seconds: any(_drafts(folder, run)), pause=0)
         else:
             reached = started.wait_for(lambda seconds: seconds >= moment)  # noqa: B023
