@@ -81,6 +81,7 @@ RUNS = {
         ("model", "train.txt"),
         "out/result",
         "dictionaries",
+        "out/result.run",
     ),
     "eigen": Run(
         ("eigen", "stories", "--layer", "0", "--all-tokens", "--k", "4", "--output", "out/result", *CPU),
