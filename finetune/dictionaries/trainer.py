@@ -28,6 +28,8 @@ class DictionaryTrainer(sparsify.Trainer):
     def fit(self) -> None:
         """Trains from the last good checkpoint of the run, or from the start, and leaves one at the end."""
         checkpoint = checkpoint_to_resume(Path(self.cfg.save_dir))
+        if checkpoint is not None and checkpoint.name == f"checkpoint-{self.n_steps}":
+            return  # the result: averaging its weights back and forth would round them once more
         if checkpoint is not None:
             self.load_state(str(checkpoint))
             for optimizer in self.optimizers:  # what it saved are the averaged weights
@@ -39,14 +41,20 @@ class DictionaryTrainer(sparsify.Trainer):
             traceback.clear_frames(error.__traceback__)  # which ends its bar: errors have a line of their own
             raise
 
+    @property
+    def n_steps(self) -> int:
+        """Steps of the whole run."""
+        return len(self.dataset) // self.cfg.batch_size
+
     def save(self) -> None:
         """Writes a checkpoint; sparsify calls it before it counts the step, but for the last time.
 
         Raises Diverged where weights are not finite: no checkpoint has any such.
         """
         before = self.global_step
-        total = len(self.dataset) // self.cfg.batch_size
-        self.global_step = min(before + 1, total)
+        if before + 1 == self.n_steps:
+            return  # the one at the end follows at once
+        self.global_step = min(before + 1, self.n_steps)
         self._require_finite()
         run = Path(self.cfg.save_dir)
         self.cfg.run_name = f"checkpoint-{self.global_step}"

@@ -202,6 +202,14 @@ def test_trained_dictionaries_that_are_damaged(small, monkeypatch):
         train_dictionaries(dataclasses.replace(small, resume=True))
 
 
+def test_stopped_between_the_last_step_and_the_dictionaries(small, monkeypatch):
+    """The last checkpoint is the result: training that goes on from it would round its weights once more."""
+    run = interrupted(small, finetune.dictionaries.train, "save_dictionary", 1, monkeypatch)
+    assert (run / "checkpoint-12").is_dir()
+    assert not (run / "trained").exists()
+    resumed(small)
+
+
 @pytest.mark.parametrize("name", ["move_out", "_records"])
 def test_stopped_behind_the_end(small, name, monkeypatch):
     if name == "move_out":
