@@ -142,7 +142,7 @@ def _is_collection(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
 
 
 def _a(value: Any) -> str:
-    """What was got, in a few words."""
+    """A value in a few words, as an error says what was got."""
     if isinstance(value, str | Integral | Real | None):
         return repr(value if not isinstance(value, str) or len(value) < 60 else value[:57] + "...")
     if isinstance(value, list | tuple) and value:
@@ -151,7 +151,7 @@ def _a(value: Any) -> str:
 
 
 def _spelled(kind: Any) -> str:
-    """What was expected, in a few words."""
+    """A kind in a few words, as an error says what was expected."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_spelled(each) for each in arguments if each is not type(None)))

@@ -15,7 +15,7 @@ from pathlib import Path
 from bilinear_lm.errors import InputError, on_one_line
 
 OTHERS = ("analysis", "finetune")
-"""What the distribution has beside `bilinear_lm`."""
+"""The packages of the distribution beside `bilinear_lm`."""
 
 _BESIDE = Path(__file__).absolute().parents[1]
 

@@ -18,7 +18,7 @@ Class = TypeVar("Class", bound=type)
 
 _WIDTH = 100
 _LISTED = 6
-"""So many numbers or texts are listed; of more, how many there are."""
+"""The most numbers or texts that are listed; of longer rows the length is told."""
 _PLAIN = (bool, int, float, str, type(None))
 
 
