@@ -3,10 +3,6 @@
 Users have no shape checks, so that here they are off.
 """
 
-import itertools
-import math
-
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -14,17 +10,11 @@ import torch
 import bilinear_lm as bl
 from analysis import (
     FeatureLayer,
-    ablation_control,
-    attention_layer,
-    composition_through,
     cp_decompose,
     direction_similarity,
     effective_rank,
     eigendecompose,
     eigendecompose_to_folder,
-    explained_on_text,
-    feature_outputs,
-    feature_scores,
     gaussian_similarity,
     hosvd,
     interaction_index,
@@ -34,59 +24,44 @@ from analysis import (
     pairwise_cosine,
     read_tokens,
     strongest_interactions,
-    strongest_outputs,
     strongest_patterns,
-    strongest_scores,
     strongest_submatrix,
-    token_windows,
-    top_contexts,
     truncate,
     truncate_eigenvectors,
-    truncation_costs,
 )
-from analysis.features import explained_by_eigenvectors, merged_interactions, split_strongest_interactions
+from analysis.features import merged_interactions, split_strongest_interactions
 from analysis.interventions import random_interactions
 from analysis.spectra import best_assignment, cross_gram, strength, unfolding_gram
 from analysis.streaming import PairMoments
-from analysis.text import window_losses
-from bilinear_lm import BilinearTensor, Dictionary, InputError, Site
+from bilinear_lm import BilinearTensor, InputError
 from bilinear_lm.polynomials.hermite import hermite_moments
 
-D, H, OUT = 6, 9, 5
-NAN, INF = math.nan, math.inf
+from .arguments import (
+    COUNTS,
+    INF,
+    LAYER,
+    NAMES,
+    NAN,
+    OUT,
+    SEEDS,
+    SOME,
+    TENSORS,
+    W_GATE,
+    W_IN,
+    W_OUT,
+    WHOLE,
+    D,
+    F,
+    H,
+    T,
+    U,
+    X,
+    draw,
+    said,
+)
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
-@pytest.fixture(autouse=True)
-def without_shape_checks():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-W_GATE, W_IN, W_OUT = draw(D, H), draw(D, H, seed=1), draw(H, OUT, seed=2)
-T = BilinearTensor(W_GATE, W_IN, W_OUT)
-U, X = draw(3, OUT, seed=3), draw(4, D, seed=4)
-F = FeatureLayer(T, draw(8, D, seed=5), draw(7, OUT, seed=6))
-SOME = strongest_interactions(F, None, 5)
-LAYER = W_GATE, W_IN, W_OUT
-
-# What each argument must refuse.
-COUNTS = (0, -1, 1.0, 2.5, True, "2", torch.tensor(2), NAN)
-WHOLE = (-1, 0.0, 2.5, True, "2", torch.tensor(2))
-NAMES = ("evil", "", None, 3, ["dense"])
-SEEDS = (-1, 2**64, 1.5, "0", True, None)
-TENSORS = {
-    "ints": lambda x: (x * 10).long(),
-    "bools": lambda x: x > 0,
-    "complex": lambda x: x + 1j,
-    "an array": lambda x: x.numpy(),
-    "NaN": lambda x: x * NAN,
-    "infinite": lambda x: x / 0,
-}
 
 SETTINGS = {
     "eigendecompose k": (lambda v: eigendecompose(T, U, v), (*COUNTS, D + 1)),
@@ -160,20 +135,6 @@ def folder(**changes):
         return eigendecompose_to_folder(**arguments)
     finally:
         assert not path.exists()
-
-
-def said(call, *arguments):
-    """The one line with which a call refuses its arguments."""
-    with pytest.raises(InputError) as refusal:
-        call(*arguments)
-    text = str(refusal.value)
-    assert "\n" not in text
-    assert (
-        text.startswith(("no ", "means and spreads", "pairwise_cosine"))
-        or "expected" in text
-        or "one layer" in text
-    )
-    return text
 
 
 CASES = [(name, value) for name, (_, values) in SETTINGS.items() for value in values]
@@ -340,87 +301,3 @@ def test_whole_numbers_of_numpy_and_tensors_of_indices_are_taken():
     asked = torch.tensor([1, 2, 1])
     result, expected = strongest_interactions(F, asked, 4), strongest_interactions(F, [1, 2], 4)
     assert torch.equal(result.values, expected.values)
-
-
-@pytest.fixture
-def model(make_model):
-    return make_model()
-
-
-def dictionary(site, d=16):
-    return Dictionary(draw(d, 20, seed=7), draw(20, d, seed=8), activation="topk", k=4, site=Site(1, site))
-
-
-def out_of_range(column):
-    columns = {name: torch.tensor([1]) for name in ("outputs", "left", "right")}
-    return type(SOME)(**columns | {column: torch.tensor([20])}, values=torch.ones(1))
-
-
-WINDOWS = [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
-
-
-@pytest.mark.parametrize(
-    ("call", "values"),
-    [
-        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, k=v), COUNTS),
-        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, width=v), WHOLE),
-        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, skip=v), WHOLE),
-        (lambda m, v: top_contexts(m, dictionary("mlp-out"), WINDOWS, batch_size=v), COUNTS),
-        (lambda m, v: window_losses(m, WINDOWS, v), COUNTS),
-        (lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, k=v), (*COUNTS, 17)),
-        (lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, skip=v), WHOLE),
-        (lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, batch_size=v), COUNTS),
-        (
-            lambda m, v: explained_on_text(m, 1, dictionary("mlp-out"), WINDOWS, v),
-            ([], [20], [-1], [1.0], ["1"], [True]),
-        ),
-        (lambda m, v: truncation_costs(m, 1, v, WINDOWS), ([], [0], [17], [1.0], [2, NAN], ["1"])),
-        (lambda m, v: ablate(m, equal=v), NAMES),
-        (lambda m, v: ablate(m, among=v), NAMES),
-        (lambda m, v: ablate(m, seeds=[v]), SEEDS),
-        (lambda m, v: ablate(m, interactions=v), (out_of_range("outputs"), out_of_range("left"))),
-    ],
-)
-def test_settings_on_a_text(call, values, model):
-    for value in values:
-        said(call, model, value)
-
-
-def ablate(model, **changes):
-    interactions = changes.pop("interactions", None) or type(SOME)(*3 * [torch.tensor([1])], torch.ones(1))
-    ends = dictionary("mlp-in"), dictionary("mlp-out")
-    return ablation_control(model, 1, *ends, interactions, WINDOWS, **changes)
-
-
-def test_points_that_cannot_be_explained():
-    outputs = Dictionary(draw(OUT, 4), draw(4, OUT), activation="relu")
-    for points in (X[:, 1:], X.long(), X * NAN, X[0], X.numpy()):
-        said(lambda points=points: explained_by_eigenvectors(T, outputs, [points], k=2))
-
-
-def test_directions_at_attention(model):
-    layer = attention_layer(model, 0)
-    good = draw(3, 16)
-    for kind in TENSORS.values():
-        said(feature_scores, layer, kind(good))
-        said(feature_outputs, layer, kind(good), good)
-        said(feature_outputs, layer, good, kind(good))
-        said(composition_through, layer, layer, kind(good))
-    scores, outputs = feature_scores(layer, good), feature_outputs(layer, good, good)
-    for k in (*COUNTS, 4 * 9 + 1):
-        said(strongest_scores, scores, k)
-        said(strongest_outputs, outputs, k)
-    for place, index in itertools.product(range(3), (-1, 4)):
-        columns = [torch.tensor([index if i == place else 0]) for i in range(3)]
-        said(lambda columns=columns: scores.curves(*columns))
-    large, small = good * 1e25, good * 1e-25
-    assert "overflow" in said(lambda: feature_scores(layer, large).at([0]))
-    assert "overflow" in said(lambda: strongest_scores(feature_scores(layer, large), 3))
-    assert "underflow" in said(lambda: feature_scores(layer, small))
-    assert "overflow" in said(lambda: feature_outputs(layer, large, large).matrix())
-    assert "underflow" in said(lambda: feature_outputs(layer, small, small))
-
-
-def test_windows_of_no_length(tiny_tokenizer):
-    for length in (0, -1, 2.5, True, "8"):
-        said(token_windows, tiny_tokenizer, "a cat", length)

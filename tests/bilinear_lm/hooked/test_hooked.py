@@ -1,7 +1,6 @@
 """The hooked class against transformers: same numbers, hooks that hold and change them, and the way back."""
 
 import copy
-import pickle
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -9,90 +8,31 @@ from typing import get_args
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformer_lens.model_bridge.sources import build_bridge_from_module
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 
 import bilinear_lm.hooked.adapters as hooked
 from bilinear_lm import Site, attention_weights, mlp_tensor, unembedding
-from bilinear_lm.checkpoints.save import save_folder
 from bilinear_lm.errors import InputError
 from bilinear_lm.hooked.adapters import HOOKABLE, hook, load_hooked, unhook
 from bilinear_lm.sites import Point, replaced, site_activations
-from finetune.conversion.glus import find_glus
 
 from ..tiny_families import tiny_family
+from .tiny_models import (
+    D_MODEL,
+    FAMILIES,
+    N_HEADS,
+    N_LAYERS,
+    N_VOCAB,
+    TOKENS,
+    assert_parity,
+    hooked_in_mode,
+    largest,
+    logits_of,
+    tiny,
+    tiny_tokenizer,
+)
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
 STORIES = Path(__file__).parents[3].parent / "shared" / "data" / "stories260K"
-N_VOCAB, D_MODEL, D_MLP, N_LAYERS, N_HEADS = 50, 32, 48, 2, 4
-
-
-def tiny(family="Llama", *, hidden_act="linear", attn_implementation="eager", norm=None, **config):
-    """A random model in which no weight, norm or bias is trivial; `norm` is one value for all norms."""
-    model_class = getattr(transformers, f"{family}ForCausalLM")
-    config = {"num_key_value_heads": 2, "tie_word_embeddings": False} | config
-    model = model_class(
-        model_class.config_class(
-            vocab_size=N_VOCAB,
-            hidden_size=D_MODEL,
-            intermediate_size=D_MLP,
-            num_hidden_layers=N_LAYERS,
-            num_attention_heads=N_HEADS,
-            head_dim=D_MODEL // N_HEADS,
-            max_position_embeddings=64,
-            hidden_act=hidden_act,
-            attn_implementation=attn_implementation,
-            **config,
-        )
-    ).eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            parameter.data.uniform_(0.5, 2, generator=generator)
-            if norm is not None:
-                parameter.data.fill_(norm)
-        else:
-            parameter.data.normal_(0, 0.3 if name.endswith("bias") else 0.15, generator=generator)
-    return model
-
-
-def tiny_tokenizer(**options):
-    """In memory and, like Llama's, one whose first word is another token right after the text "<s>"."""
-    words = {"<s>": 0, "</s>": 1, "<unk>": 2, "▁once": 3, "▁upon": 4, "▁a": 5}
-    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    backend.decoder = decoders.Metaspace(prepend_scheme="first")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", **options
-    )
-
-
-TOKENS = torch.randint(0, N_VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
-
-
-@torch.no_grad()
-def logits_of(model, tokens=TOKENS):
-    return model(tokens).logits
-
-
-def largest(difference):
-    return difference.abs().max().item()
-
-
-@torch.no_grad()
-def assert_parity(model, tokens=TOKENS, **inputs):
-    """The bridge gives transformers' logits, and in compatibility mode its log-probabilities.
-
-    At padding in front of a text, whose attention has nothing to see, compatibility mode has other values.
-    """
-    text = inputs.get("attention_mask", torch.ones_like(tokens)).bool()
-    reference = model(tokens, **inputs).logits
-    bridge = hook(model)
-    assert largest(bridge(tokens, **inputs) - reference) <= 1e-6
-    bridge.enable_compatibility_mode()
-    log_probs = bridge(tokens, **inputs).log_softmax(-1)
-    assert largest((log_probs - reference.log_softmax(-1))[text]) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -156,13 +96,6 @@ def test_adapter_is_found_by_its_registered_name(family):
     bridge = hook(tiny(family))
     assert type(bridge.adapter) is getattr(hooked, f"Bilinear{family}Adapter")
     assert bridge.cfg.act_fn == "linear"
-
-
-def hooked_in_mode(model, compatibility):
-    bridge = hook(model)
-    if compatibility:
-        bridge.enable_compatibility_mode()
-    return bridge
 
 
 BOTH_MODES = pytest.mark.parametrize("compatibility", [False, True], ids=["raw", "compatibility"])
@@ -237,75 +170,6 @@ def test_generation_is_greedy_generation_of_transformers():
     assert torch.equal(got, expected)
 
 
-def attributes(model):
-    """What a model is, apart from numbers: its modules, their attributes and the names they own."""
-    own = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
-    return {
-        name: (module, set(vars(module)), {key: set(vars(module)[key]) for key in own})
-        for name, module in model.named_modules()
-    }
-
-
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_unhook_gives_the_model_back(family, tied, tmp_path):
-    model = tiny(family, tie_word_embeddings=tied, attn_implementation="sdpa")
-    model.model.embed_tokens.weight.requires_grad_(False)
-    logits, config = logits_of(model), model.config.to_dict()
-    before, keys, parameters = attributes(model), list(model.state_dict()), dict(model.named_parameters())
-
-    bridge = hook(model)
-    assert list(model.state_dict()) != keys
-    bridge.add_hook("blocks.0.mlp.hook_post", lambda x, hook: x * 0)
-    bridge.run_with_cache(TOKENS)
-    clean = unhook(bridge)
-
-    assert clean is model
-    assert type(clean) is getattr(transformers, f"{family}ForCausalLM")
-    assert attributes(clean) == before
-    assert list(clean.state_dict()) == keys
-    after = dict(clean.named_parameters())
-    assert after.keys() == parameters.keys()
-    assert all(after[name] is parameter for name, parameter in parameters.items())
-    assert not clean.model.embed_tokens.weight.requires_grad
-    assert (clean.lm_head.weight is clean.model.embed_tokens.weight) == tied
-    assert clean.config._attn_implementation == "sdpa"
-    assert clean.config.to_dict() == config
-    assert torch.equal(logits_of(clean), logits)
-
-    clean.save_pretrained(tmp_path)
-    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(logits_of(reloaded), logits)
-    assert torch.equal(logits_of(pickle.loads(pickle.dumps(clean))), logits)
-
-
-UNSAVEABLE = {
-    "save_pretrained": lambda model, path: model.save_pretrained(path / "model"),
-    "push_to_hub": lambda model, path: model.push_to_hub("somebody/model"),
-    "pickle": lambda model, path: pickle.dumps(model),
-    "torch.save": lambda model, path: torch.save(model, path / "model.pt"),
-    "copy": lambda model, path: copy.copy(model),
-    "resize": lambda model, path: model.resize_token_embeddings(60),
-    "save_folder": lambda model, path: save_folder(model, None, path / "model"),
-}
-
-
-@pytest.mark.parametrize("way", UNSAVEABLE)
-@pytest.mark.parametrize("tied", [True, False])
-def test_what_cannot_be_done_with_a_hooked_model_says_so(way, tied, tmp_path):
-    model = tiny(tie_word_embeddings=tied)
-    logits, bridge = logits_of(model), hook(model)
-    bridges = () if way == "save_folder" else (bridge, copy.deepcopy(bridge))
-    for changed in (model, copy.deepcopy(model), *bridges):
-        with pytest.raises(InputError, match=r"bilinear_lm\.unhook\(bridge\)") as error:
-            UNSAVEABLE[way](changed, tmp_path)
-        assert "\n" not in str(error.value)
-        assert not (tmp_path / "model").exists()
-    assert torch.equal(logits_of(model), logits)
-    if way != "push_to_hub":
-        UNSAVEABLE[way](unhook(bridge), tmp_path)
-
-
 @pytest.mark.parametrize("family", HOOKABLE)
 def test_a_hooked_model_is_of_its_own_class_and_computes_what_it_did(family):
     name = family.removesuffix("ForCausalLM")
@@ -337,85 +201,6 @@ def test_sites_of_a_hooked_model(family, point):
             logits.append(logits_of(each))
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
     assert largest(logits[0] - logits_of(plain)) > 1e-3
-
-
-def test_a_hooked_model_is_not_converted():
-    model = tiny(hidden_act="silu")
-    bridge = hook(model)
-    for changed in (model, bridge):
-        with pytest.raises(
-            InputError, match=r"MLPs are to be changed is hooked; .* as unhook\(bridge\) returns"
-        ):
-            find_glus(changed)
-    assert len(find_glus(unhook(bridge))) == N_LAYERS
-
-
-def test_unhooked_model_can_be_hooked_again():
-    model = tiny()
-    logits = logits_of(model)
-    bridge = hook(unhook(hook(model)))
-    with torch.no_grad():
-        assert torch.equal(bridge(TOKENS), logits)
-
-
-def test_unhook_keeps_what_the_bridge_did_to_the_weights():
-    model, expected = tiny(), tiny()
-    expected.model.layers[0].mlp.down_proj.weight.data *= 2
-    expected = expected.to(torch.bfloat16)
-    bridge = hook(model)
-    bridge.blocks[0].mlp.out.weight.data *= 2
-    bridge.to(torch.bfloat16)
-    clean = unhook(bridge)
-    assert clean.dtype == torch.bfloat16
-    assert torch.equal(logits_of(clean), logits_of(expected))
-
-
-def test_unhooking_a_copy_leaves_the_bridge_hooked():
-    bridge = hook(tiny())
-    with torch.no_grad():
-        logits = bridge(TOKENS)
-        clean = unhook(copy.deepcopy(bridge))
-        assert torch.equal(logits_of(clean), logits)
-        assert "blocks.0.mlp.hook_post" in bridge.run_with_cache(TOKENS)[1]
-
-
-def test_unhook_after_processing_is_refused():
-    bridge = hooked_in_mode(tiny(), compatibility=True)
-    with pytest.raises(InputError, match=r"folded in place .* load the checkpoint again"):
-        unhook(bridge)
-
-
-def test_unhook_after_compatibility_mode_without_processing():
-    model = tiny()
-    logits = logits_of(model)
-    bridge = hook(model)
-    bridge.enable_compatibility_mode(no_processing=True)
-    assert torch.equal(logits_of(unhook(bridge)), logits)
-
-
-def test_unhook_twice_is_refused():
-    bridge = hook(tiny())
-    unhook(bridge)
-    with pytest.raises(InputError, match="unhooked already"):
-        unhook(bridge)
-    for call in (bridge, bridge.run_with_cache, bridge.run_with_hooks, bridge.generate):
-        with pytest.raises(InputError, match="the bridge is unhooked; hook the model again"):
-            call(TOKENS)
-
-
-def test_unhook_refuses_a_bridge_that_is_not_ours():
-    model = tiny()
-    bridge = build_bridge_from_module(model, "LlamaForCausalLM", hf_config=model.config)
-    with pytest.raises(InputError, match=r"LlamaArchitectureAdapter; expected a bridge made by"):
-        unhook(bridge)
-
-
-def test_hook_twice_is_refused():
-    model = tiny()
-    bridge = hook(model)
-    for again in (model, bridge):
-        with pytest.raises(InputError, match="is hooked already"):
-            hook(again)
 
 
 def test_other_families_are_refused():

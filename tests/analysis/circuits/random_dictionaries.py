@@ -1,0 +1,30 @@
+"""Random dictionaries of small models."""
+
+import torch
+
+from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.sites import Site
+
+IDS = [3, 1, 4, 1, 5, 9]
+
+
+ALL = {"share": 1.0, "max_nodes": 10**6}
+
+
+SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "head_dim": 4, "n_kv_heads": 1}
+
+
+def dictionaries(points, n_feat=40, layers=(0, 1), width=8, **settings):
+    """Random dictionaries, in which nothing is trivial."""
+    torch.manual_seed(5)
+    made = {}
+    for layer in layers:
+        for point in points:
+            made[Site(layer, point)] = Dictionary(
+                torch.randn(width, n_feat) / 4,
+                torch.randn(n_feat, width) / 4,
+                torch.randn(n_feat) / 4,
+                torch.randn(width) / 4,
+                **({"activation": "topk", "k": 5} | settings),
+            )
+    return made
