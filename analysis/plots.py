@@ -20,6 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from torch import Tensor
 
 from analysis.circuits.causal import CausalCheck
+from analysis.colours import NEGATIVE, POSITIVE
 from analysis.features.explained import Explained
 from analysis.features.submatrix import Submatrix
 from analysis.interventions.interactions import AblationControl
@@ -27,10 +28,6 @@ from analysis.interventions.mlp import TruncationCosts
 from analysis.text.tokens import TokenReading
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import write_bytes
-
-POSITIVE = "#3b7dd8"
-
-NEGATIVE = "#e2711d"
 
 INK = "#606060"
 

@@ -337,6 +337,12 @@ def told(source: str | os.PathLike[str]) -> str:
     return Path(given).name if Path(given).is_absolute() or given.startswith("~") else given
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that compute the numbers."""
-    return {package: version(package) for package in ("bilinear-lm", "torch")}
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of packages, by default of those that compute the numbers: bilinear-lm and torch."""
+    return {package: version(package) for package in packages or ("bilinear-lm", "torch")}
+
+
+def versions_of_run(*more: str) -> dict[str, str]:
+    """Versions for the record of a run, by import names: bilinear_lm, torch, transformers and `more`."""
+    packages = ("bilinear-lm", "torch", "transformers", *more)
+    return {package.replace("-", "_"): of_it for package, of_it in versions(*packages).items()}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 from bilinear_lm.checks import require_count
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.files import new_folder, require_new, told, write_json
+from bilinear_lm.files import new_folder, require_new, told, versions_of_run, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,14 +85,13 @@ def _summary(svd: HOSVD) -> dict[str, Any]:
     from analysis.spectra.eigen import effective_rank
     from bilinear_lm.numerics.rescaling import norms
 
-    packages = ("bilinear-lm", "torch", "transformers")
     return {
         "norm": float(norms(svd.spectrum, 0)),
         "rank": svd.rank,
         "effective_rank": float(effective_rank(svd.spectrum)),
         "singular_values": svd.singular_values.tolist(),
         "truncation_errors": [svd.truncation_error(kept + 1) for kept in range(len(svd.directions))],
-        "versions": {package.replace("-", "_"): version(package) for package in packages},
+        "versions": versions_of_run(),
     }
 
 

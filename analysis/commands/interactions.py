@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, require_new, told, write_json
+from bilinear_lm.files import new_folder, require_new, told, versions_of_run, write_json
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from analysis.text.vocabulary import Vocabulary
     from bilinear_lm.dictionaries.dictionary import Dictionary
     from bilinear_lm.sites import Point
-
-PACKAGES = ("bilinear-lm", "torch", "transformers")
-"""Packages whose versions are noted beside the results."""
 
 N_SEEDS = 5
 """Random sets of interactions beside the strongest."""
@@ -94,7 +90,7 @@ def interactions(
     given = {"checkpoint": told(checkpoint), "layer": layer, "inputs": told(inputs), "outputs": told(outputs)}
     result = {
         "settings": {**given, "k": k, "text": None if contexts is None else told(contexts), "seed": seed},
-        "versions": {package.replace("-", "_"): version(package) for package in PACKAGES},
+        "versions": versions_of_run(),
         **_summary(strongest, table, reading),
     }
     with new_folder(output) as draft:

@@ -12,9 +12,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from torch import Tensor
 
-POSITIVE = "#3b7dd8"
-
-NEGATIVE = "#e2711d"
+from analysis.colours import NEGATIVE, POSITIVE
 
 INK = "#808080"
 

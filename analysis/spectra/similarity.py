@@ -19,9 +19,10 @@ from torch import Tensor
 
 from analysis.spectra.gram import scaled_gram, scaled_strength
 from bilinear_lm.arguments import checked
-from bilinear_lm.checks import require_finite_numbers, require_floating
+from bilinear_lm.checks import require_finite_numbers
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import exponent, exponents, times_two_to
+from bilinear_lm.polynomials.gaussian import one_gaussian
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
@@ -185,32 +186,17 @@ def _at_standard_normal(tensor: BilinearTensor, mean: Tensor | None, cov: Tensor
     """The layer as a function of z ~ N(0, 1) where its input is mean + z L, with LᵀL = cov; in float64."""
     tensor = tensor.to(torch.float64)
     width = tensor.d_in - tensor.constant
+    at = one_gaussian(mean, cov, tensor.W_gate[:width])
     if mean is not None:
-        _require_moment("mean", mean, (width,))
         W_gate, W_in = (
-            torch.cat(
-                [factor[:width], mean.to(factor) @ factor[:width] + factor[width:].sum(0, keepdim=True)]
-            )
+            torch.cat([factor[:width], at.mean @ factor[:width] + factor[width:].sum(0, keepdim=True)])
             for factor in (tensor.W_gate, tensor.W_in)
         )
         tensor = BilinearTensor(W_gate, W_in, tensor.W_out, constant=True)
-    if cov is not None:
-        _require_moment("cov", cov, (width, width))
-        values, columns = torch.linalg.eigh(cov.to(tensor.W_gate))
-        rounding = width * torch.finfo(cov.dtype).eps * values.abs().max()
-        near_one = times_two_to(cov, -exponent(cov))
-        if values[0] < -rounding or not torch.allclose(near_one, near_one.mT):
-            raise InputError(
-                "cov is not a covariance; expected a symmetric matrix without negative eigenvalues"
-            )
+    if at.cov is not None:
+        values, columns = torch.linalg.eigh(at.cov)
         tensor = tensor.change_basis(inputs=values.clamp(min=0).sqrt().unsqueeze(1) * columns.mT)
     return tensor
-
-
-def _require_moment(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
-    require_floating(value, name)
-    if value.shape != shape or not torch.isfinite(value).all():
-        raise InputError(f"{name} of shape {list(value.shape)}; expected {list(shape)}, finite")
 
 
 def _moments(tensor: BilinearTensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from bilinear_lm.checkpoints.info import checkpoint_info
 from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import new_folder, require_finite, require_new, write_json
+from bilinear_lm.files import new_folder, require_finite, require_new, versions_of_run, write_json
 
 RECORD = "bilinear_lm.json"
 
@@ -54,9 +53,7 @@ def save_folder(
         model.save_pretrained(folder, state_dict=_stored(model, getattr(torch, store)) if store else None)
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder)
-    packages = ("bilinear-lm", "torch", "transformers")
-    versions = {package.replace("-", "_"): version(package) for package in packages}
-    write_json(folder / RECORD, {**(record or {}), "versions": versions})
+    write_json(folder / RECORD, {**(record or {}), "versions": versions_of_run()})
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -46,12 +46,12 @@ class Gaussian:
 def gaussian_components(
     mean: Float[Tensor, "*components d_in"] | None,
     cov: Float[Tensor, "*cov_components d_in d_in"] | None,
-    like: Float[Tensor, "d_in _"],
+    like: Float[Tensor, "width _"],
 ) -> tuple[list[Gaussian], bool]:
     """The Gaussians of `mean` [d_in] or [n, d_in] and `cov` [d_in, d_in] or [n, d_in, d_in], and whether they
     are a mixture: whether either has the leading axis. One without it is shared; None is 0 or the identity.
 
-    They lie on the device of `like`, the weights [d_in, ·] that read them. `InputError` for other shapes,
+    They lie on the device of `like`, the weights [width, ·] that read them. `InputError` for other shapes,
     for numbers that are not finite, and for a `cov` that is not symmetric and positive semidefinite to the
     rounding of its own precision.
     """
@@ -83,7 +83,7 @@ def gaussian_components(
 def one_gaussian(
     mean: Float[Tensor, "*components d_in"] | None,
     cov: Float[Tensor, "*cov_components d_in d_in"] | None,
-    like: Float[Tensor, "d_in _"],
+    like: Float[Tensor, "width _"],
 ) -> Gaussian:
     """The Gaussian of `mean` [d_in] and `cov` [d_in, d_in]; `InputError` for a mixture."""
     components, mixture = gaussian_components(mean, cov, like)

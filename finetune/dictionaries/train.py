@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder_block, require_plain_blocks
-from bilinear_lm.files import new_folder, read_json, require_new, write_json
+from bilinear_lm.files import new_folder, read_json, require_new, versions_of_run, write_json
 from bilinear_lm.sites import Point, Site
 from bilinear_lm.text.files import read_plain_text
 from finetune.data.windows import Windows, tokenize, tokenize_source, whole_windows
@@ -288,7 +287,6 @@ def _held_out(
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:
     settings = _settings(config)
-    packages = ("bilinear-lm", "torch", "transformers", "eai-sparsify")
     return {
         "settings": settings,
         "steps": n_windows // config.batch_size,
@@ -299,7 +297,7 @@ def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fid
             "variance_explained": fidelity.variance_explained,
             "loss_recovered": fidelity.loss_recovered,
         },
-        "versions": {package.replace("-", "_"): version(package) for package in packages},
+        "versions": versions_of_run("eai-sparsify"),
     }
 
 

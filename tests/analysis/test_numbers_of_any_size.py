@@ -182,7 +182,7 @@ def test_gaussian_similarity(c):
     cov = cov @ cov.T
     small = gaussian_similarity(tensor, other, cov=cov * 1e-15)
     assert small.correlation == pytest.approx(gaussian_similarity(tensor, other, cov=cov).correlation)
-    with pytest.raises(InputError, match="cov is not a covariance"):
+    with pytest.raises(InputError, match="cov is not symmetric"):
         gaussian_similarity(tensor, other, cov=(cov + torch.eye(D).double().roll(1, 0)) * 1e-20)
 
 

@@ -141,7 +141,7 @@ def test_matching_finds_moved_eigenvectors():
         (lambda f: gaussian_similarity(f, f, draw(D) * torch.nan), "finite"),
         (lambda f: gaussian_similarity(f, f, cov=torch.eye(D - 1).double()), r"cov of shape \[5, 5\]"),
         (lambda f: gaussian_similarity(f, f, cov=-torch.eye(D).double()), "not a covariance"),
-        (lambda f: gaussian_similarity(f, f, cov=torch.ones(D, D).double().triu()), "not a covariance"),
+        (lambda f: gaussian_similarity(f, f, cov=torch.ones(D, D).double().triu()), "cov is not symmetric"),
         (lambda f: direction_similarity(f, f, draw(2, OUT + 1)), "expected d_out=4"),
         (lambda f: match_vectors(draw(2, 3), draw(2, 4)), "widths 3 and 4"),
         (lambda f: match_vectors(draw(2, 3) * torch.nan, draw(2, 3)), "NaN"),
