@@ -36,9 +36,12 @@ def commands() -> dict[str, Callable[..., Any]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
+    """Runs one command; returns the exit status.
+
+    Without `arguments` it is the program itself: when the command has ended, Ctrl-C changes nothing any more.
+    """
     try:
-        with _interruptible():
+        with _interruptible(is_program=arguments is None):
             _run(sys.argv[1:] if arguments is None else arguments)
             sys.stdout.flush()
     except InputError as error:
@@ -108,10 +111,12 @@ class _Stopped(KeyboardInterrupt):
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(is_program: bool) -> Iterator[None]:
     """Ctrl-C and SIGTERM unwind the stack and arrive as `_Stopped`.
 
     A library that is being imported turns an interruption into an error of its own; `_Stopped` replaces it.
+    Afterwards signals do what they did before, but for Ctrl-C in the program, which does nothing: the
+    interpreter on its way out would answer it with a traceback or another status than the command's.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python delivers no signals
         yield
@@ -126,6 +131,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        if is_program:
+            before[signal.SIGINT] = signal.SIG_IGN
         for number, handler in before.items():
             signal.signal(number, handler)
         if received:

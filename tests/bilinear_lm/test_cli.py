@@ -1,6 +1,8 @@
 """Commands as a user gives them: what they print and write, and what bad input gives."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -32,6 +34,30 @@ def test_info(folder, swiglu, capsys):
     assert found["bilinear"] is False
     assert found["gate"] == "silu"
     assert any(f"bilinear-lm convert {swiglu} -o DIR" in note for note in found["notes"])
+
+
+_INTERRUPTED_AT_EXIT = """
+import atexit, os, signal, sys
+
+class Last:
+    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGINT):
+        kill(own, number)
+
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.kept = Last()
+sys.argv = ["bilinear-lm", "info", FOLDER]
+from bilinear_lm.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_interrupted_after_the_end(folder, is_there):
+    script = _INTERRUPTED_AT_EXIT.replace("FOLDER", repr(str(folder if is_there else folder / "missing")))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == (0 if is_there else 2)
+    assert len(ended.stderr.splitlines()) == (0 if is_there else 1)
+    assert ("bilinear" in ended.stdout) == is_there
 
 
 def test_report(folder, tmp_path, capsys):
