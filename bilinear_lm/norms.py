@@ -47,3 +47,15 @@ def norm_scale(x: Float[Tensor, "*axes width"], epsilon: float) -> Float[Tensor,
     """
     mean = x.square().mean(dim=-1)
     return (1 + mean / epsilon).sqrt() if epsilon >= IDENTITY_EPS else (mean + epsilon).sqrt()
+
+
+def norm_gradient(
+    w: Float[Tensor, "*axes width"], x: Float[Tensor, "#*axes width"], scale: Float[Tensor, "#*axes"]
+) -> Float[Tensor, "*axes width"]:
+    """The derivative by x of scale · (w · x) / rms(x), a reading through an RMS norm: w − (w·x) x / (d s²).
+
+    `w` is the reading with the norm's scale s held at `scale`, w · x. What lies along x reads nothing: a
+    longer x has a larger scale. For norms with ε below `IDENTITY_EPS`; the derivative of the others is w.
+    """
+    along = (w * x).sum(dim=-1) / (x.shape[-1] * scale.square())
+    return w - along.unsqueeze(-1) * x

@@ -11,6 +11,10 @@ contribution is a value again:
 - an attention score splits into pairs of one part of the stream at the query and one at the key.
 
 Every split is exact. Contributions that are not shown are counted in `Graph.pruned`, so the sums still hold.
+
+A contribution is one number, its **weight**; what happens to the value when its source changes is another,
+its **slope**: the scales of norms are not held in it, for a source that lies along the residual stream makes
+the norm larger and all else smaller. Slopes are exact derivatives, and what nodes are chosen by.
 (The bilinear layer's decomposition is that of arXiv 2410.08417; replacing MLPs by sparse features and holding
 attention is the method of Ameisen et al. 2025, "Circuit Tracing", whose MLP features are linear instead.)
 """
@@ -26,6 +30,7 @@ from torch import Tensor
 
 from analysis.circuits.growth import Opened, Split, grow
 from analysis.circuits.labels import labelled
+from analysis.circuits.prompt.gradients import slopes
 from analysis.circuits.prompt.mlp import split_mlp
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.prompt.scores import split_score
@@ -33,7 +38,7 @@ from analysis.circuits.prompt.stream import split_stream
 from analysis.circuits.prompt.targets import read_target
 from analysis.circuits.readers import BOTTOM, Group, Limits, Linear, Quadratic, Score, Stage, Write, stage
 from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
-from analysis.graphs.graph import Graph
+from analysis.graphs.graph import By, Graph
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError
@@ -42,6 +47,8 @@ from bilinear_lm.shown import shown, shown_by
 from bilinear_lm.sites import Site
 
 Heads = Literal["paths", "nodes"]
+
+Frozen = Literal["followed", "held"]
 
 _ROOM = 2
 """A graph grows to `_ROOM` · `max_nodes` before its weakest nodes go: only nodes in it have a known share."""
@@ -88,6 +95,8 @@ def attribute(
     share: float = 0.8,
     max_nodes: int = 500,
     heads: Heads = "paths",
+    by: By = "slope",
+    norms: Frozen = "followed",
     progress: bool = False,
 ) -> Attribution:
     """Trace the value of `target` on a prompt down to tokens.
@@ -98,10 +107,17 @@ def attribute(
     readers. For a prompt with a tokenizer the target may be the text of a token, or "A - B, C" for the logit
     of A against the mean of others; nodes are then labelled.
 
-    Each node keeps the fewest contributions that sum to `share` of the absolute contributions to it, and the
-    graph keeps at most `max_nodes` nodes, the target counted. It first grows to twice as many: each layer may
-    add an equal part of them and passes on what it leaves. Then the nodes weakest by `Graph.shares` go. The
-    rest is in `pruned`. Memory grows with the number of active features, not of all features.
+    Each edge has a weight, with attention patterns and scales of norms held: weights add up to the value. And
+    it has a slope, the derivative of the value by its source times the source, with patterns held and norms
+    as `norms` says: "followed", the derivative goes through every norm between the two; "held", it does not,
+    and slopes are those of the weights. A node that writes to the stream or to an MLP has a slope too, that
+    of the target, by one backward pass of the model.
+
+    Each node keeps the fewest contributions that sum to `share` of the absolute contributions to it, by slope
+    or by weight as `by` says, and the graph keeps at most `max_nodes` nodes, the target counted. It first
+    grows to twice as many: each layer may add an equal part of them and passes on what it leaves. Then the
+    nodes weakest by `Graph.shares` go. The rest is in `pruned`. Memory grows with the number of active
+    features, not of all features.
 
     >>> model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")  # doctest: +SKIP
     >>> scope = [load_dictionary(f"stories-scope/{layer}-{point}")  # doctest: +SKIP
@@ -120,16 +136,22 @@ def attribute(
     require_number(share, f"share={share}", "more than 0, up to 1", least=sys.float_info.min, most=1)
     require_count(max_nodes, f"max_nodes={max_nodes}", "at least 1, the target")
     require_choice(heads, get_args(Heads), "heads")
+    require_choice(by, get_args(By), "by")
+    require_choice(norms, get_args(Frozen), "norms")
+    if norms == "held":
+        prompt = prompt.holding_norms()
     settings: dict[str, Any] = {
         "target": _described(target),
         "dictionaries": sorted(map(str, prompt.sites)),
         "share": share,
         "max_nodes": max_nodes,
         "heads": heads,
+        "by": by,
+        "norms": "held" if prompt.norms_held else "followed",
         "dtype": str(prompt.like.dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    limits = Limits(share, _ROOM * max_nodes, sys.maxsize if heads == "nodes" else 0)
+    limits = Limits(share, _ROOM * max_nodes, sys.maxsize if heads == "nodes" else 0, by)
     source = read_target(prompt, target)
     stages = _stages(prompt, target, limits)
     grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
@@ -150,7 +172,15 @@ def attribute(
     if prompt.vocabulary is not None:
         graph = labelled(graph, prompt.vocabulary)
     writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
+    graph = _with_slopes(graph, prompt, target, writes)
     return Attribution(graph, target, prompt, left_out, writes)
+
+
+def _with_slopes(graph: Graph, prompt: Prompt, target: Target, writes: Mapping[str, Write]) -> Graph:
+    """The graph with the slope of each node that writes; that of the target is its value."""
+    of_nodes = slopes(prompt, target, writes, attention_held=True)
+    of_nodes[graph.target] = graph.node(graph.target).value or 0.0
+    return replace(graph, nodes=tuple(replace(node, slope=of_nodes.get(node.id)) for node in graph.nodes))
 
 
 def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:

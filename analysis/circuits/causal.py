@@ -140,7 +140,7 @@ def causal_check(
     first = [sum((one.factor - 1) * slopes[one.node] for one in trial) for trial in chosen]
 
     def measured(freeze: bool) -> tuple[Tensor, Tensor]:
-        with frozen(model, prompt.measured) if freeze else nullcontext():
+        with torch.no_grad(), frozen(model, prompt.measured) if freeze else nullcontext():
             whole = read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), freeze)
             changes = [_values(model, attribution, part, freeze) - whole for part in (edits, *others)]
         return changes[0], torch.stack(changes[1:]) if controls else changes[0].new_empty(0, len(chosen))

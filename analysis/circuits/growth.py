@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
@@ -53,13 +53,24 @@ Split = Callable[[Sequence[Opened]], Iterable[tuple[Opened, Iterable[Group]]]]
 
 
 @dataclass(slots=True)
+class _Added:
+    """What a source adds to one node."""
+
+    weight: float
+    slope: float | None
+    part: float
+    """The part that it has in its group."""
+    group: str
+
+
+@dataclass(slots=True)
 class _Waiting:
     """A source of nodes in the graph, until its stage's turn comes."""
 
     source: Source
     depth: int
     share: float = 0.0
-    edges: dict[str, tuple[float, Group]] = field(default_factory=dict)
+    edges: dict[str, _Added] = field(default_factory=dict)
     """Its contributions, by the node that it adds to."""
     required: bool = False
     """Whether it is an input of an interaction that is in the graph."""
@@ -71,16 +82,15 @@ class _Pairs:
 
     outputs: list[Opened] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    """The index of each in its group."""
     shares: list[float] = field(default_factory=list)
 
-    def add(self, output: Opened, group: Group, part: Part, weight: float, share: float) -> None:
+    def add(self, output: Opened, group: Group, index: int, share: float) -> None:
         """Takes one more."""
         self.outputs.append(output)
         self.groups.append(group)
-        self.parts.append(part)
-        self.weights.append(weight)
+        self.indices.append(index)
         self.shares.append(share)
 
     @property
@@ -115,7 +125,9 @@ class _Growth:
         self.rest: dict[str, Pruned] = {}
         """Contributions that the splitting of each node kept back."""
         self.left: dict[str, list[float]] = defaultdict(list)
-        """Contributions to each node that were left out afterwards."""
+        """Weights of the contributions to each node that were left out afterwards."""
+        self.left_slopes: dict[str, list[float]] = defaultdict(list)
+        """Their slopes, on a prompt."""
         self.promised = 0
         """Number of inputs of admitted interactions that are not admitted themselves yet."""
 
@@ -146,11 +158,13 @@ class _Growth:
         self.promised -= len(required)
         for entry in free[budget:]:
             self.grown.left_out += 1
-            for output, (weight, group) in entry.edges.items():
-                self._leave_out(output, weight, group)
+            for output, added in entry.edges.items():
+                self._leave_out(output, added)
         for entry in [*required, *free[:budget]]:
             node = self._enter(entry.source)
-            self.grown.edges += [Edge(node.id, output, weight) for output, (weight, _) in entry.edges.items()]
+            self.grown.edges += [
+                Edge(node.id, output, added.weight, added.slope) for output, added in entry.edges.items()
+            ]
             reader = entry.source.reader()
             if reader is None:
                 continue
@@ -162,48 +176,59 @@ class _Growth:
     def _admit_pairs(self, pairs: _Pairs, budget: int) -> None:
         """Admits the strongest interactions of a stage, and has their inputs wait for their turn."""
         for at in pairs.strongest:
-            output, part = pairs.outputs[at], pairs.parts[at]
+            output, group, index = pairs.outputs[at], pairs.groups[at], pairs.indices[at]
+            part, weight = group.parts[index], group.weights[index]
+            slope = None if group.slopes is None else group.slopes[index]
             # Where no room is left, which most of very many come to, inputs need no look.
             sources = {source.node.id: source for source in part} if budget > 0 else {}
             cost = 1 + sum(not self._is_required(source) for source in sources.values())
             if cost > budget:
                 self.grown.left_out += 1
-                self._leave_out(output.node.id, pairs.weights[at], pairs.groups[at])
+                added = _Added(weight, slope, group.shares[index], group.name)
+                self._leave_out(output.node.id, added)
                 continue
             budget -= cost
             self.promised += cost - 1
-            node = self._enter_pair(output.node, part, pairs.weights[at], pairs.groups[at])
+            node = self._enter_pair(output.node, part, weight, slope)
+            # A square changes by twice as much as its input, relative to what they are.
+            of_input = None if slope is None else slope * (2 if len(sources) == 1 else 1)
             for source in sources.values():
                 entry = self._waiting_for(source, output.depth + 1)
                 entry.required = True
                 entry.share += pairs.shares[at] / len(sources)
-                self.grown.edges.append(Edge(source.node.id, node.id, pairs.weights[at]))
+                self.grown.edges.append(Edge(source.node.id, node.id, weight, of_input))
 
-    def _enter_pair(self, output: Node, part: Part, weight: float, group: Group) -> Node:
+    def _enter_pair(self, output: Node, part: Part, weight: float, slope: float | None) -> Node:
         """The node of a pair, whose write is its part of its output's write."""
         left, right = (source.node for source in part)
-        value = weight if group.size == "absolute" else None
+        value = None if slope is None else weight
         node = interaction_node(output, (input_name(left), input_name(right)), value=value)
         self.grown.nodes[node.id] = node
-        self.grown.edges.append(Edge(node.id, output.id, weight))
+        self.grown.edges.append(Edge(node.id, output.id, weight, slope))
         if output.id in self.grown.writes and output.value:
-            write = self.grown.writes[output.id]
-            self.grown.writes[node.id] = replace(write, vector=write.vector * (weight / output.value))
+            self.grown.writes[node.id] = self.grown.writes[output.id].times(weight / output.value)
         return node
 
-    def _leave_out(self, output: str, weight: float, group: Group) -> None:
-        self.left[output].append(weight)
+    def _leave_out(self, output: str, added: _Added) -> None:
+        self.left[output].append(added.weight)
+        if added.slope is not None:
+            self.left_slopes[output].append(added.slope)
         shown = self.grown.shown[output]
-        if group.name in shown:
-            shown[group.name] = max(0.0, shown[group.name] - group.part(weight))
+        if added.group in shown:
+            shown[added.group] = max(0.0, shown[added.group] - added.part)
 
     def _pruned(self) -> dict[str, Pruned]:
         """Contributions to each split node that the graph does not show."""
         pruned = {}
         for output, rest in self.rest.items():
-            left = self.left[output]
-            signed, absolute = sum(left, rest.signed), sum(map(abs, left), rest.absolute)
-            pruned[output] = Pruned(signed, absolute, rest.count + len(left))
+            left, slopes = self.left[output], self.left_slopes[output]
+            pruned[output] = Pruned(
+                sum(left, rest.signed),
+                sum(map(abs, left), rest.absolute),
+                rest.count + len(left),
+                sum(slopes, rest.slope),
+                sum(map(abs, slopes), rest.absolute_slope),
+            )
         return pruned
 
     def _is_required(self, source: Source) -> bool:
@@ -226,16 +251,22 @@ class _Growth:
             for group in groups:
                 self.rest[name] += group.pruned
                 if group.name and group.whole:
-                    self.grown.shown[name][group.name] = group.shown
+                    self.grown.shown[name][group.name] = sum(group.shares)
                 self._offer(output, group)
 
     def _offer(self, output: Opened, group: Group) -> None:
-        for weight, part in zip(group.weights, group.parts, strict=True):
-            share = group.part(weight, output.share)
+        slopes: Sequence[float | None] = group.slopes or [None] * len(group.weights)
+        for index, part in enumerate(group.parts):
+            own = group.shares[index]
+            share = output.share * own
             if len(part) == 2:
-                self.pairs[group.pairs_at].add(output, group, part, weight, share)
+                self.pairs[group.pairs_at].add(output, group, index, share)
                 continue
+            weight, slope = group.weights[index], slopes[index]
             entry = self._waiting_for(part[0], output.depth)
             entry.share += share
             before = entry.edges.get(output.node.id)
-            entry.edges[output.node.id] = (weight if before is None else before[0] + weight, group)
+            if before is not None:
+                weight, own = weight + before.weight, own + before.part
+                slope = None if slope is None or before.slope is None else slope + before.slope
+            entry.edges[output.node.id] = _Added(weight, slope, own, group.name)

@@ -2,7 +2,9 @@
 
 A **reader** is a value as a function of the activations below it: linear in the residual stream, quadratic
 in the input of an MLP, or bilinear in two positions (an attention score). Attention patterns and norm scales
-are frozen: on a prompt at their measured values, by weights alone at 1.
+are frozen: on a prompt at their measured values, by weights alone at 1. On a prompt a reader has a derivative
+besides, in which norms are not frozen: contributions have **weights**, which add up to the value, and
+**slopes**, by which it changes.
 A **source** is one of the nodes over which the value splits, with its own reader if it is split in turn.
 Sources of one unit are a **group**.
 """
@@ -10,13 +12,14 @@ Sources of one unit are a **group**.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.graphs.graph import Node, Pruned
+from analysis.graphs.graph import By, Node, Pruned
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 
@@ -57,6 +60,13 @@ class Linear:
     """Where on the prompt; not used by weights."""
     heads: int = 0
     """How many heads in a row moved this reading; counted in circuits from weights only."""
+    slope: Float[Tensor, " d_model"] | None = None
+    """The direction of its derivative, which is not w where it is read through a norm; None: it is w."""
+
+    @property
+    def gradient(self) -> Float[Tensor, " d_model"]:
+        """Its derivative by the residual stream."""
+        return self.w if self.slope is None else self.slope
 
 
 @shown
@@ -95,6 +105,18 @@ class Write:
     site: Site
     position: int
     vector: Float[Tensor, " d_model"]
+    tangent: Float[Tensor, " d_model"] | None = None
+    """What it adds at first order, where that is not the vector: a norm between the two is not frozen."""
+
+    @property
+    def slope(self) -> Float[Tensor, " d_model"]:
+        """What it adds at first order."""
+        return self.vector if self.tangent is None else self.tangent
+
+    def times(self, factor: float) -> Write:
+        """A part of it."""
+        tangent = None if self.tangent is None else self.tangent * factor
+        return replace(self, vector=self.vector * factor, tangent=tangent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +164,21 @@ class Group:
     """The rest."""
     whole: float
     """The size of all contributions together, kept or not."""
-    size: Literal["absolute", "square"]
-    """Sizes are |weight| of contributions on a prompt, weight² of coefficients by weights."""
+    size: Literal["slope", "weight", "square"]
+    """Sizes: |slope| or |weight| of contributions on a prompt, weight² of coefficients by weights alone."""
     pairs_at: Stage = BOTTOM
     """The stage of the interactions of pairs."""
     name: str = ""
+    slopes: list[float] | None = None
+    """One for each weight; None by weights alone."""
 
-    def part(self, weight: float, of: float = 1.0) -> float:
-        """The part that a weight has in the whole, times a number."""
-        return of * self.size_of(weight) / self.whole
-
-    def size_of(self, weight: float) -> float:
-        """|weight| or weight²."""
-        return abs(weight) if self.size == "absolute" else weight**2
-
-    @property
-    def shown(self) -> float:
-        """The part of the whole that the kept parts have."""
-        return sum(map(self.size_of, self.weights)) / self.whole
+    @cached_property
+    def shares(self) -> list[float]:
+        """The part that each weight has in the whole."""
+        if self.size == "square":
+            return [weight**2 / self.whole for weight in self.weights]
+        sizes = self.slopes if self.size == "slope" and self.slopes is not None else self.weights
+        return [abs(size) / self.whole for size in sizes]
 
 
 @dataclass(frozen=True)
@@ -172,3 +191,5 @@ class Limits:
     """The most parts of one group that are kept."""
     heads_in_a_row: int
     """Heads that follow each other as nodes; on a prompt 0 sums over all ways through heads."""
+    by: By = "weight"
+    """What parts are chosen by on a prompt."""

@@ -20,7 +20,7 @@ from analysis.circuits.targets import (
 from analysis.spectra.eigen import eigendecompose
 from bilinear_lm.families import attention_norm, mlp_norm, plain
 from bilinear_lm.norms import norm_epsilon, norm_scale
-from bilinear_lm.sites import Site, site_activations
+from bilinear_lm.sites import Site, observed
 
 
 def read_measured(
@@ -29,30 +29,29 @@ def read_measured(
     """The target's value for each row of a batch, with whatever hooks the model has at the moment.
 
     For a feature it is the linear map that gives its code where it is active, also where others exceed it
-    or it is below zero. `held` says that scales of norms are those of `prompt`.
+    or it is below zero. `held` says that scales of norms are those of `prompt`. Gradients pass where they are
+    enabled.
     """
     if isinstance(target, LogitTarget):
-        position = prompt.position(target.position)
-        with torch.no_grad():
-            logits = model(input_ids=ids, use_cache=False).logits[:, position]
+        logits = model(input_ids=ids, use_cache=False).logits[:, prompt.position(target.position)]
         return target.of(logits.to(prompt.like.dtype))
+    if isinstance(target, ScoreTarget):
+        return _score(model, prompt, target, _at(model, prompt, Site(target.layer, "resid-pre"), ids), held)
+    position = prompt.position(target.position)
     if isinstance(target, FeatureTarget):
         direction, constant = prompt.features(target.site).reading(target.feature)
-        x = _at(model, prompt, target.site, ids)
-        return x[:, prompt.position(target.position)] @ direction + constant
+        return _at(model, prompt, target.site, ids)[:, position] @ direction + constant
     if isinstance(target, DirectionTarget):
         x = _at(model, prompt, target.site, ids)
-        return x[:, prompt.position(target.position)] @ target.vector.to(x)
-    if isinstance(target, EigenvectorTarget):
-        return _eigenvector(model, prompt, target, ids, held)
-    return _score(model, prompt, target, ids, held)
+        return x[:, position] @ target.vector.to(x)
+    x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
+    return _eigenvector(model, prompt, target, x, held)
 
 
 def _eigenvector(
-    model: nn.Module, prompt: Prompt, target: EigenvectorTarget, ids: Tensor, frozen: bool
+    model: nn.Module, prompt: Prompt, target: EigenvectorTarget, x: Tensor, frozen: bool
 ) -> Tensor:
     layer, position = prompt.layers[target.layer], prompt.position(target.position)
-    x = _at(model, prompt, Site(target.layer, "resid-mid"), ids)[:, position]
     epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
     scale = layer.measured.ln2_scale[position] if frozen else norm_scale(x, epsilon).unsqueeze(-1)
     x, tensor = x / scale, layer.block.folded
@@ -62,9 +61,9 @@ def _eigenvector(
     return eigen.activations(x)[:, target.rank]
 
 
-def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, frozen: bool) -> Tensor:
+def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, streams: Tensor, frozen: bool) -> Tensor:
     layer, reader = prompt.layers[target.layer], read_score(prompt, target)
-    attention, streams = layer.attention, _at(model, prompt, Site(target.layer, "resid-pre"), ids)
+    attention = layer.attention
     epsilon = norm_epsilon(plain(attention_norm(model, target.layer)))
     values = []
     for x in streams:
@@ -77,5 +76,7 @@ def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, ids: Tensor, f
 
 def _at(model: nn.Module, prompt: Prompt, site: Site, ids: Tensor) -> Tensor:
     """The activations at a site, in the precision of the measured prompt."""
-    (seen,) = site_activations(model, [ids], [site])
+    seen: dict[Site, Tensor] = {}
+    with observed(model, site, seen):
+        model(input_ids=ids, use_cache=False)
     return seen[site].clone().to(prompt.like.dtype)

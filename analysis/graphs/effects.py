@@ -1,59 +1,101 @@
-"""A graph with values as a polynomial: its target as a function of its nodes, and whether it adds up.
+"""A graph with values as a function of its nodes: what a change does to the target, and whether it adds up.
 
-Each node is v = Σ contributions + pruned. A contribution is proportional to the value of its source, an
-interaction to the product of its two inputs (to the square of one), and what is pruned stays as it is. So
-with r the value of a node relative to what it was,
+Each node is v = Σ contributions + pruned. With patterns and norms held, a contribution is proportional to the
+value of its source, an interaction to the product of its two inputs (to the square of one), and what is
+pruned stays as it is. So with r the value of a node relative to what it was,
 
     v̂ = Σ weight · r_source + pruned.signed,      r = v̂ / v,      r_interaction = r_left · r_right.
+
+With norms free it is v̂ = v + Σ slope · (r_source − 1) at first order. A node that writes has a slope of the
+target besides, by the model's own derivative; what the edges of the graph **carry** of it is the rest of the
+way: Σ over the edges out of it of slope · (slope of what they lead to / its value).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from typing import get_args
 
-from analysis.graphs.graph import Graph, Node
+from analysis.graphs.graph import By, Graph, Node
 from bilinear_lm.arguments import checked
+from bilinear_lm.checks import require_choice
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
 
+_OF_ONE_READER = ("interaction", "eigenvector", "direction", "head")
+"""Kinds of nodes that are read by nothing but the nodes that their edges lead to."""
+
 
 @checked
-def predict_target(graph: Graph, factors: Mapping[str, float]) -> float:
+def predict_target(graph: Graph, factors: Mapping[str, float], by: By = "slope") -> float:
     """The value of the target if some nodes were changed by (factor - 1) · their value, by the graph.
 
-    A factor of 0 removes a node, 2 doubles it. Nodes that read a changed node change with it, products
-    exactly, and each change comes on top of those from below. Patterns, scales, the set of active features,
-    errors, and pruned contributions stay as they are.
+    A factor of 0 removes a node, 2 doubles it. Nodes that read a changed node change with it, and each change
+    comes on top of those from below. By "slope" norms change too, at first order, products of two nodes are
+    exact, and what the edges do not carry of the slope of a changed node is added to the target. By "weight"
+    patterns and norms are held, and the graph is taken as the polynomial that it is. The set of active
+    features and errors stay as they are in both.
+
+    Raises InputError for nodes that are not there, and by slope for a graph that has none.
     """
-    _require_values(graph)
+    _require(graph, by)
     for node in factors:
         graph.node(node)
-    return _target_value(graph, added={node: factor - 1 for node, factor in factors.items()})
+    added = {node: factor - 1 for node, factor in factors.items()}
+    value = _target_value(graph, by, added=added)
+    if by == "weight":
+        return value
+    edges = carried(graph)
+    missed = {name: slope - edges[name] for name, slope in effects(graph).items() if name != graph.target}
+    return value + sum(change * missed.get(node, 0.0) for node, change in added.items())
 
 
 @checked
-def effects(graph: Graph) -> dict[str, float]:
+def effects(graph: Graph, by: By = "slope") -> dict[str, float]:
     """The first-order effect of each node on the target: ∂ target / ∂ log node.
 
-    It equals the target's loss without the node, unless the node is multiplied with a value that it is itself
+    By "slope" it is the model's derivative by what the node writes (`Node.slope`), and what the edges carry
+    for nodes that write nothing (biases). By "weight" it is the derivative of the graph, patterns and norms
+    held: the target's loss without the node, unless the node is multiplied with a value that it is itself
     part of; for a square it is twice that loss. The effect of the target itself is its value.
+
+    Raises InputError by slope for a graph that has none: of an older file, or of weights alone.
     """
-    _require_values(graph)
-    slopes = {graph.target: 1.0}
+    _require(graph, by)
+    if by == "weight":
+        return _passed_back(graph, by)
+    edges = carried(graph)
+    return {node.id: edges[node.id] if node.slope is None else node.slope for node in graph.nodes}
+
+
+@checked
+def carried(graph: Graph) -> dict[str, float]:
+    """What the edges of the graph carry of each node's slope, to nodes whose own slope is the model's.
+
+    With nothing pruned and no dictionaries whose errors lie between, it is the slope itself.
+    """
+    _require(graph, "slope")
+    return _passed_back(graph, "slope")
+
+
+def _passed_back(graph: Graph, by: By) -> dict[str, float]:
+    """∂ target / ∂ log node through the edges out of each node; by slope the nodes that they lead to have
+    their own slopes, but for those that only one node reads."""
     result = dict.fromkeys((node.id for node in graph.nodes), 0.0)
     result[graph.target] = _value(graph.node(graph.target))
     for name in reversed(graph.order):
         node, edges = graph.node(name), graph.into(name)
+        of_node = result[name]
+        if by == "slope" and node.kind not in _OF_ONE_READER and node.slope is not None:
+            of_node = node.slope
         if node.kind == "interaction":
             for edge in edges:
-                result[edge.source] += result[name] * (2 if len(edges) == 1 else 1)
+                result[edge.source] += of_node * (2 if len(edges) == 1 else 1)
             continue
-        slope = slopes.get(name, 0.0)
-        if name != graph.target and edges:
-            slope = result[name] / _value(node) if _value(node) else 0.0
+        unit = 1.0 if name == graph.target else of_node / _value(node) if _value(node) else 0.0
         for edge in edges:
-            result[edge.source] += slope * edge.weight
+            result[edge.source] += unit * ((edge.slope or 0.0) if by == "slope" else edge.weight)
     return result
 
 
@@ -84,7 +126,7 @@ class Completeness:
 @checked
 def completeness(graph: Graph) -> Completeness:
     """Adds up the contributions of a graph: node by node, layer by layer, and from the bottom up."""
-    _require_values(graph)
+    _require(graph, "weight")
     layers = sorted({node.layer for node in graph.nodes if node.layer is not None}, reverse=True)
     by_layer = {}
     for layer in layers:
@@ -110,7 +152,11 @@ def completeness(graph: Graph) -> Completeness:
 
 
 def _target_value(
-    graph: Graph, kept: Set[str] = frozenset(), added: Mapping[str, float] | None = None
+    graph: Graph,
+    by: By = "weight",
+    *,
+    kept: Set[str] = frozenset(),
+    added: Mapping[str, float] | None = None,
 ) -> float:
     """v̂ of the target: some nodes are `kept` at their values, to r of others a number is `added`."""
     relative: dict[str, float] = {}
@@ -121,8 +167,13 @@ def _target_value(
             for edge in edges:
                 r *= relative[edge.source] ** (2 if len(edges) == 1 else 1)
         elif name not in kept and (edges or name in graph.pruned):
-            total = sum(edge.weight * relative[edge.source] for edge in edges)
-            total += graph.pruned[name].signed if name in graph.pruned else 0.0
+            if by == "slope":
+                total = _value(node) + sum(
+                    (edge.slope or 0.0) * (relative[edge.source] - 1) for edge in edges
+                )
+            else:
+                total = sum(edge.weight * relative[edge.source] for edge in edges)
+                total += graph.pruned[name].signed if name in graph.pruned else 0.0
             if name == graph.target:
                 return total + (added or {}).get(name, 0.0) * _value(node)
             r = total / _value(node) if _value(node) else 1.0
@@ -134,8 +185,14 @@ def _value(node: Node) -> float:
     return node.value or 0.0
 
 
-def _require_values(graph: Graph) -> None:
+def _require(graph: Graph, by: By) -> None:
+    require_choice(by, get_args(By), "by")
     if graph.node(graph.target).value is None:
         raise InputError(
             f"the target {graph.target!r} has no value; expected a graph of a prompt, as `attribute` gives it"
+        )
+    if by == "slope" and not graph.has_slopes:
+        raise InputError(
+            "a graph without slopes (of a file of format version 1, or made by hand); expected one that "
+            '`attribute` makes now, or by="weight"'
         )

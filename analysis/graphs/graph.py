@@ -55,6 +55,10 @@ Kind = Literal[
 ]
 
 
+By = Literal["slope", "weight"]
+"""Which of the two numbers of an edge of a graph on a prompt is meant."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One node; `analysis.graphs.graph` says what each kind means."""
@@ -74,6 +78,9 @@ class Node:
     label: str = ""
     """A few words for people; the id where there are none."""
     value: float | None = None
+    slope: float | None = None
+    """The derivative of the target by this node times what it writes: the change of the target at first order
+    if the node were twice as large, by the model itself (`analysis.graphs.effects`)."""
 
     @property
     def text(self) -> str:
@@ -88,6 +95,8 @@ class Edge:
     source: str
     target: str
     weight: float
+    slope: float | None = None
+    """The derivative of the target's value by the source times the source: with norms free to change."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,25 @@ class Pruned:
     absolute: float = 0.0
     """The sum of their magnitudes."""
     count: int = 0
+    slope: float = 0.0
+    """The sum of their slopes."""
+    absolute_slope: float = 0.0
+    """The sum of the magnitudes of their slopes."""
 
     def __add__(self, other: Pruned) -> Pruned:
-        return Pruned(self.signed + other.signed, self.absolute + other.absolute, self.count + other.count)
+        return Pruned(
+            self.signed + other.signed,
+            self.absolute + other.absolute,
+            self.count + other.count,
+            self.slope + other.slope,
+            self.absolute_slope + other.absolute_slope,
+        )
+
+    @classmethod
+    def edge(cls, edge: Edge) -> Pruned:
+        """One edge that is left out."""
+        slope = edge.slope or 0.0
+        return cls(edge.weight, abs(edge.weight), 1, slope, abs(slope))
 
 
 @shown
@@ -216,6 +241,16 @@ class Graph:
         """Whether nodes have values and positions; a graph of weights alone has coefficients."""
         return self.node(self.target).value is not None
 
+    @property
+    def has_slopes(self) -> bool:
+        """Whether nodes and edges have slopes; those of weights alone and of older files have none."""
+        return self.node(self.target).slope is not None
+
+    @property
+    def by(self) -> By:
+        """What the nodes and edges of a graph of a prompt were chosen by, and its parts and shares follow."""
+        return "slope" if self.settings.get("by") == "slope" else "weight"
+
     @cached_property
     def parts(self) -> Mapping[Edge, float]:
         """The part, 0 to 1, that each edge has of the node that it leads to; see `analysis.graphs.shares`."""
@@ -280,7 +315,7 @@ class Graph:
             if edge.source in kept and edge.target in kept:
                 edges.append(edge)
             elif edge.target in kept:
-                pruned[edge.target] += Pruned(edge.weight, abs(edge.weight), 1)
+                pruned[edge.target] += Pruned.edge(edge)
         graph = replace(
             self,
             nodes=tuple(node for node in self.nodes if node.id in kept),

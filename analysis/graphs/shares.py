@@ -3,8 +3,8 @@
 An edge has a **part** of its target, and a node's **share** is 1 for the target, else the sum over the edges
 out of it of part · share of what they lead to. An interaction has its inputs as equal parts. Elsewhere
 
-- on a prompt a part is |weight| / Σ |contributions|, what is pruned counted: the shares of what a node is
-  made of add up to its own;
+- on a prompt a part is |slope| / Σ |slopes|, what is pruned counted, or |weight| / Σ |contributions| in a
+  graph whose nodes were chosen by weight: the shares of what a node is made of add up to its own;
 - by weights alone coefficients have units of their own: parts are weight² / Σ weight² among the edges of one
   **group** (tokens; heads; features of one dictionary; …), what is not shown counted. A group adds up to the
   node's share, so that a strong feature and a strong token are both strong.
@@ -31,9 +31,12 @@ def edge_parts(graph: Graph) -> dict[Edge, float]:
         if node.kind == "interaction":
             parts |= dict.fromkeys(edges, 1 / len(edges) if edges else 0.0)
         elif graph.on_prompt:
-            whole = sum(abs(edge.weight) for edge in edges)
-            whole += graph.pruned[node.id].absolute if node.id in graph.pruned else 0.0
-            parts |= {edge: abs(edge.weight) / whole if whole else 0.0 for edge in edges}
+            sizes = [abs((edge.slope or 0.0) if graph.by == "slope" else edge.weight) for edge in edges]
+            whole = sum(sizes)
+            if node.id in graph.pruned:
+                rest = graph.pruned[node.id]
+                whole += rest.absolute_slope if graph.by == "slope" else rest.absolute
+            parts |= {edge: size / whole if whole else 0.0 for edge, size in zip(edges, sizes, strict=True)}
         else:
             parts |= _squares_by_group(graph, node)
     return parts

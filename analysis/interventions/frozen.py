@@ -6,7 +6,7 @@ A bilinear model frozen in this way is a polynomial of its input, however that i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,30 +21,39 @@ from bilinear_lm.weights import attention_weights
 
 
 @contextmanager
-def frozen(model: nn.Module, measured: Measured) -> Iterator[None]:
+def frozen(
+    model: nn.Module, measured: Measured, *, norms: bool = True, attention: bool = True
+) -> Iterator[None]:
     """While open, a transformers model uses the patterns and the scales that were measured on a prompt.
 
     It then reads prompts of the same length, in batches of any size. Activations replaced within the block
-    (`bilinear_lm.sites.replaced`) go through the frozen patterns and scales. Biases stay.
+    (`bilinear_lm.sites.replaced`) go through the frozen patterns and scales. Biases stay. `norms` and
+    `attention` say which of the two are frozen.
     """
-    with ExitStack() as stack:
-        final = decoder(model).norm
-        handles = [final.register_forward_hook(_frozen_norm(measured.final_scale))]
-        for number, layer in enumerate(measured.layers):
+    handles = []
+    if norms:
+        handles.append(decoder(model).norm.register_forward_hook(_frozen_norm(measured.final_scale)))
+    for number, layer in enumerate(measured.layers):
+        if norms:
             ln1: Any = attention_norm(model, number)
             ln2: Any = mlp_norm(model, number)
-            attention = plain(decoder_block(model, number).self_attn)
-            seen: dict[str, Tensor] = {}
-            mixed = _frozen_attention(model, number, layer.pattern, seen)
             handles += [
                 ln1.register_forward_hook(_frozen_norm(layer.ln1_scale)),
                 ln2.register_forward_hook(_frozen_norm(layer.ln2_scale)),
-                attention.register_forward_pre_hook(_noting(seen), with_kwargs=True),
-                plain(attention.o_proj).register_forward_pre_hook(mixed),
             ]
-        for handle in handles:
-            stack.callback(handle.remove)
+        if attention:
+            module = plain(decoder_block(model, number).self_attn)
+            seen: dict[str, Tensor] = {}
+            mixed = _frozen_attention(model, number, layer.pattern, seen)
+            handles += [
+                module.register_forward_pre_hook(_noting(seen), with_kwargs=True),
+                plain(module.o_proj).register_forward_pre_hook(mixed),
+            ]
+    try:
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _frozen_norm(scale: Float[Tensor, " pos"]) -> Callable[..., Tensor]:

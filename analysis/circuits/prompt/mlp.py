@@ -14,6 +14,7 @@ from functools import cache
 from itertools import groupby
 
 import torch
+from torch import Tensor
 
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.prompt.selected import contributions, strongest
@@ -68,9 +69,23 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
         pair = column - n - 1
         return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
 
-    for chosen in strongest(torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), limits):
+    weights, slopes = torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), None
+    if features.site.point == "resid-mid" and not layer.norms_held:
+        slopes = weights.clone()
+        read = 2 * quadratic.sum(dim=(-2, -1)) + linear.sum(dim=-1)
+        slopes[:, : n + 1] -= read.unsqueeze(1) * _of_norm(layer, position)
+    for chosen in strongest(weights, limits, slopes):
         parts = [part(column) for column in chosen.columns]
-        yield contributions(chosen.weights, parts, chosen.pruned, stage(layer.number, "pairs"))
+        yield contributions(chosen, parts, limits, stage(layer.number, "pairs"))
+
+
+def _of_norm(layer: LayerOnPrompt, position: int) -> Tensor:
+    """x·a / (d s²) of each part a of the MLP's input x before its norm: by how much, at first order and
+    relative to itself, the norm's scale changes with the part."""
+    features, measured = layer.inputs, layer.measured
+    assert features is not None  # asked for only where there is one
+    x, scale = measured.resid_mid[position], measured.ln2_scale[position]
+    return features.vectors(position) @ x / (len(x) * scale.square())
 
 
 def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
@@ -103,4 +118,4 @@ def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limi
             value, node = listed[row][column], readers[row][0]
             source = Eigenvector.at(layer, position, node, column, vectors, indices[column], value)
             parts.append((source, source))
-        yield contributions(chosen.weights, parts, chosen.pruned, stage(layer.number, "pairs"))
+        yield contributions(chosen, parts, limits, stage(layer.number, "pairs"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +28,8 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import model_name
+from bilinear_lm.families import decoder, model_name, plain
+from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon, norm_gradient
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
 from bilinear_lm.weights import unembedding
@@ -125,6 +126,8 @@ class LayerOnPrompt:
     measured: MeasuredLayer
     inputs: SiteFeatures | None
     outputs: SiteFeatures | None
+    norms_held: bool = False
+    """Whether derivatives hold the scales of norms: where norms are the identity, or on request."""
 
     @property
     def number(self) -> int:
@@ -150,6 +153,20 @@ class LayerOnPrompt:
         read = direction * self.block.factor if point == "mlp-in" else direction
         return read / self.measured.ln2_scale[position]
 
+    def gradient_before_attention(
+        self, w: Float[Tensor, "*axes d_model"], position: int | slice
+    ) -> Float[Tensor, "*axes d_model"]:
+        """The derivative of readings w · resid-pre through the norm in front of the attention."""
+        if self.norms_held:
+            return w
+        return norm_gradient(w, self.measured.resid_pre[position], self.measured.ln1_scale[position])
+
+    def gradient_before_mlp(self, w: Float[Tensor, " d_model"], position: int) -> Float[Tensor, " d_model"]:
+        """The derivative of a reading w · resid-mid through the norm in front of the MLP."""
+        if self.norms_held:
+            return w
+        return norm_gradient(w, self.measured.resid_mid[position], self.measured.ln2_scale[position])
+
     def to_mlp_in(
         self, vector: Float[Tensor, "*axes d_model"], position: int, point: Coordinates
     ) -> Float[Tensor, "*axes d_model"]:
@@ -171,6 +188,29 @@ class Prompt:
     model: str | None
     vocabulary: Vocabulary | None = None
     """Texts of the tokens, where a tokenizer was given."""
+    norms_held: bool = False
+    """Whether derivatives hold the scales of norms: where norms are the identity, or on request."""
+
+    def holding_norms(self) -> Prompt:
+        """The prompt with the scales of norms held in derivatives too."""
+        return replace(
+            self,
+            layers=tuple(replace(layer, norms_held=True) for layer in self.layers),
+            norms_held=True,
+        )
+
+    @property
+    def module(self) -> nn.Module:
+        """The transformers model."""
+        return self.layers[0].block.model
+
+    def gradient_before_unembedding(
+        self, w: Float[Tensor, " d_model"], position: int
+    ) -> Float[Tensor, " d_model"]:
+        """The derivative of a reading w · x of the residual stream through the last norm."""
+        if self.norms_held:
+            return w
+        return norm_gradient(w, self.measured.resid_final[position], self.measured.final_scale[position])
 
     @cached_property
     def n_pos(self) -> int:
@@ -249,7 +289,9 @@ def open_prompt(
     layers = tuple(_layer(model, number, layer, by_site) for number, layer in enumerate(measured.layers))
     W_U = unembedding(model).to(measured.resid_final)
     vocabulary = None if tokenizer is None else Vocabulary.of(tokenizer, W_U.shape[1])
-    return Prompt(measured, layers, W_U, model_name(model), vocabulary)
+    opened = Prompt(measured, layers, W_U, model_name(model), vocabulary)
+    is_identity = norm_epsilon(plain(decoder(model).norm)) >= IDENTITY_EPS  # one ε for all norms of a model
+    return opened.holding_norms() if is_identity else opened
 
 
 def _layer(

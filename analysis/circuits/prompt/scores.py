@@ -9,14 +9,16 @@ biases pair with sources and with each other.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from analysis.attention.layer import AttentionLayer, rotate
+from analysis.attention.layer import rotate
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
-from analysis.circuits.prompt.selected import contributions, strongest
+from analysis.circuits.prompt.selected import Selected, contributions, strongest
 from analysis.circuits.prompt.sources import (
     WrittenFeature,
     bias_source,
@@ -27,53 +29,99 @@ from analysis.circuits.prompt.sources import (
 )
 from analysis.circuits.readers import Group, Limits, Part, Score, Source, stage
 from bilinear_lm.families import decoder
+from bilinear_lm.norms import norm_gradient
 
 
 def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Group:
-    """The parts of an attention score."""
-    layer = prompt.layers[reader.layer]
-    attention = layer.attention
-    bias = bias_source(f"{reader.layer}-attn-in", reader.layer)
-    query_sources, query_vectors = _stream(prompt, reader.layer, reader.query)
-    queries = _rotated(layer, attention, "Q", reader.head, reader.query, query_vectors)
-    key_sources: list[Source] = []
-    keys = []
-    for key, sign in ((reader.key, 1), (reader.against, -1)):
-        if key is not None:
-            sources, vectors = _stream(prompt, reader.layer, key)
-            keys.append(sign * _rotated(layer, attention, "K", reader.head, key, vectors))
-            key_sources += [*sources, bias]
-    scores = queries @ torch.cat(keys).T * layer.measured.attention.scale
-    (chosen,) = strongest(scores.reshape(1, -1), limits)
-    left = [*query_sources, bias]
-    weights: dict[tuple[str, ...], float] = {}
+    """The parts of an attention score.
+
+    A pair has its weight as its slope. What the norms' scales do with a source, at first order, is a slope of
+    the source by itself, of weight 0.
+    """
+    layer, sides = prompt.layers[reader.layer], []
+    query_sources, query = _side(prompt, reader, "Q", reader.query)
+    left: Part = (*query_sources, bias_source(f"{reader.layer}-attn-in", reader.layer))
+    right: Part = ()
+    for position, sign in ((reader.key, 1), (reader.against, -1)):
+        if position is not None:
+            sources, side = _side(prompt, reader, "K", position)
+            sides.append(side.times(sign))
+            right += (*sources, *left[-1:])
+    keys = torch.cat([side.vectors for side in sides])
+    scale = layer.measured.attention.scale
+    pairs = query.vectors @ keys.T * scale
+    values = slopes = [pairs.flatten()]
+    alone: Part = ()
+    if not prompt.norms_held:
+        of_norms = [(query.tangents - query.vectors) @ keys.sum(dim=0) * scale]
+        of_norms += [(side.tangents - side.vectors) @ query.vectors.sum(dim=0) * scale for side in sides]
+        alone = left + right
+        slopes, values = [*values, *of_norms], [*values, *map(torch.zeros_like, of_norms)]
+    rows = [torch.cat(parts).unsqueeze(0) for parts in (values, slopes)]
+    (chosen,) = strongest(rows[0], limits, rows[1])
+    weights: dict[tuple[str, ...], tuple[float, float]] = {}
     parts: dict[tuple[str, ...], Part] = {}
-    for column, weight in zip(chosen.columns, chosen.weights, strict=True):
-        pair = left[column // len(key_sources)], key_sources[column % len(key_sources)]
-        # Biases change with nothing, so that what they do with a source is linear in it.
-        together = tuple(source for source in pair if source.node.kind != "bias") or (bias,)
+    for column, weight, slope in zip(chosen.columns, chosen.weights, chosen.slopes, strict=True):
+        if column < pairs.numel():
+            pair = left[column // len(right)], right[column % len(right)]
+            # Biases change with nothing, so that what they do with a source is linear in it.
+            together = tuple(source for source in pair if source.node.kind != "bias") or left[-1:]
+        else:
+            together = (alone[column - pairs.numel()],)
         name = tuple(sorted(source.node.id for source in together))
-        weights[name] = weights.get(name, 0.0) + weight
+        before = weights.get(name, (0.0, 0.0))
+        weights[name] = before[0] + weight, before[1] + slope
         parts[name] = together
-    pairs_at = stage(reader.layer, "score")
-    return contributions(list(weights.values()), list(parts.values()), chosen.pruned, pairs_at)
+    merged = Selected(
+        [],
+        [weight for weight, _ in weights.values()],
+        [slope for _, slope in weights.values()],
+        chosen.pruned,
+    )
+    return contributions(merged, list(parts.values()), limits, stage(reader.layer, "score"))
 
 
-def _rotated(
-    layer: LayerOnPrompt, attention: AttentionLayer, name: str, head: int, position: int, vectors: Tensor
-) -> Tensor:
-    """Queries or keys of one head at a position, of vectors of the residual stream and, last, of the bias."""
-    measured = layer.measured
-    projected = attention.project(name, vectors / measured.ln1_scale[position], constant=True)[head]
-    scale = measured.attention.q_scale if name == "Q" else measured.attention.k_scale
-    if (norm := attention.qk_norm) is not None and scale is not None:
-        projected = projected / scale[head, position] * (norm.query if name == "Q" else norm.key)
+@dataclass(frozen=True)
+class _Side:
+    """Queries or keys of one head at a position, by the parts of the stream and, last, the bias."""
+
+    vectors: Float[Tensor, "n d_head"]
+    """They sum to the query or the key."""
+    tangents: Float[Tensor, "n d_head"]
+    """What it changes by with each part, relative to the part, with norms free to change."""
+
+    def times(self, sign: int) -> _Side:
+        return _Side(sign * self.vectors, sign * self.tangents)
+
+
+def _side(prompt: Prompt, reader: Score, name: str, position: int) -> tuple[list[Source], _Side]:
+    layer = prompt.layers[reader.layer]
+    sources, parts = _stream(prompt, reader.layer, position)
+    vectors = _projected(layer, name, reader.head, parts / layer.measured.ln1_scale[position])
+    through = layer.gradient_before_attention(parts, position) / layer.measured.ln1_scale[position]
+    tangents = _projected(layer, name, reader.head, through)
+    scale = layer.measured.attention.q_scale if name == "Q" else layer.measured.attention.k_scale
+    if (norm := layer.attention.qk_norm) is not None and scale is not None:
+        of_head, factor = scale[reader.head, position], norm.query if name == "Q" else norm.key
+        if not layer.norms_held:
+            tangents = norm_gradient(tangents, vectors.sum(dim=0), of_head)
+        vectors, tangents = vectors / of_head * factor, tangents / of_head * factor
+    rotated = (_rotated(layer, position, each) for each in (vectors, tangents))
+    return sources, _Side(*rotated)
+
+
+def _projected(layer: LayerOnPrompt, name: str, head: int, vectors: Tensor) -> Tensor:
+    """Queries or keys of one head, of vectors of the normalised stream and, last, of the bias."""
+    return layer.attention.project(name, vectors, constant=True)[head]
+
+
+def _rotated(layer: LayerOnPrompt, position: int, vectors: Tensor) -> Tensor:
     rotary: Any = decoder(layer.block.model).rotary_emb
-    where = torch.arange(len(measured.resid_pre), device=vectors.device).unsqueeze(0)
+    where = torch.arange(len(layer.measured.resid_pre), device=vectors.device).unsqueeze(0)
     # The model's own angles, which it rounds to float32 and which may depend on the length of the prompt.
-    n = len(attention.frequencies)
-    cos, sin = (part[0, position, :n].to(projected) for part in rotary(vectors, where))
-    return rotate(projected, cos, sin)
+    n = len(layer.attention.frequencies)
+    cos, sin = (part[0, position, :n].to(vectors) for part in rotary(vectors, where))
+    return rotate(vectors, cos, sin)
 
 
 def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Tensor]:

@@ -1,4 +1,4 @@
-"""The strongest contributions to values on a prompt, and the rest of them in one number."""
+"""The strongest contributions to values on a prompt, and the rest of them in a few numbers."""
 
 from __future__ import annotations
 
@@ -18,33 +18,53 @@ class Selected:
 
     columns: list[int]
     weights: list[float]
+    slopes: list[float]
     pruned: Pruned
 
 
-def strongest(contributions: Float[Tensor, "n columns"], limits: Limits) -> list[Selected]:
-    """In each row, the fewest entries that together have the share of Σ |entry|, strongest first."""
-    values = contributions.double()
-    order = values.abs().argsort(dim=1, descending=True, stable=True)
-    values = values.gather(1, order)
-    reached = values.abs().cumsum(dim=1)
-    mass, sums = reached[:, -1], values.cumsum(dim=1)
+def strongest(
+    weights: Float[Tensor, "n columns"], limits: Limits, slopes: Float[Tensor, "n columns"] | None = None
+) -> list[Selected]:
+    """In each row, the fewest entries that together have the share of Σ |size|, largest first.
+
+    Sizes are slopes or weights, as the limits say. None: the slopes are the weights.
+    """
+    weights = weights.double()
+    slopes = weights if slopes is None else slopes.double()
+    sizes = slopes if limits.by == "slope" else weights
+    order = sizes.abs().argsort(dim=1, descending=True, stable=True)
+    sorted_ = [values.gather(1, order) for values in ([weights] if slopes is weights else [weights, slopes])]
+    sizes = sizes.gather(1, order)
+    reached = sizes.abs().cumsum(dim=1)
     # An entry is kept as long as those before it have less than the share, and never where it is zero.
     before = torch.nn.functional.pad(reached[:, :-1], (1, 0))
-    n_kept = ((before < limits.share * mass.unsqueeze(1)) & (values != 0)).sum(dim=1)
+    is_there = (sizes != 0) | (sorted_[0] != 0)
+    n_kept = ((before < limits.share * reached[:, -1:]) & (sizes != 0)).sum(dim=1)
     kept = [min(n, limits.at_most) for n in n_kept.tolist()]
-    whole = (values != 0).sum(dim=1).tolist()
+    whole = is_there.sum(dim=1).tolist()
+    sums = [(values.cumsum(dim=1), values.abs().cumsum(dim=1)) for values in sorted_]
     selected = []
     for row, n in enumerate(kept):
-        total = float(sums[row, -1])
-        shown, shown_mass = (float(sums[row, n - 1]), float(reached[row, n - 1])) if n else (0.0, 0.0)
+        left = [_left(signed[row], absolute[row], n) for signed, absolute in sums]
         rest = Pruned()
         if whole[row] > n:
-            rest = Pruned(total - shown, float(mass[row]) - shown_mass, whole[row] - n)
-        selected.append(Selected(order[row, :n].tolist(), values[row, :n].tolist(), rest))
+            (signed, absolute), (slope, absolute_slope) = left[0], left[-1]
+            rest = Pruned(signed, absolute, whole[row] - n, slope, absolute_slope)
+        columns = order[row, :n].tolist()
+        rows = [values[row, :n].tolist() for values in sorted_]
+        selected.append(Selected(columns, rows[0], rows[-1], rest))
     return selected
 
 
-def contributions(weights: list[float], parts: list[Part], pruned: Pruned, pairs_at: Stage = BOTTOM) -> Group:
+def contributions(chosen: Selected, parts: list[Part], limits: Limits, pairs_at: Stage = BOTTOM) -> Group:
     """The group of all contributions that sum to a value on a prompt."""
-    whole = sum(map(abs, weights)) + pruned.absolute
-    return Group(weights, parts, pruned, whole, "absolute", pairs_at)
+    weights, slopes, pruned = chosen.weights, chosen.slopes, chosen.pruned
+    whole = sum(map(abs, slopes if limits.by == "slope" else weights))
+    whole += pruned.absolute_slope if limits.by == "slope" else pruned.absolute
+    return Group(weights, parts, pruned, whole, limits.by, pairs_at, slopes=slopes)
+
+
+def _left(signed: Tensor, absolute: Tensor, n: int) -> tuple[float, float]:
+    """What the entries from the n-th on have of two cumulated sums."""
+    total, size = float(signed[-1]), float(absolute[-1])
+    return (total - float(signed[n - 1]), size - float(absolute[n - 1])) if n else (total, size)

@@ -123,8 +123,11 @@ class ReadFeature(Source):
         """Its code as a function of the residual stream."""
         position, feature, _ = self.found.listed[self.place]
         direction, constant = self.found.reading(feature)
-        w = self.layer.from_stream(direction, position, self.found.site.point)
-        return Linear(2 * self.layer.number + 1, w, constant, str(self.found.site), position)
+        layer, point = self.layer, self.found.site.point
+        w = layer.from_stream(direction, position, point)
+        # At resid-mid the features are those of the stream itself: no norm lies between.
+        slope = w if point == "resid-mid" else layer.gradient_before_mlp(w, position)
+        return Linear(2 * layer.number + 1, w, constant, str(self.found.site), position, slope=slope)
 
     def write(self) -> Write:
         """Its code times its decoder row, for the MLP alone."""
@@ -138,15 +141,15 @@ class WrittenDirection(Source):
 
     position: int
     u: Float[Tensor, " d_model"]
-    weight: float
+    value: float
 
     @classmethod
     def at(
-        cls, layer: int, position: int, u: Float[Tensor, " d_model"], reader: Node, weight: float
+        cls, layer: int, position: int, u: Float[Tensor, " d_model"], reader: Node, value: float
     ) -> WrittenDirection:
         """The direction of a layer's output that a node reads."""
-        node = direction_node(Site(layer, WRITTEN), reader, position, value=weight)
-        return cls(node, stage(layer, "out"), position, u, weight)
+        node = direction_node(Site(layer, WRITTEN), reader, position, value=value)
+        return cls(node, stage(layer, "out"), position, u, value)
 
     def reader(self) -> Quadratic:
         """u · B(x, x)."""
@@ -154,7 +157,7 @@ class WrittenDirection(Source):
 
     def write(self) -> Write:
         """The shortest vector that has the value along u."""
-        return Write(Site(self.stage[0], WRITTEN), self.position, shortest(self.weight, self.u))
+        return Write(Site(self.stage[0], WRITTEN), self.position, shortest(self.value, self.u))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +192,8 @@ class Eigenvector(Source):
         width = len(layer.block.factor)
         w = layer.from_stream(vector[:width], self.position, "normalised")
         constant = float(vector[width:].sum())
-        return Linear(2 * layer.number + 1, w, constant, f"{layer.number}-mlp-in", self.position)
+        slope = layer.gradient_before_mlp(w, self.position)
+        return Linear(2 * layer.number + 1, w, constant, f"{layer.number}-mlp-in", self.position, slope=slope)
 
     def write(self) -> Write:
         """The shortest vector that has the value along v, for the MLP alone."""
@@ -207,8 +211,10 @@ class Moved(Source):
     key: int
     attended: float
     """The head's attention pattern between the two."""
-    to: Linear
-    weight: float
+    position: int
+    u: Float[Tensor, " d_model"]
+    """The direction in which it is read there."""
+    value: float
 
     @classmethod
     def at(
@@ -219,24 +225,26 @@ class Moved(Source):
         attended: float,
         node: Node,
         reader: Linear,
-        weight: float,
+        u: Float[Tensor, " d_model"],
+        value: float,
     ) -> Moved:
-        """The contribution of a head of a layer to the reading of a node."""
-        made = head_node(layer.number, head, node, reader.position, key, value=weight)
-        return cls(made, stage(layer.number, "head"), layer, head, key, attended, reader, weight)
+        """The contribution of a head of a layer to the reading of a node along u."""
+        made = head_node(layer.number, head, node, reader.position, key, value=value)
+        at = stage(layer.number, "head")
+        return cls(made, at, layer, head, key, attended, reader.position, u, value)
 
     def reader(self) -> Linear:
         """The moved contribution as a function of the residual stream at the key."""
         layer, attention = self.layer, self.layer.measured.attention
         shared = self.head * len(layer.block.W_V) // len(attention.W_O)
-        w = layer.block.W_V[shared] @ (attention.W_O[self.head] @ self.to.w)
-        factor = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key]
-        return Linear(2 * layer.number, factor * w, position=self.key)
+        w = layer.block.W_V[shared] @ (attention.W_O[self.head] @ self.u)
+        w = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key] * w
+        slope = layer.gradient_before_attention(w, self.key)
+        return Linear(2 * layer.number, w, position=self.key, slope=slope)
 
     def write(self) -> Write:
         """The shortest vector that has the value along the direction that is read."""
-        site = Site(self.layer.number, "attn-out")
-        return Write(site, self.to.position, shortest(self.weight, self.to.w))
+        return Write(Site(self.layer.number, "attn-out"), self.position, shortest(self.value, self.u))
 
 
 def shortest(value: float, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
@@ -246,5 +254,9 @@ def shortest(value: float, u: Float[Tensor, " d_model"]) -> Float[Tensor, " d_mo
 
 def _into_mlp(layer: LayerOnPrompt, features: SiteFeatures, position: int, vector: Tensor) -> Write:
     """The write of a vector into the MLP's input alone; the residual stream beside it stays as it is."""
-    written = layer.to_mlp_in(vector, position, features.site.point)
-    return Write(Site(layer.number, "mlp-in"), position, written)
+    point = features.site.point
+    written, slope = layer.to_mlp_in(vector, position, point), None
+    if point == "resid-mid" and not layer.norms_held:
+        # The norm lies between: v ↦ γ (v − x (x·v) / (d s²)) / s, which is its own transpose but for γ.
+        slope = layer.to_mlp_in(layer.gradient_before_mlp(vector, position), position, point)
+    return Write(Site(layer.number, "mlp-in"), position, written, slope)

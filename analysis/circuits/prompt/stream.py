@@ -2,8 +2,9 @@
 
 With patterns and scales frozen, attention is linear, so a direction w read at one position is a direction at
 every position of the layers below: g → g + Σ_h Pᵀ_h g OV_hᵀ / s. Embeddings, MLPs, and biases contribute
-their products with these directions. Or heads are sources of their own, one for each position that they move
-from, and are split in turn.
+their products with these directions: the weights. The derivative is such a direction too, which goes through
+the norms in front of reader and attention as well (`bilinear_lm.norms.norm_gradient`): it gives the slopes.
+Or heads are sources of their own, one for each position that they move from, and are split in turn.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits:
         return
     numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
     numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
+    numbers_each *= 1 if prompt.norms_held else 2
     chunk = rows_at_once(4 * numbers_each * prompt.like.element_size())
     for start in range(0, len(readers), chunk):
         yield from _split(prompt, readers[start : start + chunk], limits)
@@ -54,8 +56,9 @@ class _Block:
 
     kind: str
     layer: int
-    values: Float[Tensor, "n columns"]
-    directions: Float[Tensor, "n pos d_model"] | None = None
+    values: Float[Tensor, "sides n columns"]
+    """Weights and slopes; one side where they are the same."""
+    directions: Float[Tensor, "sides n pos d_model"] | None = None
     """Each reader's direction at each position, kept where sources need it for their own readers."""
     attended: list[list[float]] | None = None
     """The attention pattern of heads, by reader and column."""
@@ -67,77 +70,90 @@ _OF_ONE_READER = ("constant", "head", "direction")
 
 def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Group]:
     blocks = list(_blocks(prompt, [reader for _, reader in readers], bool(limits.heads_in_a_row)))
-    ends = torch.tensor([block.values.shape[1] for block in blocks]).cumsum(0).tolist()
-    values = torch.cat([block.values for block in blocks], dim=1)
+    ends = torch.tensor([block.values.shape[-1] for block in blocks]).cumsum(0).tolist()
+    sides = torch.cat([block.values for block in blocks], dim=-1)
+    side = 0 if limits.by == "weight" else -1
     shared: dict[int, Part] = {}  # by column: most sources are the same for all readers
-    for row, chosen in enumerate(strongest(values, limits)):
+    for row, chosen in enumerate(strongest(sides[0], limits, sides[1] if len(sides) > 1 else None)):
+        values = chosen.weights if limits.by == "weight" else chosen.slopes
         parts = []
-        for column, weight in zip(chosen.columns, chosen.weights, strict=True):
+        for column, value in zip(chosen.columns, values, strict=True):
             part = shared.get(column)
             if part is None:
                 number = bisect_right(ends, column)
                 block = blocks[number]
-                index = column - ends[number] + block.values.shape[1]
-                part = (_source(prompt, block, index, row, *readers[row], weight),)
+                index = column - ends[number] + block.values.shape[-1]
+                part = (_source(prompt, block, index, side, row, *readers[row], value),)
                 if block.kind not in _OF_ONE_READER:
                     shared[column] = part
             parts.append(part)
-        yield contributions(chosen.weights, parts, chosen.pruned)
+        yield contributions(chosen, parts, limits)
 
 
 def _blocks(prompt: Prompt, readers: Sequence[Linear], split_heads: bool) -> Iterator[_Block]:
     """All contributions, from the last layer that was read down to the embeddings."""
     depth, rows = readers[0].depth, torch.arange(len(readers), device=prompt.like.device)
     positions = torch.tensor([reader.position for reader in readers], device=prompt.like.device)
-    w = torch.stack([reader.w for reader in readers])
-    g = prompt.like.new_zeros(len(readers), *prompt.like.shape)
-    g[rows, positions] = w
-    yield _Block("constant", -1, g.new_tensor([[reader.constant] for reader in readers]))
+    w = torch.stack([reader.w for reader in readers]).unsqueeze(0)  # [sides, n, d_model]
+    if not prompt.norms_held:
+        w = torch.cat([w, torch.stack([reader.gradient for reader in readers]).unsqueeze(0)])
+    g = w.new_zeros(len(w), len(readers), *prompt.like.shape)  # [sides, n, pos, d_model]
+    g[:, rows, positions] = w
+    constants = g.new_tensor([[reader.constant] for reader in readers])
+    yield _Block("constant", -1, constants.expand(len(w), -1, -1))
     for layer in reversed(prompt.layers[: (depth + 1) // 2]):
         if 2 * layer.number + 1 < depth:
             yield from _written_by_mlp(layer, g)
         attention = layer.measured.attention
         if attention.bias is not None:
-            yield _Block("attention bias", layer.number, (g.sum(dim=1) @ attention.bias).unsqueeze(1))
+            yield _Block("attention bias", layer.number, (g.sum(dim=2) @ attention.bias).unsqueeze(-1))
         if split_heads:
-            moved = torch.einsum("nd,hed,hke->nhk", w, attention.W_O, attention.values)
+            moved = torch.einsum("snd,hed,hke->snhk", w, attention.W_O, attention.values)
             pattern = layer.measured.pattern[:, positions].transpose(0, 1)
             attended = pattern.flatten(1).tolist()
-            yield _Block("head", layer.number, (moved * pattern).flatten(1), attended=attended)
+            yield _Block("head", layer.number, (moved * pattern).flatten(2), attended=attended)
         else:
             g = g + _through_attention(layer, g)
-    yield _Block("token", -1, torch.einsum("npd,pd->np", g, prompt.layers[0].measured.resid_pre))
+    yield _Block("token", -1, torch.einsum("snpd,pd->snp", g, prompt.layers[0].measured.resid_pre))
 
 
 def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
-    """Directions at the output of attention as directions at its input, the residual stream before it."""
+    """Directions at the output of attention as directions at its input, the residual stream before it.
+
+    Those of the second side are derivatives, which go through the norm.
+    """
     attention = layer.measured.attention
-    values = layer.measured.pattern.mT @ torch.einsum("nqd,hed->nhqe", g, attention.W_O)
-    shared = values.unflatten(1, (len(layer.block.W_V), -1)).sum(dim=2)
-    read = torch.einsum("nhke,hde->nkd", shared, layer.block.W_V)
-    return read / layer.measured.ln1_scale.unsqueeze(-1)
+    values = layer.measured.pattern.mT @ torch.einsum("snqd,hed->snhqe", g, attention.W_O)
+    shared = values.unflatten(2, (len(layer.block.W_V), -1)).sum(dim=3)
+    read = torch.einsum("snhke,hde->snkd", shared, layer.block.W_V)
+    read = read / layer.measured.ln1_scale.unsqueeze(-1)
+    if len(read) == 1:
+        return read
+    return torch.stack([read[0], layer.gradient_before_attention(read[1], slice(None))])
 
 
 def _written_by_mlp(layer: LayerOnPrompt, g: Tensor) -> Iterator[_Block]:
     active = layer.outputs
     if active is None:
-        values = torch.einsum("npd,pd->np", g, layer.measured.mlp_out)
+        values = torch.einsum("snpd,pd->snp", g, layer.measured.mlp_out)
         yield _Block("direction", layer.number, values, g)
         return
     decoder = active.dictionary.decoder
     codes = [
-        g[:, position] @ decoder[active.features[active.at(position)]].T * active.codes[active.at(position)]
-        for position in range(g.shape[1])
+        g[:, :, position]
+        @ decoder[active.features[active.at(position)]].T
+        * active.codes[active.at(position)]
+        for position in range(g.shape[2])
     ]
-    yield _Block("feature", layer.number, torch.cat(codes, dim=1))
-    yield _Block("error", layer.number, torch.einsum("npd,pd->np", g, active.error))
-    yield _Block("origin", layer.number, (g.sum(dim=1) @ active.origin).unsqueeze(1))
+    yield _Block("feature", layer.number, torch.cat(codes, dim=-1))
+    yield _Block("error", layer.number, torch.einsum("snpd,pd->snp", g, active.error))
+    yield _Block("origin", layer.number, (g.sum(dim=2) @ active.origin).unsqueeze(-1))
 
 
 def _source(
-    prompt: Prompt, block: _Block, index: int, row: int, node: Node, reader: Linear, weight: float
+    prompt: Prompt, block: _Block, index: int, side: int, row: int, node: Node, reader: Linear, value: float
 ) -> Source:
-    """The source of one column of a block, for the reader of one row."""
+    """The source of one column of a block, for the reader of one row, read as one side reads it."""
     if block.kind == "constant":
         return bias_source(reader.bias, node.layer)
     if block.kind == "token":
@@ -148,11 +164,12 @@ def _source(
     if block.kind == "head":
         assert block.attended is not None  # such blocks have it
         head, key = divmod(index, prompt.n_pos)
-        return Moved.at(layer, head, key, block.attended[row][index], node, reader, weight)
+        u = reader.gradient if side else reader.w
+        return Moved.at(layer, head, key, block.attended[row][index], node, reader, u, value)
     if block.kind == "direction":
         assert block.directions is not None  # such blocks have them
-        u = block.directions[row, index].clone()
-        return WrittenDirection.at(block.layer, index, u, node, weight)
+        u = block.directions[side, row, index].clone()
+        return WrittenDirection.at(block.layer, index, u, node, value)
     assert layer.outputs is not None  # the other blocks are of its features
     if block.kind == "origin":
         return bias_source(str(layer.outputs.site), block.layer)

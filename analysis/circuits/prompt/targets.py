@@ -47,7 +47,8 @@ def _logit(prompt: Prompt, target: LogitTarget) -> Source:
     w = target.of(prompt.W_U) / prompt.measured.final_scale[position]
     value = float(target.of(prompt.measured.logits[position]))
     node = logit_node([target.token], target.against, position, value=value)
-    return Given(node, BOTTOM, Linear(2 * prompt.n_layers, w, position=position))
+    slope = prompt.gradient_before_unembedding(w, position)
+    return Given(node, BOTTOM, Linear(2 * prompt.n_layers, w, position=position, slope=slope))
 
 
 def _feature(prompt: Prompt, target: FeatureTarget) -> Source:
@@ -70,7 +71,8 @@ def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
         last = site.layer + 1 == prompt.n_layers
         after = prompt.measured.resid_final if last else prompt.layers[site.layer + 1].measured.resid_pre
         value = (layer.measured.resid_pre, layer.measured.resid_mid, after)[passed][position] @ w
-        reader = Linear(2 * site.layer + passed, w, position=position)
+        slope = layer.gradient_before_mlp(w, position) if site.point == "mlp-in" else w
+        reader = Linear(2 * site.layer + passed, w, position=position, slope=slope)
     node = _target_node(f"direction {site}", site.layer, position, value)
     return Given(node, BOTTOM, reader, Write(site, position, shortest(float(value), vector)))
 

@@ -1,0 +1,69 @@
+"""The derivative of a target by the activations of sites: one backward pass of the model itself.
+
+A node's **slope** is this derivative at the site that it writes to, times what it writes: by how much the
+target changes at first order, through everything that the model computes. No dictionary lies between, so that
+nothing of it is lost in their errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.circuits.prompt.prompt import Prompt
+from analysis.circuits.readers import Write
+from analysis.circuits.target_value import read_measured
+from analysis.circuits.targets import Target
+from analysis.interventions.frozen import frozen
+from analysis.paths.measured import computed_exactly
+from bilinear_lm.sites import Site, replaced
+
+
+def target_gradients(
+    prompt: Prompt, target: Target, sites: Iterable[Site], attention_held: bool
+) -> dict[Site, Float[Tensor, "pos d_model"]]:
+    """∂ target / ∂ activations of each site, at all positions of the prompt.
+
+    Attention patterns are held or free, and scales of norms as `prompt` says. mlp-in is what the MLP reads
+    alone: the residual stream beside it stays as it is.
+    """
+    model, ids = prompt.module, prompt.measured.ids.unsqueeze(0)
+    added = {site: torch.zeros_like(prompt.like).requires_grad_() for site in dict.fromkeys(sites)}
+    if not added:
+        return {}
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        if prompt.like.dtype == torch.float64:
+            stack.enter_context(computed_exactly(model, attention=not attention_held))
+        stack.enter_context(frozen(model, prompt.measured, norms=prompt.norms_held, attention=attention_held))
+        for site, zeros in added.items():
+            stack.enter_context(replaced(model, site, _plus(zeros)))
+        value = read_measured(model, prompt, target, ids, prompt.norms_held)
+        gradients = torch.autograd.grad(value.sum(), list(added.values()), allow_unused=True)
+    return {
+        site: torch.zeros_like(zeros) if gradient is None else gradient
+        for (site, zeros), gradient in zip(added.items(), gradients, strict=True)
+    }
+
+
+def slopes(
+    prompt: Prompt, target: Target, writes: Mapping[str, Write], attention_held: bool
+) -> dict[str, float]:
+    """The slope of each node that writes: gradient · what it writes."""
+    gradients = target_gradients(prompt, target, (write.site for write in writes.values()), attention_held)
+    result: dict[str, float] = {}
+    for site, gradient in gradients.items():
+        own = {name: write for name, write in writes.items() if write.site == site}
+        rows = torch.stack([write.slope for write in own.values()])
+        positions = torch.tensor([write.position for write in own.values()], device=gradient.device)
+        values = (gradient[positions].double() * rows.double()).sum(dim=-1)
+        result |= dict(zip(own, values.tolist(), strict=True))
+    return result
+
+
+def _plus(zeros: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: x + zeros.to(x.dtype)
