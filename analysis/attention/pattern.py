@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
@@ -44,12 +44,18 @@ class MeasuredAttention:
     def scores(self) -> Float[Tensor, "n_heads pos pos"]:
         """query · key · scale, rows the queries; -inf where a query does not read."""
         scores = self.queries @ self.keys.mT * self.scale
-        position = torch.arange(scores.shape[-1], device=scores.device)
+        return scores.masked_fill(self._unread, -torch.inf)
+
+    def pattern_of(self, head: int) -> Float[Tensor, "pos pos"]:
+        """The pattern of one head."""
+        scores = self.queries[head] @ self.keys[head].T * self.scale
+        return scores.masked_fill(self._unread, -torch.inf).softmax(dim=-1)
+
+    @property
+    def _unread(self) -> Bool[Tensor, "pos pos"]:
+        position = torch.arange(self.queries.shape[1], device=self.queries.device)
         offset = position[:, None] - position
-        unread = offset < 0
-        if self.window is not None:
-            unread |= offset >= self.window
-        return scores.masked_fill(unread, -torch.inf)
+        return (offset < 0) if self.window is None else (offset < 0) | (offset >= self.window)
 
     @property
     def pattern(self) -> Float[Tensor, "n_heads pos pos"]:

@@ -36,7 +36,18 @@ from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.prompt.scores import split_score
 from analysis.circuits.prompt.stream import split_stream
 from analysis.circuits.prompt.targets import read_target
-from analysis.circuits.readers import BOTTOM, Group, Limits, Linear, Quadratic, Score, Stage, Write, stage
+from analysis.circuits.readers import (
+    BOTTOM,
+    Group,
+    Limits,
+    Linear,
+    Quadratic,
+    Score,
+    Spread,
+    Stage,
+    Write,
+    stage,
+)
 from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
 from analysis.graphs.graph import By, Graph
 from bilinear_lm.arguments import checked
@@ -97,6 +108,7 @@ def attribute(
     heads: Heads = "paths",
     by: By = "slope",
     norms: Frozen = "followed",
+    attention: Frozen = "followed",
     progress: bool = False,
 ) -> Attribution:
     """Trace the value of `target` on a prompt down to tokens.
@@ -108,10 +120,11 @@ def attribute(
     of A against the mean of others; nodes are then labelled.
 
     Each edge has a weight, with attention patterns and scales of norms held: weights add up to the value. And
-    it has a slope, the derivative of the value by its source times the source, with patterns held and norms
-    as `norms` says: "followed", the derivative goes through every norm between the two; "held", it does not,
-    and slopes are those of the weights. A node that writes to the stream or to an MLP has a slope too, that
-    of the target, by one backward pass of the model.
+    it has a slope, the derivative of the value by its source times the source. With norms="followed" it goes
+    through every norm between the two. With attention="followed" the scores that move a value by way of the
+    softmax are nodes, above what moves them, with slopes alone. "held" leaves either out of slopes. A node
+    that writes to the stream or to an MLP, and a score, has a slope of the target too, by one backward pass
+    of the model.
 
     Each node keeps the fewest contributions that sum to `share` of the absolute contributions to it, by slope
     or by weight as `by` says, and the graph keeps at most `max_nodes` nodes, the target counted. It first
@@ -138,6 +151,7 @@ def attribute(
     require_choice(heads, get_args(Heads), "heads")
     require_choice(by, get_args(By), "by")
     require_choice(norms, get_args(Frozen), "norms")
+    require_choice(attention, get_args(Frozen), "attention")
     if norms == "held":
         prompt = prompt.holding_norms()
     settings: dict[str, Any] = {
@@ -148,10 +162,13 @@ def attribute(
         "heads": heads,
         "by": by,
         "norms": "held" if prompt.norms_held else "followed",
+        "attention": attention,
         "dtype": str(prompt.like.dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    limits = Limits(share, _ROOM * max_nodes, sys.maxsize if heads == "nodes" else 0, by)
+    limits = Limits(
+        share, _ROOM * max_nodes, sys.maxsize if heads == "nodes" else 0, by, attention == "followed"
+    )
     source = read_target(prompt, target)
     stages = _stages(prompt, target, limits)
     grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
@@ -172,13 +189,15 @@ def attribute(
     if prompt.vocabulary is not None:
         graph = labelled(graph, prompt.vocabulary)
     writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
-    graph = _with_slopes(graph, prompt, target, writes)
+    graph = _with_slopes(graph, prompt, target, writes, attention_held=attention == "held")
     return Attribution(graph, target, prompt, left_out, writes)
 
 
-def _with_slopes(graph: Graph, prompt: Prompt, target: Target, writes: Mapping[str, Write]) -> Graph:
-    """The graph with the slope of each node that writes; that of the target is its value."""
-    of_nodes = slopes(prompt, target, writes, attention_held=True)
+def _with_slopes(
+    graph: Graph, prompt: Prompt, target: Target, writes: Mapping[str, Write], attention_held: bool
+) -> Graph:
+    """The graph with the slope of each node that writes, and of scores; that of the target is its value."""
+    of_nodes = slopes(prompt, target, writes, graph.of_kind("score"), attention_held)
     of_nodes[graph.target] = graph.node(graph.target).value or 0.0
     return replace(graph, nodes=tuple(replace(node, slope=of_nodes.get(node.id)) for node in graph.nodes))
 
@@ -190,6 +209,8 @@ def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:
         yield stage(target.layer, "score")
     if isinstance(target, ScoreTarget) or limits.heads_in_a_row:
         steps.append("head")
+    if limits.scores:
+        steps.append("attention")
     for layer in reversed(range(prompt.n_layers)):
         yield from (stage(layer, step) for step in steps)
     yield BOTTOM
@@ -199,7 +220,7 @@ def _splitting(prompt: Prompt, limits: Limits) -> Split:
     """Splits the nodes of a stage together, those that read an MLP by position."""
 
     def split(opened: Sequence[Opened]) -> Iterator[tuple[Opened, Iterable[Group]]]:
-        linear = [(one, one.reader) for one in opened if isinstance(one.reader, Linear)]
+        linear = [(one, one.reader) for one in opened if isinstance(one.reader, Linear | Spread)]
         quadratic = [(one, one.reader) for one in opened if isinstance(one.reader, Quadratic)]
         quadratic.sort(key=lambda pair: pair[1].position)
         streams = split_stream(prompt, [(one.node, reader) for one, reader in linear], limits)

@@ -3,14 +3,18 @@
 An intervention multiplies a node by a factor: 0 ablates it, 2 doubles it, -1 turns it around. In the model
 (factor - 1) · write is added to the activations of a site at a position, where write is the vector that the
 node adds there (`Attribution.writes`): for a feature its code times its decoder row, so that the error of its
-dictionary stays; for an interaction its part of its output's. The change of the target is measured twice:
-with patterns and scales frozen, where the model is the polynomial that was attributed, and with all of it
-free. Even frozen, the model does more than the graph: it responds through features that were not active and
-through errors, which a graph keeps as they are, and through the parts that were pruned.
+dictionary stays; for an interaction its part of its output's. The change of the target is measured twice.
+
+With everything **free** it is what the model does. It is predicted at first order by slopes, and where a
+change is not small beside the residual stream, as of a token taken away, in the model restricted to the graph
+(`analysis.circuits.restricted`). With patterns and scales **held** the model is the polynomial that the
+weights add up, which predicts it. Even so it does more than the graph: it responds through features that were
+not active and through errors, which a graph keeps as they are, and through the parts that were pruned.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,6 +27,7 @@ from torch.nn.functional import cosine_similarity
 from analysis.circuits.attribution import Attribution
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import Write
+from analysis.circuits.restricted import is_large, restricted
 from analysis.circuits.target_value import read_measured
 from analysis.graphs.effects import effects, predict_target
 from analysis.graphs.graph import Graph
@@ -53,13 +58,56 @@ class Intervention:
 @checked
 def patch_node(graph: Graph, node: str, value: float) -> Intervention:
     """The intervention that gives a node another value."""
+    return Intervention(node, value / _value(graph, node))
+
+
+@checked
+def steer_node(graph: Graph, node: str, amount: float) -> Intervention:
+    """The intervention that adds an amount to the value of a node."""
+    return Intervention(node, 1 + amount / _value(graph, node))
+
+
+@checked
+def scale_nodes(graph: Graph, nodes: Sequence[str], factor: float = 0.0) -> tuple[Intervention, ...]:
+    """The trial that multiplies a set of nodes by one factor; 0 ablates them together."""
+    return tuple(Intervention(graph.node(node).id, factor) for node in nodes)
+
+
+def _value(graph: Graph, node: str) -> float:
     own = graph.node(node).value
     if not own:
         raise InputError(f"node {node!r} has the value {own}; expected one that is not 0, to be changed")
-    return Intervention(node, value / own)
+    return own
 
 
 Trial = Sequence[Intervention]
+
+
+@shown
+@dataclass(frozen=True)
+class Agreement:
+    """How predicted changes agree with measured ones."""
+
+    n: int
+    """Number of changes."""
+    correlation: float
+    """r; NaN for fewer than two, or without variance."""
+    slope: float
+    """Of the least-squares line through 0: measured = slope · predicted."""
+    size: float
+    """Root mean square of measured changes over that of predicted ones."""
+
+    @classmethod
+    def of(cls, predicted: Float[Tensor, " n"], measured: Float[Tensor, " n"]) -> Agreement:
+        """The agreement of two rows of changes."""
+        p, m = predicted.double(), measured.double()
+        square = float(p @ p)
+        return cls(
+            n=len(p),
+            correlation=float(PairMoments.of(p, m).correlation) if len(p) else math.nan,
+            slope=float(p @ m) / square if square else math.nan,
+            size=math.sqrt(float(m @ m) / square) if square else math.nan,
+        )
 
 
 @shown
@@ -68,10 +116,14 @@ class CausalCheck:
     """Changes of the target by interventions, as a graph predicts them and as measured in the model."""
 
     trials: tuple[tuple[Intervention, ...], ...]
+    kinds: tuple[str, ...]
+    """The kind of the nodes of each trial; "several" where they are of more than one."""
     predicted: Float[Tensor, " n_trials"]
-    """Predicted by the graph, through all its nodes (`analysis.graphs.effects.predict_target`)."""
+    """Predicted of the free model: by slopes, and where a change is not small in the restricted model."""
     first_order: Float[Tensor, " n_trials"]
-    """Predicted by the graph at first order: Σ (factor - 1) · effect (`analysis.graphs.effects.effects`)."""
+    """Predicted of the free model by slopes alone: Σ (factor - 1) · slope (`analysis.graphs.effects`)."""
+    predicted_held: Float[Tensor, " n_trials"]
+    """Predicted of the held model, by the polynomial of the weights."""
     held: Float[Tensor, " n_trials"]
     """Measured in the model, with attention patterns and scales of norms frozen."""
     free: Float[Tensor, " n_trials"]
@@ -82,19 +134,61 @@ class CausalCheck:
 
     @property
     def correlation_held(self) -> float:
-        """Correlation of `predicted` with `held`; NaN for fewer than two trials or without variance."""
-        return float(PairMoments.of(self.predicted, self.held).correlation)
+        """Correlation of `predicted_held` with `held`; NaN for fewer than two trials or without variance."""
+        return self.agreement(held=True).correlation
 
     @property
     def correlation_free(self) -> float:
         """Correlation of `predicted` with `free`."""
-        return float(PairMoments.of(self.predicted, self.free).correlation)
+        return self.agreement().correlation
+
+    def agreement(self, kind: str | None = None, held: bool = False) -> Agreement:
+        """How predicted and measured changes agree, of all trials or of those with nodes of one kind."""
+        rows = self._rows(kind)
+        pair = (self.predicted_held, self.held) if held else (self.predicted, self.free)
+        return Agreement.of(*(changes[rows] for changes in pair))
+
+    def random_agreement(self, kind: str | None = None) -> Agreement:
+        """The same for random nodes of equal weight in place of the graph's: what it is without the graph."""
+        rows = self._rows(kind)
+        repeated = self.predicted[rows].expand(len(self.control_free), -1)
+        return Agreement.of(repeated.flatten(), self.control_free[:, rows].flatten())
 
     @property
     def strength(self) -> float:
         """How many times larger the changes by the graph's nodes are than those by random ones: mean |free|
         over mean |control_free|; NaN without controls."""
-        return float(self.free.abs().mean() / self.control_free.abs().mean())
+        return self.strength_of(None)
+
+    def strength_of(self, kind: str | None) -> float:
+        """`strength` of the trials with nodes of one kind."""
+        rows = self._rows(kind)
+        return float(self.free[rows].abs().mean() / self.control_free[:, rows].abs().mean())
+
+    def summary(self) -> dict[str, dict[str, float | int | None]]:
+        """The numbers of each kind of node, as JSON can hold them; None where one is not defined."""
+        result: dict[str, dict[str, float | int | None]] = {}
+        for kind in dict.fromkeys(self.kinds):
+            free, held, random = (
+                self.agreement(kind),
+                self.agreement(kind, held=True),
+                self.random_agreement(kind),
+            )
+            numbers: dict[str, float] = {"n": free.n}
+            for name, agreement in (("free", free), ("held", held), ("random", random)):
+                numbers |= {
+                    f"{name}_correlation": agreement.correlation,
+                    f"{name}_slope": agreement.slope,
+                    f"{name}_size": agreement.size,
+                }
+            numbers["strength"] = self.strength_of(kind)
+            result[kind] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        return result
+
+    def _rows(self, kind: str | None) -> list[int]:
+        if kind is not None and kind not in self.kinds:
+            raise InputError(f"kind {kind!r}; expected one of {', '.join(sorted(set(self.kinds)))}")
+        return [row for row, own in enumerate(self.kinds) if kind is None or own == kind]
 
 
 @checked
@@ -104,13 +198,14 @@ def causal_check(
     trials: Sequence[Trial] | None = None,
     *,
     n: int = 20,
+    each_kind: bool = False,
     controls: int = 3,
     seed: int = 0,
 ) -> CausalCheck:
     """Intervenes in the model by each trial, and compares the target's change with the graph's prediction.
 
-    A trial is one intervention or several together. None: the `n` nodes of largest effect ablated, one at a
-    time. Each is repeated with `controls` other random nodes of equal weight: features of the same
+    A trial is one intervention or several together. None: the `n` nodes of largest effect ablated,
+    one at a time; with `each_kind` the n of each kind that the graph has. Each is repeated with `controls` other random nodes of equal weight: features of the same
     dictionary (tokens of the prompt for tokens, random directions where there is no dictionary) at the same
     site and position, whose write is scaled to the length of the node's.
 
@@ -125,7 +220,7 @@ def causal_check(
     require_count(controls, f"controls={controls}", "0 or more", least=0)
     require_seed(seed)
     graph, prompt = attribution.graph, attribution.prompt
-    chosen = _strongest(attribution, n) if trials is None else [tuple(trial) for trial in trials]
+    chosen = _strongest(attribution, n, each_kind) if trials is None else [tuple(trial) for trial in trials]
     if not chosen or not all(chosen):
         raise InputError("no interventions; expected one or more in each trial")
     writes = [[_write(attribution, one.node) for one in trial] for trial in chosen]
@@ -136,21 +231,25 @@ def causal_check(
     edits, *others = (_edits(chosen, part) for part in (writes, *random))
     slopes = effects(graph)
     before = graph.node(graph.target).value or 0.0
-    predicted = [predict_target(graph, {one.node: one.factor for one in trial}) - before for trial in chosen]
+    by_weights = [
+        predict_target(graph, {one.node: one.factor for one in trial}, "weight") - before for trial in chosen
+    ]
     first = [sum((one.factor - 1) * slopes[one.node] for one in trial) for trial in chosen]
 
-    def measured(freeze: bool) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), frozen(model, prompt.measured) if freeze else nullcontext():
-            whole = read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), freeze)
-            changes = [_values(model, attribution, part, freeze) - whole for part in (edits, *others)]
+    def measured(held: bool) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), frozen(model, prompt.measured) if held else nullcontext():
+            whole = _target_value(model, attribution, held)
+            changes = [changed_values(model, attribution, part, held) - whole for part in (edits, *others)]
         return changes[0], torch.stack(changes[1:]) if controls else changes[0].new_empty(0, len(chosen))
 
     (at_held, control_held), (at_free, control_free) = measured(True), measured(False)
-    like = at_held
+    first_order = at_held.new_tensor(first)
     return CausalCheck(
         trials=tuple(chosen),
-        predicted=like.new_tensor(predicted),
-        first_order=like.new_tensor(first),
+        kinds=tuple(_kind(graph, trial) for trial in chosen),
+        predicted=_with_large(model, attribution, edits, first_order),
+        first_order=first_order,
+        predicted_held=at_held.new_tensor(by_weights),
         held=at_held,
         free=at_free,
         control_held=control_held,
@@ -158,23 +257,51 @@ def causal_check(
     )
 
 
+def _kind(graph: Graph, trial: Trial) -> str:
+    kinds = {graph.node(one.node).kind for one in trial}
+    return kinds.pop() if len(kinds) == 1 else "several"
+
+
+def _with_large(
+    model: nn.Module, attribution: Attribution, edits: Sequence[Sequence[Write]], first_order: Tensor
+) -> Tensor:
+    """Predicted changes: those of small edits at first order, the others in the restricted model."""
+    large = [row for row, part in enumerate(edits) if is_large(attribution.prompt, part)]
+    predicted = first_order.clone()
+    if large:
+        with torch.no_grad(), restricted(attribution):
+            whole = _target_value(model, attribution, held=False)
+            values = changed_values(model, attribution, [edits[row] for row in large], held=False)
+        predicted[large] = values - whole
+    return predicted
+
+
+def _target_value(model: nn.Module, attribution: Attribution, held: bool) -> Tensor:
+    prompt = attribution.prompt
+    return read_measured(model, prompt, attribution.target, prompt.measured.ids.unsqueeze(0), held)
+
+
 def _edits(trials: Sequence[Trial], writes: Sequence[Sequence[Write]]) -> list[list[Write]]:
     """The vectors added to the activations in each trial."""
     return [
-        [
-            replace(write, vector=(one.factor - 1) * write.vector)
-            for one, write in zip(trial, part, strict=True)
-        ]
+        [write.times(one.factor - 1) for one, write in zip(trial, part, strict=True)]
         for trial, part in zip(trials, writes, strict=True)
     ]
 
 
-def _strongest(attribution: Attribution, n: int) -> list[tuple[Intervention, ...]]:
-    graph = attribution.graph
-    slopes = effects(graph)
-    nodes = [node for node in attribution.writes if node in graph and node != graph.target]
-    nodes.sort(key=lambda node: -abs(slopes[node]))
-    return [(Intervention(node),) for node in nodes[:n]]
+def _strongest(attribution: Attribution, n: int, each_kind: bool) -> list[tuple[Intervention, ...]]:
+    graph, slopes = attribution.graph, effects(attribution.graph)
+    nodes = [graph.node(node) for node in attribution.writes if node in graph and node != graph.target]
+    nodes.sort(key=lambda node: -abs(slopes[node.id]))
+    if each_kind:
+        nodes = [
+            node
+            for kind in dict.fromkeys(node.kind for node in nodes)
+            for node in [one for one in nodes if one.kind == kind][:n]
+        ]
+    else:
+        nodes = nodes[:n]
+    return [(Intervention(node.id),) for node in nodes]
 
 
 def _write(attribution: Attribution, node: str) -> Write:
@@ -212,8 +339,8 @@ def _others(prompt: Prompt, write: Write) -> Float[Tensor, "n d_model"]:
     return layer.to_mlp_in(rows, write.position, features.site.point) if features is layer.inputs else rows
 
 
-def _values(
-    model: nn.Module, attribution: Attribution, trials: Sequence[Sequence[Write]], freeze: bool
+def changed_values(
+    model: nn.Module, attribution: Attribution, trials: Sequence[Sequence[Write]], held: bool
 ) -> Float[Tensor, " n_trials"]:
     """The target's value with each trial's edits."""
     prompt, target = attribution.prompt, attribution.target
@@ -222,7 +349,7 @@ def _values(
     for start in range(0, len(trials), AT_ONCE):
         part = trials[start : start + AT_ONCE]
         with _edited(model, prompt, part):
-            values.append(read_measured(model, prompt, target, one.expand(len(part), -1), freeze))
+            values.append(read_measured(model, prompt, target, one.expand(len(part), -1), held))
     return torch.cat(values)
 
 

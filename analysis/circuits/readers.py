@@ -26,11 +26,12 @@ from bilinear_lm.sites import Site
 Stage = tuple[int, int]
 """The step of computation at which a source stands; larger ones come later. Made by `stage`."""
 
-_STEPS = ("token", "head", "in", "pairs", "out", "score")
+_STEPS = ("token", "attention", "head", "in", "pairs", "out", "score")
 
 
 def stage(layer: int, step: str) -> Stage:
-    """The stage of a step of a layer: heads, input of the MLP, pairs of inputs, output; tokens are below."""
+    """The stage of a step of a layer: attention scores that are followed, heads, input of the MLP, pairs of
+    inputs, output, a score as a target; tokens are below."""
     return (layer, _STEPS.index(step))
 
 
@@ -68,6 +69,11 @@ class Linear:
         """Its derivative by the residual stream."""
         return self.w if self.slope is None else self.slope
 
+    @property
+    def constant_gradient(self) -> float:
+        """Its derivative by the bias, times the bias."""
+        return self.constant
+
 
 @shown
 @dataclass(frozen=True)
@@ -83,6 +89,23 @@ class Quadratic:
     """Only the part of one eigenvector, λ (v · x)², 0 the strongest; None: all of it."""
 
 
+@shown
+@dataclass(frozen=True)
+class Spread:
+    """Σ w · x + constant of the residual stream x at all positions of a prompt."""
+
+    depth: int
+    """As in `Linear`."""
+    w: Float[Tensor, "pos d_model"]
+    gradient: Float[Tensor, "pos d_model"]
+    """Its derivative by the residual stream."""
+    constant: float
+    constant_gradient: float
+    """Its derivative by the bias, times the bias."""
+    bias: str
+    """Which bias the constant belongs to."""
+
+
 @dataclass(frozen=True)
 class Score:
     """The attention score of a head between two positions, or the difference of those of two keys."""
@@ -94,7 +117,7 @@ class Score:
     against: int | None = None
 
 
-Reader = Linear | Quadratic | Score
+Reader = Linear | Spread | Quadratic | Score
 
 
 @shown
@@ -193,3 +216,5 @@ class Limits:
     """Heads that follow each other as nodes; on a prompt 0 sums over all ways through heads."""
     by: By = "weight"
     """What parts are chosen by on a prompt."""
+    scores: bool = False
+    """Whether attention scores are parts."""

@@ -68,7 +68,7 @@ def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, streams: Tenso
     values = []
     for x in streams:
         scale = layer.measured.ln1_scale if frozen else norm_scale(x, epsilon)
-        scores = attend(attention, x / scale.unsqueeze(-1)).scores[target.head, reader.query]
+        scores = attend(attention, x / scale.unsqueeze(-1), layer.turns).scores[target.head, reader.query]
         against = 0.0 if reader.against is None else scores[reader.against]
         values.append(scores[reader.key] - against)
     return torch.stack(values)

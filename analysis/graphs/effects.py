@@ -6,9 +6,9 @@ pruned stays as it is. So with r the value of a node relative to what it was,
 
     v̂ = Σ weight · r_source + pruned.signed,      r = v̂ / v,      r_interaction = r_left · r_right.
 
-With norms free it is v̂ = v + Σ slope · (r_source − 1) at first order. A node that writes has a slope of the
-target besides, by the model's own derivative; what the edges of the graph **carry** of it is the rest of the
-way: Σ over the edges out of it of slope · (slope of what they lead to / its value).
+With norms and patterns free, a value changes by Σ slope · (r_source − 1) at first order. A node that writes
+has a slope of the target besides, by the model's own derivative. What the edges of the graph **carry** of it
+is the sum over the edges out of it of slope · (slope of what they lead to / value of what they lead to).
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ _OF_ONE_READER = ("interaction", "eigenvector", "direction", "head")
 def predict_target(graph: Graph, factors: Mapping[str, float], by: By = "slope") -> float:
     """The value of the target if some nodes were changed by (factor - 1) · their value, by the graph.
 
-    A factor of 0 removes a node, 2 doubles it. Nodes that read a changed node change with it, and each change
-    comes on top of those from below. By "slope" norms change too, at first order, products of two nodes are
-    exact, and what the edges do not carry of the slope of a changed node is added to the target. By "weight"
-    patterns and norms are held, and the graph is taken as the polynomial that it is. The set of active
-    features and errors stay as they are in both.
+    A factor of 0 removes a node, 2 doubles it. By "slope" it is Σ (factor - 1) · effect beyond the target's
+    value, at first order, with norms and patterns free to change as `attribute` was asked. A change that is
+    not small, as of a token, needs the model: `analysis.causal_check` predicts it. By "weight" patterns and
+    norms are held, and the graph is taken as the polynomial that it is: nodes that read a changed node change
+    with it, products exactly, and each change comes on top of those from below. The set of active features,
+    errors and pruned contributions stay as they are.
 
     Raises InputError for nodes that are not there, and by slope for a graph that has none.
     """
@@ -43,12 +44,10 @@ def predict_target(graph: Graph, factors: Mapping[str, float], by: By = "slope")
     for node in factors:
         graph.node(node)
     added = {node: factor - 1 for node, factor in factors.items()}
-    value = _target_value(graph, by, added=added)
     if by == "weight":
-        return value
-    edges = carried(graph)
-    missed = {name: slope - edges[name] for name, slope in effects(graph).items() if name != graph.target}
-    return value + sum(change * missed.get(node, 0.0) for node, change in added.items())
+        return _target_value(graph, added=added)
+    slopes = effects(graph)
+    return _value(graph.node(graph.target)) + sum(added[node] * slopes[node] for node in added)
 
 
 @checked
@@ -152,13 +151,9 @@ def completeness(graph: Graph) -> Completeness:
 
 
 def _target_value(
-    graph: Graph,
-    by: By = "weight",
-    *,
-    kept: Set[str] = frozenset(),
-    added: Mapping[str, float] | None = None,
+    graph: Graph, kept: Set[str] = frozenset(), added: Mapping[str, float] | None = None
 ) -> float:
-    """v̂ of the target: some nodes are `kept` at their values, to r of others a number is `added`."""
+    """v̂ of the target by weights: some nodes are `kept` at their values, to r of others a number is added."""
     relative: dict[str, float] = {}
     for name in graph.order:
         node, edges = graph.node(name), graph.into(name)
@@ -167,13 +162,8 @@ def _target_value(
             for edge in edges:
                 r *= relative[edge.source] ** (2 if len(edges) == 1 else 1)
         elif name not in kept and (edges or name in graph.pruned):
-            if by == "slope":
-                total = _value(node) + sum(
-                    (edge.slope or 0.0) * (relative[edge.source] - 1) for edge in edges
-                )
-            else:
-                total = sum(edge.weight * relative[edge.source] for edge in edges)
-                total += graph.pruned[name].signed if name in graph.pruned else 0.0
+            total = sum(edge.weight * relative[edge.source] for edge in edges)
+            total += graph.pruned[name].signed if name in graph.pruned else 0.0
             if name == graph.target:
                 return total + (added or {}).get(name, 0.0) * _value(node)
             r = total / _value(node) if _value(node) else 1.0

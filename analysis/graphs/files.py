@@ -15,7 +15,8 @@ from bilinear_lm.files import read_json, write_text
 
 FORMAT = "bilinear-lm graph"
 
-VERSION = 1
+VERSION = 2
+"""Version 1 had no slopes: nodes without `slope`, edges and pruned of three entries. It is still read."""
 
 _GRAPH_KEYS = ["format", "version", *(field.name for field in fields(Graph))]
 
@@ -29,6 +30,7 @@ _NODE_TYPES: dict[str, tuple[type, ...]] = {
     "key": (int,),
     "label": (str,),
     "value": (int, float),
+    "slope": (int, float),
 }
 
 
@@ -37,7 +39,8 @@ def save_graph(graph: Graph, path: Path | str) -> None:
     """Writes a graph as JSON, whole or not at all.
 
     An object with `format`, `version` and the fields of `Graph`: nodes as objects without the fields that
-    they have no entry for, edges as [source, target, weight], pruned as {id: [signed, absolute, count]}.
+    they have no entry for, edges as [source, target, weight, slope] (without slope where there is none),
+    pruned as {id: [signed, absolute, count, slope, absolute_slope]}.
     """
     path = Path(path)
     nodes = [
@@ -57,8 +60,14 @@ def save_graph(graph: Graph, path: Path | str) -> None:
         "texts": graph.texts,
         "settings": dict(graph.settings),
         "nodes": nodes,
-        "edges": [[edge.source, edge.target, edge.weight] for edge in graph.edges],
-        "pruned": {node: [part.signed, part.absolute, part.count] for node, part in graph.pruned.items()},
+        "edges": [
+            [edge.source, edge.target, edge.weight, *([] if edge.slope is None else [edge.slope])]
+            for edge in graph.edges
+        ],
+        "pruned": {
+            node: [part.signed, part.absolute, part.count, part.slope, part.absolute_slope]
+            for node, part in graph.pruned.items()
+        },
     }
     write_text(path, graph_json(value, path))
 
@@ -76,13 +85,16 @@ def graph_json(value: dict[str, Any], path: Path) -> str:
 
 @checked
 def load_graph(path: Path | str) -> Graph:
-    """The graph in a file that `save_graph` wrote; a file with anything else in it is refused."""
+    """The graph in a file that `save_graph` wrote; a file with anything else in it is refused.
+
+    Files of version 1 have no slopes.
+    """
     path = Path(path)
     value = read_json(path)
-    if value.get("format") != FORMAT or value.get("version") != VERSION:
+    if value.get("format") != FORMAT or value.get("version") not in (1, VERSION):
         raise InputError(
             f"{path}: format {value.get('format')!r}, version {value.get('version')!r}; expected "
-            f"{FORMAT!r}, version {VERSION}, as save_graph writes it"
+            f"{FORMAT!r}, version 1 to {VERSION}, as save_graph writes it"
         )
     if sorted(value) != sorted(_GRAPH_KEYS):
         odd = sorted(set(value) ^ set(_GRAPH_KEYS))
@@ -110,20 +122,28 @@ def _node(entry: Any) -> Node:
         raise InputError(f"a node {entry!r}; expected an id and a kind of {', '.join(get_args(Kind))}")
     for name, value in entry.items():
         _typed(value, _NODE_TYPES[name], f"{name} of node {entry['id']!r}")
-    return Node(**entry | ({"value": float(entry["value"])} if "value" in entry else {}))
+    numbers = {name: float(entry[name]) for name in ("value", "slope") if name in entry}
+    return Node(**entry | numbers)
 
 
 def _edge(entry: Any) -> Edge:
-    if not isinstance(entry, list) or len(entry) != 3:
-        raise InputError(f"an edge {entry!r}; expected [source, target, weight]")
-    source, target, weight = entry
-    return Edge(_typed(source, (str,), "an edge"), _typed(target, (str,), "an edge"), _number(weight))
+    if not isinstance(entry, list) or len(entry) not in (3, 4):
+        raise InputError(
+            f"an edge {entry!r}; expected [source, target, weight] or one number more, its slope"
+        )
+    source, target = (_typed(end, (str,), "an edge") for end in entry[:2])
+    return Edge(source, target, *map(_number, entry[2:]))
 
 
 def _pruned(entry: Any) -> Pruned:
-    if not isinstance(entry, list) or len(entry) != 3:
-        raise InputError(f"an entry {entry!r} of pruned; expected [signed, absolute, count]")
-    return Pruned(_number(entry[0]), _number(entry[1]), _typed(entry[2], (int,), "count of pruned"))
+    if not isinstance(entry, list) or len(entry) not in (3, 5):
+        raise InputError(
+            f"an entry {entry!r} of pruned; expected [signed, absolute, count], or two numbers more: slope, "
+            "absolute_slope"
+        )
+    signed, absolute, count, *slopes = entry
+    count = _typed(count, (int,), "count of pruned")
+    return Pruned(_number(signed), _number(absolute), count, *map(_number, slopes))
 
 
 def _number(value: Any) -> float:

@@ -11,6 +11,7 @@
 | direction | what an MLP writes, along one direction u | u · B(x, x) |
 | interaction | two inputs of an MLP at one of its outputs | what the pair adds to that output |
 | head | what a head moves from one position to another, along one direction | that number |
+| score | an attention score above the mean of those that its query reads; moves what its head writes | that |
 | token | the embedding of a token (not split) | none |
 | error | what a dictionary leaves out (not split) | none |
 | bias | what biases add (not split) | none |
@@ -49,6 +50,7 @@ Kind = Literal[
     "direction",
     "interaction",
     "head",
+    "score",
     "token",
     "error",
     "bias",

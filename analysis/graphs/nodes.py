@@ -136,6 +136,19 @@ def head_node(
     )
 
 
+def score_node(layer: int, head: int, query: int, key: int, value: float | None = None) -> Node:
+    """`score 1.3 @5<-2`: an attention score of a head, above the mean of those that its query reads."""
+    return Node(
+        f"score {layer}.{head} @{query}<-{key}",
+        "score",
+        layer=layer,
+        position=query,
+        index=head,
+        key=key,
+        value=value,
+    )
+
+
 def error_node(site: Site, position: int | None = None) -> Node:
     """`error 2-mlp-in @5`: what the dictionary of a site leaves out."""
     return Node(

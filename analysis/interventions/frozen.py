@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from analysis.attention.layer import attention_layer
+from analysis.attention.pattern import attend
 from analysis.paths.measured import Measured
 from bilinear_lm.families import attention_norm, decoder, decoder_block, mlp_norm, plain
-from bilinear_lm.norms import norm_factor
+from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
 from bilinear_lm.weights import attention_weights
 
 
@@ -43,7 +46,7 @@ def frozen(
             ]
         if attention:
             module = plain(decoder_block(model, number).self_attn)
-            seen: dict[str, Tensor] = {}
+            seen: dict[str, Any] = {}
             mixed = _frozen_attention(model, number, layer.pattern, seen)
             handles += [
                 module.register_forward_pre_hook(_noting(seen), with_kwargs=True),
@@ -56,6 +59,55 @@ def frozen(
             handle.remove()
 
 
+@contextmanager
+def exact_in_float64(model: nn.Module) -> Iterator[None]:
+    """While open, a float64 model computes its norms and the softmax of its attention in float64 too.
+
+    transformers rounds both to float32. `frozen` inside of it holds what it says. Gradients pass.
+    """
+    handles = [decoder(model).norm.register_forward_hook(_exact_norm)]
+    for number in range(len(decoder(model).layers)):
+        ln1: Any = attention_norm(model, number)
+        ln2: Any = mlp_norm(model, number)
+        module = plain(decoder_block(model, number).self_attn)
+        seen: dict[str, Any] = {}
+        handles += [
+            ln1.register_forward_hook(_exact_norm),
+            ln2.register_forward_hook(_exact_norm),
+            module.register_forward_pre_hook(_noting(seen), with_kwargs=True),
+            plain(module.o_proj).register_forward_pre_hook(_exact_attention(model, number, seen)),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _exact_norm(norm: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    scale = norm_scale(args[0], norm_epsilon(norm))
+    return args[0] / scale.unsqueeze(-1) * norm_factor(norm)
+
+
+def _exact_attention(
+    model: nn.Module, number: int, seen: dict[str, Any]
+) -> Callable[..., tuple[Tensor, ...]]:
+    weights = attention_weights(model, number, fold_norm=False)
+
+    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        layer = replace(attention_layer(model, number, seen["x"].shape[1]), weights=weights)
+        n = len(layer.frequencies)
+        cos, sin = (part[0, :, :n].to(seen["x"]) for part in seen["position_embeddings"])
+        mixed = []
+        for x in seen["x"]:
+            measured = attend(layer, x, (cos, sin))
+            values = measured.values if weights.b_V is None else measured.values + weights.b_V.unsqueeze(1)
+            mixed.append(rearrange(measured.pattern @ values, "heads pos d_head -> pos (heads d_head)"))
+        return (torch.stack(mixed), *args[1:])
+
+    return hook
+
+
 def _frozen_norm(scale: Float[Tensor, " pos"]) -> Callable[..., Tensor]:
     def hook(norm: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         normalised = args[0].to(scale.dtype) / scale.unsqueeze(-1)
@@ -64,15 +116,16 @@ def _frozen_norm(scale: Float[Tensor, " pos"]) -> Callable[..., Tensor]:
     return hook
 
 
-def _noting(seen: dict[str, Tensor]) -> Callable[..., None]:
+def _noting(seen: dict[str, Any]) -> Callable[..., None]:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen["x"] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        seen["position_embeddings"] = kwargs.get("position_embeddings")
 
     return hook
 
 
 def _frozen_attention(
-    model: nn.Module, layer: int, pattern: Float[Tensor, "n_heads pos pos"], seen: dict[str, Tensor]
+    model: nn.Module, layer: int, pattern: Float[Tensor, "n_heads pos pos"], seen: dict[str, Any]
 ) -> Callable[..., tuple[Tensor, ...]]:
     """Puts pattern · values in place of the input of the output projection."""
     weights = attention_weights(model, layer, fold_norm=False)

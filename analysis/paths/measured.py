@@ -154,7 +154,7 @@ def _prompt(model: Any, ids: Sequence[int] | Tensor) -> Tensor:
 
 
 @contextmanager
-def _recording(model: Any, records: list[dict[str, Any]], attention: bool = True) -> Iterator[None]:
+def _recording(model: Any, records: list[dict[str, Any]]) -> Iterator[None]:
     """While open, the model notes the parts of each block, and of the last norm, in `records`."""
     *blocks, last = records
     handles = [decoder(model).norm.register_forward_hook(_of_norm(last, "resid_final", "final_scale"))]
@@ -162,11 +162,9 @@ def _recording(model: Any, records: list[dict[str, Any]], attention: bool = True
         # Every family that adds plainly has both.
         ln1: Any = attention_norm(model, number)
         ln2: Any = mlp_norm(model, number)
-        hook = _of_attention(model, number, record)
-        if attention:
-            handles.append(block.self_attn.register_forward_hook(hook, with_kwargs=True))
         handles += [
             ln1.register_forward_hook(_of_norm(record, "resid_pre", "ln1_scale")),
+            block.self_attn.register_forward_hook(_of_attention(model, number, record), with_kwargs=True),
             ln2.register_forward_hook(_of_norm(record, "resid_mid", "ln2_scale")),
             block.mlp.register_forward_hook(_of_mlp(record)),
         ]
@@ -175,17 +173,6 @@ def _recording(model: Any, records: list[dict[str, Any]], attention: bool = True
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def computed_exactly(model: nn.Module, *, attention: bool = True) -> Iterator[None]:
-    """While open, a float64 model computes its norms, and its attention if asked, in float64 throughout.
-
-    transformers rounds norms and softmax to float32. Gradients pass.
-    """
-    records: list[dict[str, Any]] = [{} for _ in range(len(decoder(model).layers) + 1)]
-    with _recording(model, records, attention=attention):
-        yield
 
 
 def _of_norm(record: dict[str, Any], resid: str, scale: str) -> Callable[..., Tensor | None]:

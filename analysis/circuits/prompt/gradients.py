@@ -7,19 +7,20 @@ nothing of it is lost in their errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.circuits.prompt.attention import moved_by_scores
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import Write
 from analysis.circuits.target_value import read_measured
 from analysis.circuits.targets import Target
-from analysis.interventions.frozen import frozen
-from analysis.paths.measured import computed_exactly
+from analysis.graphs.graph import Node
+from analysis.interventions.frozen import exact_in_float64, frozen
 from bilinear_lm.sites import Site, replaced
 
 
@@ -38,7 +39,7 @@ def target_gradients(
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         if prompt.like.dtype == torch.float64:
-            stack.enter_context(computed_exactly(model, attention=not attention_held))
+            stack.enter_context(exact_in_float64(model))
         stack.enter_context(frozen(model, prompt.measured, norms=prompt.norms_held, attention=attention_held))
         for site, zeros in added.items():
             stack.enter_context(replaced(model, site, _plus(zeros)))
@@ -51,18 +52,34 @@ def target_gradients(
 
 
 def slopes(
-    prompt: Prompt, target: Target, writes: Mapping[str, Write], attention_held: bool
+    prompt: Prompt,
+    target: Target,
+    writes: Mapping[str, Write],
+    scores: Sequence[Node],
+    attention_held: bool,
 ) -> dict[str, float]:
-    """The slope of each node that writes: gradient · what it writes."""
-    gradients = target_gradients(prompt, target, (write.site for write in writes.values()), attention_held)
+    """The slope of each node that writes, gradient · what it writes, and of attention scores."""
+    sites = [write.site for write in writes.values()] + [_attention_out(node) for node in scores]
+    gradients = target_gradients(prompt, target, sites, attention_held)
     result: dict[str, float] = {}
     for site, gradient in gradients.items():
-        own = {name: write for name, write in writes.items() if write.site == site}
-        rows = torch.stack([write.slope for write in own.values()])
-        positions = torch.tensor([write.position for write in own.values()], device=gradient.device)
-        values = (gradient[positions].double() * rows.double()).sum(dim=-1)
-        result |= dict(zip(own, values.tolist(), strict=True))
+        if own := {name: write for name, write in writes.items() if write.site == site}:
+            rows = torch.stack([write.slope for write in own.values()])
+            positions = torch.tensor([write.position for write in own.values()], device=gradient.device)
+            values = (gradient[positions].double() * rows.double()).sum(dim=-1)
+            result |= dict(zip(own, values.tolist(), strict=True))
+        here = [node for node in scores if _attention_out(node) == site]
+        for head in sorted({node.index or 0 for node in here}):
+            (moved,) = moved_by_scores(prompt.layers[site.layer], gradient.unsqueeze(0), head)
+            for node in here:
+                if node.index == head:
+                    result[node.id] = float(moved[node.position, node.key]) * (node.value or 0.0)
     return result
+
+
+def _attention_out(score: Node) -> Site:
+    """Where what a score moves is written."""
+    return Site(score.layer or 0, "attn-out")
 
 
 def _plus(zeros: Tensor) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -134,10 +134,23 @@ class LayerOnPrompt:
         """Which layer it is, from 0."""
         return self.block.number
 
-    @property
+    @cached_property
     def attention(self) -> AttentionLayer:
-        """All weights of the attention, in a copy that is made each time it is asked for."""
+        """All weights of the attention, in a copy that is made when it is first asked for."""
         return self.block.attention(len(self.measured.resid_pre))
+
+    @cached_property
+    def turns(self) -> tuple[Float[Tensor, "pos n_freq"], Float[Tensor, "pos n_freq"]]:
+        """Cosines and sines by which queries and keys are rotated.
+
+        They are the model's own, which it rounds to float32 and which may depend on the prompt's length.
+        """
+        rotary: Any = decoder(self.block.model).rotary_emb
+        x = self.measured.resid_pre
+        where = torch.arange(len(x), device=x.device).unsqueeze(0)
+        n = len(self.attention.frequencies)
+        cos, sin = (part[0, :, :n].to(x) for part in rotary(x, where))
+        return cos, sin
 
     def normalised_input(self, position: int) -> Float[Tensor, " d_in"]:
         """x / rms(x) of the MLP's input at a position, with a 1 appended for its biases."""

@@ -10,7 +10,6 @@ biases pair with sources and with each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +27,6 @@ from analysis.circuits.prompt.sources import (
     written_error,
 )
 from analysis.circuits.readers import Group, Limits, Part, Score, Source, stage
-from bilinear_lm.families import decoder
 from bilinear_lm.norms import norm_gradient
 
 
@@ -50,15 +48,12 @@ def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Group:
     keys = torch.cat([side.vectors for side in sides])
     scale = layer.measured.attention.scale
     pairs = query.vectors @ keys.T * scale
-    values = slopes = [pairs.flatten()]
-    alone: Part = ()
-    if not prompt.norms_held:
-        of_norms = [(query.tangents - query.vectors) @ keys.sum(dim=0) * scale]
-        of_norms += [(side.tangents - side.vectors) @ query.vectors.sum(dim=0) * scale for side in sides]
-        alone = left + right
-        slopes, values = [*values, *of_norms], [*values, *map(torch.zeros_like, of_norms)]
-    rows = [torch.cat(parts).unsqueeze(0) for parts in (values, slopes)]
-    (chosen,) = strongest(rows[0], limits, rows[1])
+    of_norms = [(query.tangents - query.vectors) @ keys.sum(dim=0) * scale]
+    of_norms += [(side.tangents - side.vectors) @ query.vectors.sum(dim=0) * scale for side in sides]
+    alone = left + right
+    values = torch.cat([pairs.flatten(), *map(torch.zeros_like, of_norms)])
+    slopes = torch.cat([pairs.flatten(), *of_norms])
+    (chosen,) = strongest(values.unsqueeze(0), limits, slopes.unsqueeze(0))
     weights: dict[tuple[str, ...], tuple[float, float]] = {}
     parts: dict[tuple[str, ...], Part] = {}
     for column, weight, slope in zip(chosen.columns, chosen.weights, chosen.slopes, strict=True):
@@ -103,25 +98,16 @@ def _side(prompt: Prompt, reader: Score, name: str, position: int) -> tuple[list
     scale = layer.measured.attention.q_scale if name == "Q" else layer.measured.attention.k_scale
     if (norm := layer.attention.qk_norm) is not None and scale is not None:
         of_head, factor = scale[reader.head, position], norm.query if name == "Q" else norm.key
-        if not layer.norms_held:
-            tangents = norm_gradient(tangents, vectors.sum(dim=0), of_head)
+        tangents = norm_gradient(tangents, vectors.sum(dim=0), of_head)
         vectors, tangents = vectors / of_head * factor, tangents / of_head * factor
-    rotated = (_rotated(layer, position, each) for each in (vectors, tangents))
+    cos, sin = (part[position] for part in layer.turns)
+    rotated = (rotate(each, cos, sin) for each in (vectors, tangents))
     return sources, _Side(*rotated)
 
 
 def _projected(layer: LayerOnPrompt, name: str, head: int, vectors: Tensor) -> Tensor:
     """Queries or keys of one head, of vectors of the normalised stream and, last, of the bias."""
     return layer.attention.project(name, vectors, constant=True)[head]
-
-
-def _rotated(layer: LayerOnPrompt, position: int, vectors: Tensor) -> Tensor:
-    rotary: Any = decoder(layer.block.model).rotary_emb
-    where = torch.arange(len(layer.measured.resid_pre), device=vectors.device).unsqueeze(0)
-    # The model's own angles, which it rounds to float32 and which may depend on the length of the prompt.
-    n = len(layer.attention.frequencies)
-    cos, sin = (part[0, position, :n].to(vectors) for part in rotary(vectors, where))
-    return rotate(vectors, cos, sin)
 
 
 def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Tensor]:

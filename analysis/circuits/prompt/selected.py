@@ -38,7 +38,7 @@ def strongest(
     reached = sizes.abs().cumsum(dim=1)
     # An entry is kept as long as those before it have less than the share, and never where it is zero.
     before = torch.nn.functional.pad(reached[:, :-1], (1, 0))
-    is_there = (sizes != 0) | (sorted_[0] != 0)
+    is_there = (sorted_[0] != 0) | (sorted_[-1] != 0)
     n_kept = ((before < limits.share * reached[:, -1:]) & (sizes != 0)).sum(dim=1)
     kept = [min(n, limits.at_most) for n in n_kept.tolist()]
     whole = is_there.sum(dim=1).tolist()

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.circuits.prompt.attention import AttentionScore, centred_scores, moved_by_scores
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import (
@@ -27,21 +28,39 @@ from analysis.circuits.prompt.sources import (
     token_source,
     written_error,
 )
-from analysis.circuits.readers import Group, Limits, Linear, Part, Source
-from analysis.graphs.graph import Node
+from analysis.circuits.readers import Group, Limits, Linear, Part, Source, Spread
+from analysis.graphs.graph import Node, Pruned
 from bilinear_lm.numerics.memory import rows_at_once
 
+Readers = Sequence[tuple[Node, Linear | Spread]]
 
-def split_stream(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Group]:
-    """The parts of linear readers of one depth, in their order; heads are parts where limits say so."""
+MAX_SCORES = 2048
+"""Attention scores of a layer that can be parts of one reading; weaker ones are counted as pruned."""
+
+
+def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
+    """The parts of linear readers of one depth, in their order; heads and scores are parts by the limits.
+
+    Readings of more than one position go through heads in any case, summed over all ways.
+    """
     if not readers:
         return
+    if any(isinstance(reader, Spread) for _, reader in readers):
+        limits = replace(limits, heads_in_a_row=0)
     numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
     numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
-    numbers_each *= 1 if prompt.norms_held else 2
+    numbers_each *= 1 if _is_one_sided(prompt, limits) else 2
+    if limits.scores:
+        n_scores = min(MAX_SCORES, len(prompt.layers[0].measured.attention.W_O) * prompt.n_pos**2)
+        numbers_each += 2 * prompt.n_layers * n_scores + 4 * prompt.n_pos**2
     chunk = rows_at_once(4 * numbers_each * prompt.like.element_size())
     for start in range(0, len(readers), chunk):
         yield from _split(prompt, readers[start : start + chunk], limits)
+
+
+def _is_one_sided(prompt: Prompt, limits: Limits) -> bool:
+    """Whether slopes are weights."""
+    return prompt.norms_held and not limits.scores
 
 
 def _n_columns(prompt: Prompt, split_heads: bool) -> int:
@@ -62,14 +81,18 @@ class _Block:
     """Each reader's direction at each position, kept where sources need it for their own readers."""
     attended: list[list[float]] | None = None
     """The attention pattern of heads, by reader and column."""
+    scores: list[list[tuple[int, int, int, float]]] | None = None
+    """Head, query, key and value of attention scores, by reader and column."""
+    rest: list[Pruned] | None = None
+    """What is left out of each row."""
 
 
-_OF_ONE_READER = ("constant", "head", "direction")
-"""Kinds of sources that belong to the reader that reads them."""
+_OF_ONE_READER = ("constant", "head", "direction", "score")
+"""Kinds of sources whose columns are other sources for each reader."""
 
 
-def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limits) -> Iterator[Group]:
-    blocks = list(_blocks(prompt, [reader for _, reader in readers], bool(limits.heads_in_a_row)))
+def _split(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
+    blocks = list(_blocks(prompt, [reader for _, reader in readers], limits))
     ends = torch.tensor([block.values.shape[-1] for block in blocks]).cumsum(0).tolist()
     sides = torch.cat([block.values for block in blocks], dim=-1)
     side = 0 if limits.by == "weight" else -1
@@ -87,37 +110,83 @@ def _split(prompt: Prompt, readers: Sequence[tuple[Node, Linear]], limits: Limit
                 if block.kind not in _OF_ONE_READER:
                     shared[column] = part
             parts.append(part)
-        yield contributions(chosen, parts, limits)
+        rest = sum((block.rest[row] for block in blocks if block.rest is not None), chosen.pruned)
+        yield contributions(replace(chosen, pruned=rest), parts, limits)
 
 
-def _blocks(prompt: Prompt, readers: Sequence[Linear], split_heads: bool) -> Iterator[_Block]:
+def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) -> Iterator[_Block]:
     """All contributions, from the last layer that was read down to the embeddings."""
-    depth, rows = readers[0].depth, torch.arange(len(readers), device=prompt.like.device)
-    positions = torch.tensor([reader.position for reader in readers], device=prompt.like.device)
-    w = torch.stack([reader.w for reader in readers]).unsqueeze(0)  # [sides, n, d_model]
-    if not prompt.norms_held:
-        w = torch.cat([w, torch.stack([reader.gradient for reader in readers]).unsqueeze(0)])
-    g = w.new_zeros(len(w), len(readers), *prompt.like.shape)  # [sides, n, pos, d_model]
-    g[:, rows, positions] = w
-    constants = g.new_tensor([[reader.constant] for reader in readers])
-    yield _Block("constant", -1, constants.expand(len(w), -1, -1))
+    depth, split_heads = readers[0].depth, bool(limits.heads_in_a_row)
+    sides = ("w",) if _is_one_sided(prompt, limits) else ("w", "gradient")
+    g = prompt.like.new_zeros(len(sides), len(readers), *prompt.like.shape)  # [sides, n, pos, d_model]
+    constants = g.new_zeros(len(sides), len(readers), 1)
+    for row, reader in enumerate(readers):
+        at = slice(None) if isinstance(reader, Spread) else reader.position
+        for side, name in enumerate(sides):
+            g[side, row, at] = getattr(reader, name)
+            constants[side, row] = reader.constant_gradient if side else reader.constant
+    yield _Block("constant", -1, constants)
     for layer in reversed(prompt.layers[: (depth + 1) // 2]):
         if 2 * layer.number + 1 < depth:
             yield from _written_by_mlp(layer, g)
         attention = layer.measured.attention
         if attention.bias is not None:
             yield _Block("attention bias", layer.number, (g.sum(dim=2) @ attention.bias).unsqueeze(-1))
+        if limits.scores:
+            yield _scores(layer, g[1])
         if split_heads:
-            moved = torch.einsum("snd,hed,hke->snhk", w, attention.W_O, attention.values)
-            pattern = layer.measured.pattern[:, positions].transpose(0, 1)
-            attended = pattern.flatten(1).tolist()
-            yield _Block("head", layer.number, (moved * pattern).flatten(2), attended=attended)
+            yield _heads(layer, readers, g)
         else:
-            g = g + _through_attention(layer, g)
+            g = g + _through_attention(layer, g, prompt.norms_held)
     yield _Block("token", -1, torch.einsum("snpd,pd->snp", g, prompt.layers[0].measured.resid_pre))
 
 
-def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
+def _heads(layer: LayerOnPrompt, readers: Sequence[Linear | Spread], g: Tensor) -> _Block:
+    """What each head moves to the reader's position from each other."""
+    attention = layer.measured.attention
+    positions = g.new_tensor([reader.position for reader in readers if isinstance(reader, Linear)]).long()
+    rows = torch.arange(len(readers), device=g.device)
+    moved = torch.einsum("snd,hed,hke->snhk", g[:, rows, positions], attention.W_O, attention.values)
+    pattern = attention.pattern[:, positions].transpose(0, 1)
+    attended = pattern.flatten(1).tolist()
+    return _Block("head", layer.number, (moved * pattern).flatten(2), attended=attended)
+
+
+def _scores(layer: LayerOnPrompt, g: Tensor) -> _Block:
+    """The scores that move what the heads of a layer write, strongest first, as far as there is room."""
+    n_heads, n_pos = len(layer.measured.attention.W_O), g.shape[1]
+    sums = g.new_zeros(2, len(g), dtype=torch.float64)
+    kept = [g.new_zeros(len(g), 0), g.new_zeros(len(g), 0), g.new_zeros(len(g), 0, dtype=torch.long)]
+    for head in range(n_heads):
+        scores = centred_scores(layer, head)
+        slopes = (moved_by_scores(layer, g, head) * scores).flatten(1)
+        sums += _signed_and_absolute(slopes)
+        places = torch.arange(n_pos**2, device=g.device) + head * n_pos**2
+        new = slopes, scores.flatten().expand_as(slopes), places.expand_as(slopes)
+        kept = [torch.cat(pair, dim=1) for pair in zip(kept, new, strict=True)]
+        if kept[0].shape[1] > MAX_SCORES:
+            strong = kept[0].abs().topk(MAX_SCORES, dim=1).indices
+            kept = [values.gather(1, strong) for values in kept]
+    slopes, scores, places = kept
+    listed = [
+        [
+            (place // n_pos**2, place // n_pos % n_pos, place % n_pos, value)
+            for place, value in zip(*row, strict=True)
+        ]
+        for row in zip(places.tolist(), scores.tolist(), strict=True)
+    ]
+    left, count = sums - _signed_and_absolute(slopes), n_heads * n_pos**2 - slopes.shape[1]
+    rest = [Pruned(0.0, 0.0, count, *row) for row in left.T.tolist()] if count else None
+    values = torch.stack([torch.zeros_like(slopes), slopes])
+    return _Block("score", layer.number, values, scores=listed, rest=rest)
+
+
+def _signed_and_absolute(values: Tensor) -> Tensor:
+    """Sums and sums of magnitudes of rows."""
+    return torch.stack([values.double().sum(dim=1), values.double().abs().sum(dim=1)])
+
+
+def _through_attention(layer: LayerOnPrompt, g: Tensor, norms_held: bool) -> Tensor:
     """Directions at the output of attention as directions at its input, the residual stream before it.
 
     Those of the second side are derivatives, which go through the norm.
@@ -127,7 +196,7 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
     shared = values.unflatten(2, (len(layer.block.W_V), -1)).sum(dim=3)
     read = torch.einsum("snhke,hde->snkd", shared, layer.block.W_V)
     read = read / layer.measured.ln1_scale.unsqueeze(-1)
-    if len(read) == 1:
+    if norms_held:
         return read
     return torch.stack([read[0], layer.gradient_before_attention(read[1], slice(None))])
 
@@ -151,7 +220,14 @@ def _written_by_mlp(layer: LayerOnPrompt, g: Tensor) -> Iterator[_Block]:
 
 
 def _source(
-    prompt: Prompt, block: _Block, index: int, side: int, row: int, node: Node, reader: Linear, value: float
+    prompt: Prompt,
+    block: _Block,
+    index: int,
+    side: int,
+    row: int,
+    node: Node,
+    reader: Linear | Spread,
+    value: float,
 ) -> Source:
     """The source of one column of a block, for the reader of one row, read as one side reads it."""
     if block.kind == "constant":
@@ -163,9 +239,13 @@ def _source(
         return bias_source(f"{block.layer}-attn-out", block.layer)
     if block.kind == "head":
         assert block.attended is not None  # such blocks have it
+        assert isinstance(reader, Linear)  # and read one position
         head, key = divmod(index, prompt.n_pos)
         u = reader.gradient if side else reader.w
         return Moved.at(layer, head, key, block.attended[row][index], node, reader, u, value)
+    if block.kind == "score":
+        assert block.scores is not None  # such blocks have them
+        return AttentionScore.at(layer, *block.scores[row][index])
     if block.kind == "direction":
         assert block.directions is not None  # such blocks have them
         u = block.directions[side, row, index].clone()

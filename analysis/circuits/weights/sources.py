@@ -27,7 +27,6 @@ from analysis.circuits.readers import (
     Quadratic,
     ReadBy,
     Reader,
-    Score,
     Source,
     Stage,
     stage,
@@ -80,7 +79,7 @@ class _Whole:
 
 def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits) -> Iterator[Group]:
     """The groups of a node's sources; biases are a group of their own, and whole."""
-    assert not isinstance(reader, Score)  # of which there are none without a prompt
+    assert isinstance(reader, Linear | Quadratic)  # the others are of a prompt
     if isinstance(reader, Linear):
         yield from _of_stream(model, node, reader, limits)
     elif model.layers[reader.layer].inputs is None:

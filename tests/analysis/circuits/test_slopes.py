@@ -1,0 +1,138 @@
+"""Slopes: exact derivatives of the model by edges and nodes, with norms and attention held or followed."""
+
+import pytest
+import torch
+
+from analysis.circuits.attribution import attribute
+from analysis.circuits.causal import changed_values
+from analysis.circuits.prompt.prompt import open_prompt
+from analysis.circuits.targets import (
+    DirectionTarget,
+    EigenvectorTarget,
+    FeatureTarget,
+    LogitTarget,
+    ScoreTarget,
+)
+from analysis.graphs.effects import carried, completeness, effects
+from analysis.interventions.frozen import exact_in_float64
+from bilinear_lm.sites import Site
+
+from .random_dictionaries import ALL, IDS, dictionaries
+from .test_causal import lossless
+
+FROZEN = [(norms, attention) for norms in ("followed", "held") for attention in ("followed", "held")]
+U = torch.linspace(-1, 1, 8, dtype=torch.float64)
+TARGETS = {
+    "logit": LogitTarget(7, (2, 3)),
+    "mlp-out": DirectionTarget(Site(1, "mlp-out"), U),
+    "mlp-in": DirectionTarget(Site(1, "mlp-in"), U, 1),
+    "stream": DirectionTarget(Site(1, "resid-mid"), U),
+    "eigenvector": EigenvectorTarget(1, U, 1),
+}
+
+
+def gap(graph, *kinds):
+    """The largest difference of what edges carry and the model's own derivative."""
+    edges, nodes = carried(graph), graph.of_kind(*kinds)
+    assert nodes
+    return max(abs(edges[node.id] - node.slope) for node in nodes)
+
+
+@pytest.mark.parametrize(("norms", "attention"), FROZEN)
+def test_edges_carry_the_derivative_of_the_model(model, norms, attention):
+    prompt = open_prompt(model.double(), IDS[:3])
+    graph = attribute(prompt, TARGETS["logit"], norms=norms, attention=attention, **ALL).graph
+    assert gap(graph, "token") < 1e-9
+    if attention == "followed":
+        assert gap(graph, "score") < 1e-9
+    assert completeness(graph).largest < 1e-9
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_targets_of_all_kinds(model, name):
+    graph = attribute(open_prompt(model.double(), IDS[:3]), TARGETS[name], **ALL).graph
+    assert gap(graph, "token", "score") < 1e-9
+
+
+@pytest.mark.parametrize("against", [None, 0])
+def test_a_score_as_a_target(model, against):
+    """What is below it is not split, so that what writes to its streams from the layer before is compared."""
+    given = lossless(("mlp-out",), (0,))
+    target = ScoreTarget(1, 1, 2, 1, against)
+    graph = attribute(open_prompt(model.double(), IDS[:3], given), target, attention="held", **ALL).graph
+    edges = carried(graph)
+    for node in graph.of_kind("feature", "error"):
+        assert edges[node.id] == pytest.approx(node.slope, abs=1e-9), node.id
+    assert completeness(graph).largest < 1e-9
+
+
+@pytest.mark.parametrize(("norms", "attention"), FROZEN)
+@pytest.mark.parametrize("points", [("mlp-in", "mlp-out"), ("resid-mid", "mlp-out")])
+def test_features_without_errors(model, points, norms, attention):
+    """Codes are linear and there is no error, so that the graph is the model at first order."""
+    prompt = open_prompt(model.double(), IDS[:2], lossless(points))
+    graph = attribute(prompt, LogitTarget(7), norms=norms, attention=attention, **ALL).graph
+    assert gap(graph, "token", "feature", "interaction") < 1e-9
+    assert completeness(graph).largest < 1e-8
+
+
+@pytest.mark.parametrize("site", ["0-mlp-out", "1-mlp-in"])
+def test_a_feature_as_a_target(model, site):
+    prompt = open_prompt(model.double(), IDS[:2], lossless())
+    graph = attribute(prompt, FeatureTarget(Site.parse(site), 3), **ALL).graph
+    assert gap(graph, "token", "feature") < 1e-9
+
+
+@pytest.mark.parametrize("norms", ["followed", "held"])
+def test_heads_as_nodes(model, norms):
+    prompt = open_prompt(model.double(), IDS[:2], lossless())
+    graph = attribute(prompt, LogitTarget(7), norms=norms, heads="nodes", **ALL).graph
+    assert gap(graph, "token", "feature", "score") < 1e-9
+
+
+def test_slopes_of_features_that_leave_errors(model):
+    """By finite differences of the model, active sets and all."""
+    prompt = open_prompt(model.double(), IDS[:3], dictionaries(("mlp-in", "mlp-out")))
+    found = attribute(prompt, LogitTarget(7, (2, 3)), **ALL)
+    nodes = [*found.graph.of_kind("feature")][::5] + [*found.graph.of_kind("interaction")][::60]
+    slopes = effects(found.graph)
+    for node in nodes:
+        assert slopes[node.id] == pytest.approx(by_differences(found, node.id), rel=1e-4, abs=1e-7)
+
+
+def by_differences(found, node, step=1e-3):
+    write, prompt = found.writes[node], found.prompt
+    values = []
+    for sign in (1, -1):
+        change = [write.times(sign * step)]
+        with torch.no_grad(), exact_in_float64(prompt.module):
+            values.append(float(changed_values(prompt.module, found, [change], held=False)))
+    return (values[0] - values[1]) / (2 * step)
+
+
+def test_what_is_chosen_by_weight_is_what_was(model):
+    """The same contributions, whatever they are chosen by, where all are there."""
+    prompt = open_prompt(model.double(), IDS[:2], lossless())
+    by_weight, by_slope = (
+        attribute(prompt, LogitTarget(7), by=by, **ALL).graph for by in ("weight", "slope")
+    )
+    ours, theirs = effects(by_weight, "weight"), effects(by_slope, "weight")
+    assert max(abs(ours[node] - theirs[node]) for node in ours) < 1e-9
+    assert (by_weight.by, by_slope.by) == ("weight", "slope")
+
+
+def test_what_is_left_out_is_counted_in_both(model):
+    prompt = open_prompt(model.double(), IDS, dictionaries(("mlp-in", "mlp-out")))
+    for by in ("slope", "weight"):
+        found = attribute(prompt, LogitTarget(7), share=0.7, max_nodes=60, by=by).graph
+        assert completeness(found).node_gap < 1e-9
+        whole = attribute(prompt, LogitTarget(7), by=by, **ALL).graph
+        for node in found.nodes:
+            if node.id in found.pruned and node.kind != "interaction":
+                sums = [
+                    sum(edge.slope for edge in graph.into(node.id)) + graph.pruned[node.id].slope
+                    for graph in (found, whole)
+                ]
+                assert sums[0] == pytest.approx(sums[1], abs=1e-9)
+                size = sum(abs(edge.slope) for edge in found.into(node.id))
+                assert size + found.pruned[node.id].absolute_slope >= abs(sums[0]) - 1e-9
