@@ -39,6 +39,9 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, replaced
 
+N_CHECKED = 20
+"""Nodes that are checked where nothing else is asked for."""
+
 AT_ONCE = 32
 """Trials that run as one batch."""
 
@@ -197,26 +200,28 @@ def causal_check(
     attribution: Attribution,
     trials: Sequence[Trial] | None = None,
     *,
-    n: int = 20,
+    n: int | None = None,
     each_kind: bool = False,
     controls: int = 3,
     seed: int = 0,
 ) -> CausalCheck:
     """Intervenes in the model by each trial, and compares the target's change with the graph's prediction.
 
-    A trial is one intervention or several together. None: the `n` nodes of largest effect ablated,
-    one at a time; with `each_kind` the n of each kind that the graph has. Each is repeated with `controls` other random nodes of equal weight: features of the same
-    dictionary (tokens of the prompt for tokens, random directions where there is no dictionary) at the same
-    site and position, whose write is scaled to the length of the node's.
+    A trial is one intervention or several together. None: the `n` nodes of largest effect ablated, one at a
+    time, by default 20 or as many as there are; with `each_kind` the n of each kind that the graph has. Each
+    is repeated with `controls` other random nodes of equal weight: features of the same dictionary (tokens of
+    the prompt for tokens, random directions where there is no dictionary) at the same site and position,
+    whose write is scaled to the length of the node's.
 
-    Raises InputError for a node that writes nothing (biases, the target, scores) and one that is not in the
-    graph.
+    Raises InputError for a node that writes nothing (biases, the target, scores), one that is not in the
+    graph, and more nodes than there are.
 
     >>> check = causal_check(model, attribute(model, ids, LogitTarget(13), scope))  # doctest: +SKIP
     >>> check.predicted.shape, check.control_free.shape  # doctest: +SKIP
     (torch.Size([20]), torch.Size([3, 20]))
     """
-    require_count(n, f"n={n} interventions")
+    if n is not None:
+        require_count(n, f"n={n} interventions")
     require_count(controls, f"controls={controls}", "0 or more", least=0)
     require_seed(seed)
     graph, prompt = attribution.graph, attribution.prompt
@@ -289,19 +294,19 @@ def _edits(trials: Sequence[Trial], writes: Sequence[Sequence[Write]]) -> list[l
     ]
 
 
-def _strongest(attribution: Attribution, n: int, each_kind: bool) -> list[tuple[Intervention, ...]]:
+def _strongest(attribution: Attribution, n: int | None, each_kind: bool) -> list[tuple[Intervention, ...]]:
     graph, slopes = attribution.graph, effects(attribution.graph)
     nodes = [graph.node(node) for node in attribution.writes if node in graph and node != graph.target]
     nodes.sort(key=lambda node: -abs(slopes[node.id]))
-    if each_kind:
-        nodes = [
-            node
-            for kind in dict.fromkeys(node.kind for node in nodes)
-            for node in [one for one in nodes if one.kind == kind][:n]
-        ]
-    else:
-        nodes = nodes[:n]
-    return [(Intervention(node.id),) for node in nodes]
+    kinds = dict.fromkeys(node.kind for node in nodes)
+    groups = [[node for node in nodes if node.kind == kind] for kind in kinds] if each_kind else [nodes]
+    most = max(map(len, groups), default=0)
+    if n is not None and n > most:
+        raise InputError(
+            f"a check of {n} nodes; expected at most the {most} that can be intervened on"
+            + (" of one kind" if each_kind else "")
+        )
+    return [(Intervention(node.id),) for group in groups for node in group[: N_CHECKED if n is None else n]]
 
 
 def _write(attribution: Attribution, node: str) -> Write:

@@ -1,10 +1,10 @@
 """The model restricted to a graph: what is not in the graph stays at what it is on the prompt.
 
-An MLP with a dictionary changes its output only by the graph's features: by their codes, as linear maps of the
-output (the active set is kept), times their decoder rows. Errors and features that are not in the graph stay.
-Norms, attention and MLPs without a dictionary, which graphs follow along all directions, are the model's own.
-In it a change that is not small, such as a token taken away, has its effect by way of the graph, with the
-norms' closed form f′ = w · x′ / √(‖x′‖²/d + ε).
+An MLP with a dictionary changes its output only by the graph's features: by their codes, as linear maps of
+the output (the active set is kept), times their decoder rows. Errors and other features stay. Norms,
+attention, and MLPs without a dictionary, which graphs follow along all directions, are the model's own. In it
+a change that is not small, such as a token taken away, has its effect by way of the graph, with the norms'
+closed form f′ = w · x′ / √(‖x′‖²/d + ε).
 """
 
 from __future__ import annotations

@@ -79,6 +79,9 @@ def static_circuit(
     group; `settings["unsplit"]` the nodes that were not split because of `depth`; `settings["left_out"]` the
     number of nodes and interactions that `max_nodes` kept out.
 
+    Edges have weights alone: the derivative of a norm depends on what it reads, which only a prompt has, so
+    that slopes are not available here.
+
     Permuting hidden units, or exchanging gate and in, changes nothing but rounding.
 
     >>> graph = static_circuit(load_pretrained("stories"), LogitTarget(token=261))  # doctest: +SKIP

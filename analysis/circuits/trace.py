@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.circuits.attribution import attribute
+from analysis.circuits.attribution import Frozen, attribute
+from analysis.circuits.causal import causal_check
 from analysis.circuits.labels import labelled, names_on_text
-from analysis.circuits.prompt.prompt import Prompt, open_prompt
+from analysis.circuits.prompt.prompt import N_RUNNERS_UP, Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
-from analysis.graphs.graph import Graph
+from analysis.graphs.graph import By, Graph
 from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked
+from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
@@ -44,6 +46,9 @@ def trace(
     text: str | None = None,
     share: float | None = None,
     max_nodes: int = MAX_NODES,
+    by: By = "slope",
+    attention: Frozen = "followed",
+    check: int | None = None,
     progress: bool = False,
 ) -> Graph:
     """Trace a logit, a feature or a score: on a prompt by `attribute`, else by `static_circuit`.
@@ -52,10 +57,14 @@ def trace(
     the `feature` LAYER-POINT-NUMBER of a dictionary, such as 2-mlp-out-17, or on a prompt the attention score
     of the `head` LAYER.HEAD, such as 2.3, for the position `key`, by default the one that it attends to most.
     On a prompt it is read at `position` (the query of a score), and by default it is the logit of the
-    likeliest next token. A prompt begins with the beginning-of-sequence token, where the tokenizer has one.
+    likeliest next token against the mean of its five runners-up. A prompt begins with the
+    beginning-of-sequence token, where the tokenizer has one.
 
     MLPs are split by the features of `dictionaries`, and by eigenvectors where they have none. With a `text`
     (documents separated by <|endoftext|>) features are named by the passages where they are most active.
+    On a prompt nodes are chosen `by` slope or weight, and `attention` says whether attention scores are nodes
+    (`attribute`). With `check` that many nodes of each kind are taken away in the model, one at a time, and
+    `settings["check"]` says how what happens agrees with what the graph predicts (`CausalCheck.summary`).
     `share` is by default 0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph counts the
     nodes that were strong enough for `share` and left out for `max_nodes`.
 
@@ -72,6 +81,10 @@ def trace(
         raise InputError(f"key {key} without a head; expected the head whose score it is")
     if head is not None and prompt is None:
         raise InputError(f"head {head} without a prompt; a score is that of two positions in one")
+    if check is not None and prompt is None:
+        raise InputError(f"a check of {check} nodes without a prompt; interventions need one")
+    if check is not None:
+        require_count(check, f"check={check} nodes")
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     if prompt is None:
         target = _target(vocabulary, token, feature, position)
@@ -89,14 +102,19 @@ def trace(
     else:
         on_prompt = _score(model, head, key, position) if head is not None else None
         measured = open_prompt(model, prompt, dictionaries, tokenizer=tokenizer)
-        graph = attribute(
+        attribution = attribute(
             measured,
             on_prompt or _target(vocabulary, token, feature, position) or _likeliest(measured, position),
             share=_SHARE_ON_PROMPT if share is None else share,
             max_nodes=max_nodes,
+            by=by,
+            attention=attention,
             progress=progress,
-        ).graph
-        graph = replace(graph, settings={**graph.settings, "prompt": prompt})
+        )
+        settings = {**attribution.graph.settings, "prompt": prompt}
+        if check is not None:
+            settings["check"] = causal_check(model, attribution, n=check, each_kind=True).summary()
+        graph = replace(attribution.graph, settings=settings)
     if text is None or not dictionaries:
         return graph
     by_site = dictionaries_by_site(dictionaries)
@@ -124,4 +142,5 @@ def _score(model: PreTrainedModel, head: str, key: int | None, position: int) ->
 
 
 def _likeliest(prompt: Prompt, position: int) -> LogitTarget:
-    return LogitTarget(prompt.likeliest(position), position=position)
+    n = min(N_RUNNERS_UP, prompt.W_U.shape[1] - 1)
+    return LogitTarget(prompt.likeliest(position), prompt.runners_up(position, n), position)

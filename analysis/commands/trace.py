@@ -36,6 +36,9 @@ def trace(
     eigenvectors: bool = False,
     share: float | None = None,
     max_nodes: int = 200,
+    by: Literal["slope", "weight"] = "slope",
+    attention: Literal["followed", "held"] = "followed",
+    check: int | None = None,
     device: DeviceName = "auto",
 ) -> None:
     """Follow what a logit, feature or attention score is made of, down to tokens: on a prompt, or by weights.
@@ -46,7 +49,7 @@ def trace(
         checkpoint: Folder, hub repository, or name of a shipped model.
         prompt: Text on which the target is read; without it the circuit is that of the weights.
         token: The target is a token's logit: "swim", or "swim - run, fly" (against the mean of others). On a
-            prompt the likeliest next token by default.
+            prompt by default the likeliest next token, against the mean of its five runners-up.
         feature: The target is a feature of a dictionary: LAYER-POINT-NUMBER, such as 2-mlp-out-17.
         head: The target is the attention score of a head on the prompt: LAYER.HEAD, such as 2.3.
         key: Position that the head looks at; the one with the most attention by default.
@@ -64,6 +67,11 @@ def trace(
         share: Of each node the fewest contributions are kept that have this share; 0.8 on a prompt, 0.5 (of
             squares) by weights.
         max_nodes: Nodes in the graph, at most.
+        by: What nodes are chosen by on a prompt: slopes, by how much the target changes with them, norms and
+            attention free; or weights, which add up to it, both held.
+        attention: Whether attention scores that move the target are nodes of a prompt's graph.
+        check: Take so many nodes of each kind away in the model, one at a time, and say how the graph's
+            predictions agree with what happens.
         device: Where to compute.
     """
     from analysis.circuits.trace import trace as trace_graph
@@ -82,6 +90,8 @@ def trace(
         file_slug(output)
     if prompt is None and position is not None:
         raise InputError(f"trace: --position {position} without --prompt; it is a place in one")
+    if prompt is None and check is not None:
+        raise InputError(f"trace: --check {check} without --prompt; interventions need one")
     if eigenvectors and dictionaries is not None:
         raise InputError(f"trace: --dictionaries {dictionaries} with --eigenvectors; expected one of the two")
     folder, text = shipped_scope(checkpoint)
@@ -104,6 +114,9 @@ def trace(
             text=words,
             share=share,
             max_nodes=max_nodes,
+            by=by,
+            attention=attention,
+            check=check,
         )
     if part.rank:
         return

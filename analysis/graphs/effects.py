@@ -13,6 +13,7 @@ is the sum over the edges out of it of slope · (slope of what they lead to / va
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import get_args
@@ -114,6 +115,12 @@ class Completeness:
     """The node whose contributions are furthest from its value; None where none is split."""
     node_gap: float
     """By how much, relative to the sum of its absolute contributions."""
+    followed: dict[By, float]
+    """The parts of the target's absolute contributions, and of its absolute slopes if it has these, that are
+    followed to the end (`Graph.followed`)."""
+    carried: float | None
+    """The part of the nodes' slopes that the edges carry: Σ carried · sign(slope) / Σ |slope| over the nodes
+    but the target that have one (`carried`); None without slopes."""
 
     @property
     def largest(self) -> float:
@@ -147,7 +154,20 @@ def completeness(graph: Graph) -> Completeness:
         by_layer=by_layer,
         node=worst,
         node_gap=0.0 if worst is None else gaps[worst],
+        followed={by: graph.followed(by) for by in get_args(By) if by == "weight" or graph.has_slopes},
+        carried=_part_carried(graph) if graph.has_slopes else None,
     )
+
+
+def _part_carried(graph: Graph) -> float:
+    edges = carried(graph)
+    nodes = [
+        (node.slope, edges[node.id])
+        for node in graph.nodes
+        if node.slope is not None and node.kind not in _OF_ONE_READER and node.id != graph.target
+    ]
+    whole = sum(abs(slope) for slope, _ in nodes)
+    return sum(math.copysign(own, own * slope) for slope, own in nodes) / whole if whole else 1.0
 
 
 def _target_value(

@@ -50,13 +50,14 @@ _SLUG = re.compile(r"[A-Za-z0-9_-]+")
 
 @checked
 def to_networkx(graph: Graph) -> networkx.DiGraph:
-    """A networkx.DiGraph: the fields of nodes and the weights of edges as attributes."""
+    """A networkx.DiGraph: the fields of nodes, and the weights and slopes of edges, as attributes."""
     import networkx
 
     result = networkx.DiGraph(target=graph.target, model=graph.model)
     for node in graph.nodes:
         result.add_node(node.id, **{name: value for name, value in vars(node).items() if name != "id"})
-    result.add_weighted_edges_from((edge.source, edge.target, edge.weight) for edge in graph.edges)
+    for edge in graph.edges:
+        result.add_edge(edge.source, edge.target, weight=edge.weight, slope=edge.slope)
     return result
 
 
@@ -104,6 +105,7 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
             "prompt_tokens": texts,
             "prompt": graph.settings.get("prompt", joined(texts)),
             "schema_version": SCHEMA_VERSION,
+            **({"bilinear_lm": of_ours} if (of_ours := _faithfulness(graph)) else {}),
         },
         "qParams": {"linkType": "both", "pinnedIds": [], "clickedId": "", "supernodes": [], "sg_pos": ""},
         "nodes": list(nodes.values()),
@@ -112,6 +114,7 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
                 "source": nodes[edge.source]["node_id"],
                 "target": nodes[edge.target]["node_id"],
                 "weight": edge.weight,
+                **({} if edge.slope is None else {"slope": edge.slope}),
             }
             for edge in graph.edges
         ],
@@ -151,6 +154,16 @@ class _Address(NamedTuple):
         """Cantor's pairing of layer and number."""
         layer = int(self.layer)
         return (layer + self.number) * (layer + self.number + 1) // 2 + self.number
+
+
+def _faithfulness(graph: Graph) -> dict[str, Any]:
+    """How complete a graph on a prompt is, and what the check in the model found."""
+    if not graph.on_prompt:
+        return {}
+    found: dict[str, Any] = {"followed": {"weight": graph.followed("weight")}}
+    if graph.has_slopes:
+        found["followed"]["slope"] = graph.followed("slope")
+    return found | {name: graph.settings[name] for name in ("check",) if name in graph.settings}
 
 
 def _addresses(graph: Graph, top: int) -> dict[str, _Address]:
@@ -200,6 +213,7 @@ def _node(node: Node, address: _Address) -> dict[str, Any]:
         "clerp": node.text,
         "influence": 0.0,
         "activation": node.value,
+        **({} if node.slope is None else {"slope": node.slope}),
     }
 
 

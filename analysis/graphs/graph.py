@@ -262,8 +262,9 @@ class Graph:
         """How much of the target goes through each node, 0 to 1; see `analysis.graphs.shares`.
 
         The target has 1, and a node hands its share on to what it is made of by `parts`: on a prompt in
-        proportion to |weight|, by weights alone to weight² among edges of one unit, what is pruned counted in
-        both. An interaction hands it on in equal parts. Nodes that no edges join to the target have 0.
+        proportion to |slope| or |weight| (`by`), by weights alone to weight² among edges of one unit, what is
+        pruned counted in all. An interaction hands it on in equal parts. Nodes that no edges join to the
+        target have 0.
         """
         return dict(self._shares)
 
@@ -333,10 +334,14 @@ class Graph:
     def shown(self) -> float:
         """The part of the target that is followed down to nodes that are not split, 0 to 1.
 
-        On a prompt it is a part of absolute contributions; by weights a part of squares, averaged over the
-        groups of a node.
+        On a prompt it is a part of absolute slopes or contributions, as the graph was chosen (`by`); by
+        weights a part of squares, averaged over the groups of a node.
         """
         return followed(self, dict(self.parts))
+
+    def followed(self, by: By) -> float:
+        """The same of a graph on a prompt by slope or by weight, whatever it was chosen by."""
+        return followed(self, edge_parts(self, by))
 
     @cached_property
     def _by_id(self) -> dict[str, Node]:
@@ -370,7 +375,7 @@ class Pruning:
 
 
 def _grouped(edges: Sequence[Edge], end: Literal["source", "target"]) -> dict[str, tuple[Edge, ...]]:
-    """Edges by one of their ends, strongest first."""
+    """Edges by one of their ends, strongest first, by weight."""
     groups: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
         groups[getattr(edge, end)].append(edge)

@@ -18,24 +18,28 @@ from typing import TYPE_CHECKING, Any
 from bilinear_lm.sites import Site
 
 if TYPE_CHECKING:
-    from analysis.graphs.graph import Edge, Graph, Node
+    from analysis.graphs.graph import By, Edge, Graph, Node
 
 _GROUPS = {"token": "tokens", "head": "heads", "direction": "MLPs", "bias": "biases"}
 
 
-def edge_parts(graph: Graph) -> dict[Edge, float]:
-    """The part that each edge has of the node that it leads to."""
+def edge_parts(graph: Graph, by: By | None = None) -> dict[Edge, float]:
+    """The part that each edge has of the node that it leads to.
+
+    On a prompt it is by slope or weight, by default by what the graph was chosen by.
+    """
+    by = graph.by if by is None else by
     parts: dict[Edge, float] = {}
     for node in graph.nodes:
         edges = graph.into(node.id)
         if node.kind == "interaction":
             parts |= dict.fromkeys(edges, 1 / len(edges) if edges else 0.0)
         elif graph.on_prompt:
-            sizes = [abs((edge.slope or 0.0) if graph.by == "slope" else edge.weight) for edge in edges]
+            sizes = [abs((edge.slope or 0.0) if by == "slope" else edge.weight) for edge in edges]
             whole = sum(sizes)
             if node.id in graph.pruned:
                 rest = graph.pruned[node.id]
-                whole += rest.absolute_slope if graph.by == "slope" else rest.absolute
+                whole += rest.absolute_slope if by == "slope" else rest.absolute
             parts |= {edge: size / whole if whole else 0.0 for edge, size in zip(edges, sizes, strict=True)}
         else:
             parts |= _squares_by_group(graph, node)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.graphs.effects import effects
-from analysis.graphs.graph import Graph, Kind, Node
+from analysis.graphs.graph import By, Graph, Kind, Node
 from analysis.text.vocabulary import visible
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
@@ -53,7 +54,8 @@ def summary(graph: Graph) -> str:
     (`effects`); by weights alone with their share (`Graph.shares`), without biases.
     """
     on_prompt = graph.on_prompt
-    measure = effects(graph) if on_prompt else graph.shares()
+    by: By = "slope" if graph.has_slopes else "weight"
+    measure = effects(graph, by) if on_prompt else graph.shares()
     skipped = ["interaction"] if on_prompt else ["interaction", "bias"]
     others = [node for node in graph.nodes if node.kind not in skipped and node.id != graph.target]
     parts = [_title(graph)]
@@ -105,12 +107,32 @@ def _left(graph: Graph) -> str:
     left = sum(part.count for part in graph.pruned.values())
     lines = [f"{len(graph):,} nodes, {len(graph.edges):,} edges; {left:,} weaker contributions are not shown"]
     if graph.node(graph.target).value is not None:
-        lines[0] += f"; {graph.shown:.0%} of the absolute contributions are followed to the end"
+        shares = [f"{graph.followed('weight'):.0%} of the absolute contributions"]
+        if graph.has_slopes:
+            shares.insert(0, f"{graph.followed('slope'):.0%} of the absolute slopes")
+        lines[0] += f"; {' and '.join(shares)} are followed to the end"
     if out := graph.settings.get("left_out"):
         lines.append(
             f"{out:,} more nodes were strong enough and pruned for max_nodes={graph.settings['max_nodes']}"
         )
+    for kind, numbers in graph.settings.get("check", {}).items():
+        lines.append(f"checked in the model, {_checked(kind, numbers)}")
     return "\n".join(lines)
+
+
+def _checked(kind: str, numbers: dict[str, Any]) -> str:
+    """What taking nodes of a kind away did in the model, beside what was predicted."""
+    free, held, random = (
+        " and ".join(
+            f"{name} {value:.2f}"
+            for name, value in (("r", numbers[f"{of}_correlation"]), ("size", numbers[f"{of}_size"]))
+            if value is not None
+        )
+        or "no r"
+        for of in ("free", "held", "random")
+    )
+    plural = "s" if numbers["n"] != 1 else ""
+    return f"{numbers['n']} {kind}{plural} taken away: {free}; held {held}; random ones instead {random}"
 
 
 def _steps(graph: Graph, path: GraphPath) -> list[str]:

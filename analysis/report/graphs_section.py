@@ -8,7 +8,7 @@ from html import escape
 from string import Template
 from typing import Any
 
-from analysis.graphs.graph import Graph, Node
+from analysis.graphs.graph import By, Graph, Node
 from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
 from analysis.text.vocabulary import visible
 
@@ -26,7 +26,9 @@ STYLES = ("features/style.css", "graphs/style.css")
 
 _ON_PROMPT = (
     "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
-    "to a number add up to it exactly; what dictionaries miss are <em>errors</em>, which are not followed."
+    "to a number add up to it exactly: the <em>weight</em> of an edge. What happens when a node changes is "
+    "its <em>slope</em>, in which nothing is held: how much more there would be of the number with twice as "
+    "much of the node, in proportion. What dictionaries miss are <em>errors</em>, which are not followed."
 )
 
 _STATIC = "From weights alone, without a prompt, edges are coefficients: what the inputs are multiplied by."
@@ -64,8 +66,8 @@ _COLUMNS = ("id", "kind", "layer", "position", "index", "site", "label")
 def graphs_json(graphs: Sequence[Graph]) -> str:
     """Graphs as JSON that can stand in a script element.
 
-    Each graph has its nodes by column, and its edges as source, target, weight and part (`Graph.parts`) in
-    turn, where nodes are given by their index.
+    Each graph has its nodes by column, and its edges as source, target, weight, part (`Graph.parts`) and
+    slope in turn, where nodes are given by their index.
     """
     return script_json([_packed(graph) for graph in graphs])
 
@@ -87,28 +89,57 @@ def _packed(graph: Graph) -> dict[str, Any]:
     shares = graph.shares()
     indices = {node.id: index for index, node in enumerate(graph.nodes)}
     rows = [asdict(node) for node in graph.nodes]
-    edges: list[int | float] = []
+    edges: list[int | float | None] = []
     for edge in graph.edges:
-        edges += [indices[edge.source], indices[edge.target], _short(edge.weight), _short(graph.parts[edge])]
+        edges += [indices[edge.source], indices[edge.target]]
+        edges += [_short(edge.weight), _short(graph.parts[edge]), _short_or_none(edge.slope)]
     return {
         "name": graph_name(graph),
         "target": indices[graph.target],
         "texts": None if graph.texts is None else [visible(text, keep=" ") for text in graph.texts],
         "probability": graph.settings.get("probability"),
         **{column: [row[column] for row in rows] for column in _COLUMNS},
-        "value": [None if node.value is None else _short(node.value) for node in graph.nodes],
+        "by": graph.by,
+        "followed": _followed(graph),
+        "check": _check(graph),
+        "value": [_short_or_none(node.value) for node in graph.nodes],
+        "slope": [_short_or_none(node.slope) for node in graph.nodes],
         "strength": [_short(shares[node.id]) for node in graph.nodes],
         "left": [_left(graph, node) for node in graph.nodes],
         "edges": edges,
     }
 
 
+def _followed(graph: Graph) -> dict[str, int | float] | None:
+    """The part of slopes and of contributions that is followed to the end; None by weights alone."""
+    if not graph.on_prompt:
+        return None
+    kinds: tuple[By, ...] = ("slope", "weight") if graph.has_slopes else ("weight",)
+    return {by: _short(graph.followed(by)) for by in kinds}
+
+
+def _check(graph: Graph) -> list[list[Any]] | None:
+    """What the check in the model found (`CausalCheck.summary`): a row a kind of node."""
+    if "check" not in graph.settings:
+        return None
+    columns = ("n", "free_correlation", "free_size", "held_correlation", "held_size", "random_correlation")
+    return [
+        [kind, *(_short_or_none(numbers[column]) for column in (*columns, "strength"))]
+        for kind, numbers in graph.settings["check"].items()
+    ]
+
+
 def _left(graph: Graph, node: Node) -> list[int | float] | None:
-    """Contributions to a node that are not shown: their sum, sum of magnitudes, and number."""
+    """Contributions to a node that are not shown: sum, sum of magnitudes, number; and the sums of slopes."""
     pruned = graph.pruned.get(node.id)
     if pruned is None or not pruned.count:
         return None
-    return [_short(pruned.signed), _short(pruned.absolute), pruned.count]
+    slopes = [_short(pruned.slope), _short(pruned.absolute_slope)] if graph.has_slopes else []
+    return [_short(pruned.signed), _short(pruned.absolute), pruned.count, *slopes]
+
+
+def _short_or_none(value: float | None) -> int | float | None:
+    return None if value is None else _short(value)
 
 
 def _short(value: float) -> int | float:

@@ -37,6 +37,9 @@ from bilinear_lm.weights import unembedding
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+N_RUNNERS_UP = 5
+"""Tokens that the likeliest one is compared with."""
+
 Coordinates = Point | Literal["normalised"]
 
 
@@ -251,6 +254,10 @@ class Prompt:
     def likeliest(self, position: int = -1) -> int:
         """The token that the model expects most after a position."""
         return int(self.measured.logits[self.position(position)].argmax())
+
+    def runners_up(self, position: int = -1, n: int = N_RUNNERS_UP) -> tuple[int, ...]:
+        """The n tokens that the model expects most after the likeliest one."""
+        return tuple(self.measured.logits[self.position(position)].topk(n + 1).indices[1:].tolist())
 
     def layer(self, layer: int) -> LayerOnPrompt:
         """A layer by its number."""

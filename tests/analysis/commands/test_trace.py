@@ -43,13 +43,14 @@ def test_the_model_that_ships_has_features_with_names(tmp_path, capsys):
     assert main(["trace", "--prompt", PROMPT, "--max-nodes", "60", "-o", str(path), "--device", "cpu"]) == 0
     graph = load_graph(path)
     assert len(graph) <= 60
-    assert graph.node(graph.target).label == "␣hug"
+    assert graph.node(graph.target).label.startswith("␣hug - ")
     features = graph.of_kind("feature")
     assert features
     assert all(node.label.startswith(f"#{node.index}") for node in features)
     assert sum(" ␣" in node.label for node in features) > len(features) / 2
     said = capsys.readouterr().out
-    assert said.startswith("␣hug  [logit 691 @15]  at ␣big = 8.554, probability 40.1%\n")
+    assert said.startswith("␣hug - ␣box, ,, ␣bite, ␣toy, ␣red  [logit 691 - mean(614, 13,")
+    assert "at ␣big = 2.641, probability 40.1%\n" in said
     assert "strongest interactions, by effect" in said
     assert said.endswith(f"{path}\n")
 
@@ -110,7 +111,7 @@ def test_a_page_of_the_graph(folder):
     data = json.loads(page.split('id="graph-data">')[1].split("</script>")[0])
     graph = load_graph("graph.json")
     assert data[0]["id"] == [node.id for node in graph.nodes]
-    assert len(data[0]["edges"]) == 4 * len(graph.edges)
+    assert len(data[0]["edges"]) == 5 * len(graph.edges)
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert len(page) < 500_000
 

@@ -38,6 +38,8 @@ METADATA = {
     # Of circuit-tracer's own model of the file:
     "transcoder_list": (LIST, True),
     "schema_version": (WHOLE, True),
+    # Ours; readers pass over keys that they do not know.
+    "bilinear_lm": ((dict,), False),
 }
 Q_PARAMS = {
     "pinnedIds": (LIST, True),
@@ -60,8 +62,9 @@ NODE = {
     "is_target_logit": ((bool,), False),
     "run_idx": (WHOLE, False),
     "reverse_ctx_idx": (WHOLE, False),
+    "slope": (NUMBER, False),
 }
-LINK = {"source": (TEXT, True), "target": (TEXT, True), "weight": (NUMBER, True)}
+LINK = {"source": (TEXT, True), "target": (TEXT, True), "weight": (NUMBER, True), "slope": (NUMBER, False)}
 
 
 def fits(value, schema):
@@ -211,6 +214,7 @@ def test_metadata_and_influence():
         "prompt_tokens": ["a", "b", "c", "d", "e"],
         "prompt": "abcde",
         "schema_version": 1,
+        "bilinear_lm": {"followed": {"weight": 1.0}},
     }
     logit = written["nodes"][0]
     assert (logit["node_id"], logit["is_target_logit"]) == ("12_31_4", True)

@@ -119,7 +119,7 @@ def test_shares_by_hand():
 
 def test_effects_and_predictions_by_hand():
     graph = by_hand()
-    found = effects(graph)
+    found = effects(graph, "weight")
     # ∂ logit / ∂ feature = 2. Feature = -3 r_3 r_9 + 4.5 r_3² + 0.5, r relative values.
     assert found[LOGIT] == 5
     assert found[FEATURE] == 4
@@ -127,15 +127,15 @@ def test_effects_and_predictions_by_hand():
     assert found[LEFT] == pytest.approx(2 * (-3 + 9))
     assert found[RIGHT] == pytest.approx(-6)
     assert found[TOKEN] == pytest.approx(1.5 + 2 * (-3 - 3 + 9))
-    assert predict_target(graph, {}) == 5
-    assert predict_target(graph, {FEATURE: 0.0}) == pytest.approx(1)
-    assert predict_target(graph, {LEFT: 2.0}) == pytest.approx(2 * (-6 + 18 + 0.5) + 1)
+    assert predict_target(graph, {}, "weight") == 5
+    assert predict_target(graph, {FEATURE: 0.0}, "weight") == pytest.approx(1)
+    assert predict_target(graph, {LEFT: 2.0}, "weight") == pytest.approx(2 * (-6 + 18 + 0.5) + 1)
     # Without the token both inputs are 0, and what the interaction was is taken away on top of that.
-    assert predict_target(graph, {CROSS: 0.0, TOKEN: 0.0}) == pytest.approx(2 * (0 + 3 + 0.5) - 0.5)
-    assert predict_target(graph, {LOGIT: 0.0}) == 0
-    assert predict_target(graph, {TOKEN: -1.0}) == pytest.approx(2 * (-3 + 4.5 + 0.5) - 1.5 - 0.5)
+    assert predict_target(graph, {CROSS: 0.0, TOKEN: 0.0}, "weight") == pytest.approx(2 * (0 + 3 + 0.5) - 0.5)
+    assert predict_target(graph, {LOGIT: 0.0}, "weight") == 0
+    assert predict_target(graph, {TOKEN: -1.0}, "weight") == pytest.approx(2 * (-3 + 4.5 + 0.5) - 1.5 - 0.5)
     with pytest.raises(InputError, match="'x' is not in the graph"):
-        predict_target(graph, {"x": 0.0})
+        predict_target(graph, {"x": 0.0}, "weight")
 
 
 def test_completeness_by_hand():
@@ -273,7 +273,7 @@ def test_files_that_are_no_graphs(tmp_path):
     save_graph(by_hand(), path)
     good = json.loads(path.read_text())
     for change, message in (
-        ({"version": 2}, "version 2; expected 'bilinear-lm graph', version 1"),
+        ({"version": 3}, "version 3; expected 'bilinear-lm graph', version 1 to 2"),
         ({"extra": 1}, "keys extra are unknown or missing"),
         ({"nodes": [{"id": "a", "kind": "thing"}]}, "expected an id and a kind of target, logit"),
         ({"nodes": [{"id": "a", "kind": "token", "odd": 1}]}, "unknown keys odd"),

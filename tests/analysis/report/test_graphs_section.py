@@ -65,13 +65,15 @@ def test_the_data_are_the_graph(graph):
     assert data["target"] == 0
     strength = graph.shares()
     assert data["strength"] == pytest.approx([strength[found.id] for found in graph.nodes], rel=1e-3)
-    edges = list(zip(*[iter(data["edges"])] * 4, strict=True))
+    edges = list(zip(*[iter(data["edges"])] * 5, strict=True))
     assert [(graph.nodes[source].id, graph.nodes[target].id) for source, target, *_ in edges] == [
         (edge.source, edge.target) for edge in graph.edges
     ]
-    assert [weight for *_, weight, _ in edges] == pytest.approx(
-        [edge.weight for edge in graph.edges], rel=1e-3
-    )
+    for at, name in ((2, "weight"), (4, "slope")):
+        numbers = [getattr(edge, name) for edge in graph.edges]
+        assert [edge[at] for edge in edges] == pytest.approx(numbers, rel=1e-3)
+    slopes = [found.slope for found in graph.nodes]
+    assert [slope is None for slope in data["slope"]] == [slope is None for slope in slopes]
     for found, left in zip(graph.nodes, data["left"], strict=True):
         pruned = graph.pruned.get(found.id, Pruned())
         assert (left[2] if left else 0) == pruned.count
@@ -124,8 +126,11 @@ def test_a_node_is_chosen_and_tells_what_it_is_made_of(tab, graph):
     into = graph.into(graph.nodes[place].id)
     rows = tab.locator("#graph-node .columns > section:first-child tbody tr")
     assert rows.count() == len(into)
-    weight = float(rows.first.locator(".bar span").inner_text().replace("−", "-"))
-    assert weight == pytest.approx(into[0].weight, rel=6e-3)
+    slope, weight = (
+        float(rows.first.locator(cell).inner_text().replace("−", "-"))
+        for cell in (".bar span", "td:last-child")
+    )
+    assert (slope, weight) == pytest.approx((into[0].slope, into[0].weight), rel=6e-3)
     assert "is what the product adds" in tab.locator("#graph-node caption").first.inner_text()
     assert tab.locator("#graph-canvas .own path").count() == len(into) + 1
     rows.first.locator("button").click()

@@ -8,6 +8,7 @@ const GRAPH_KINDS = {
   direction: "What an MLP writes",
   interaction: "Interaction",
   head: "Head",
+  score: "Attention score",
   token: "Token",
   error: "Error",
   bias: "Bias",
@@ -26,25 +27,32 @@ class Graph {
       site: data.site[i],
       label: data.label[i],
       value: data.value[i],
+      slope: data.slope[i],
       strength: data.strength[i],
       left: data.left[i],
       into: [],
       outOf: [],
     }));
-    this.edges = featureData.records(data.edges, 4).map(([source, target, weight, part]) => {
-      const edge = { source: this.nodes[source], target: this.nodes[target], weight, part };
+    this.edges = featureData.records(data.edges, 5).map(([source, target, weight, part, slope]) => {
+      const edge = { source: this.nodes[source], target: this.nodes[target], weight, part, slope, amount: data.by === "slope" ? slope : weight };
       edge.target.into.push(edge);
       edge.source.outOf.push(edge);
       return edge;
     });
+    // The strongest first, by the number that the graph was chosen by.
+    const size = (edge) => Math.abs(edge.amount);
     for (const node of this.nodes) {
-      node.into.sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
-      node.outOf.sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
+      node.into.sort((a, b) => size(b) - size(a));
+      node.outOf.sort((a, b) => size(b) - size(a));
     }
     this.target = this.nodes[data.target];
     this.byStrength = [...this.nodes].sort((a, b) => b.strength - a.strength);
     this.texts = data.texts;
     this.rows = this.findRows();
+  }
+
+  get hasSlopes() {
+    return this.target.slope !== null;
   }
 
   get key() {
@@ -53,7 +61,7 @@ class Graph {
 
   // Steps of the computation, from tokens (0) up: heads, what an MLP reads, interactions, what it writes.
   findRows() {
-    const steps = { head: 1, eigenvector: 2, interaction: 3, direction: 4 };
+    const steps = { head: 1, score: 1, eigenvector: 2, interaction: 3, direction: 4 };
     const rows = new Map();
     for (const node of this.nodes) {
       if (node.layer === null || node.kind === "token") rows.set(node, 0);
@@ -90,6 +98,7 @@ class Graph {
     if (node.kind === "eigenvector") return `eigenvector ${node.number} of MLP ${node.layer}`;
     if (node.kind === "head") return `head ${node.layer}.${node.number}${this.reader(node)}`;
     if (node.kind === "bias") return node.id;
+    if (node.kind === "score") return `head ${node.layer}.${node.number} looking at ${this.token(node.key)}`;
     const feature = this.feature(node);
     if (feature) return featureData.name(feature);
     return node.label || (node.kind === "feature" ? `#${node.number}` : node.id);
@@ -107,6 +116,7 @@ class Graph {
     if (node.kind === "error") return "error";
     if (node.kind === "head") return `head ${node.layer}.${node.number}`;
     if (node.kind === "eigenvector") return `eigenvector ${node.number}`;
+    if (node.kind === "score") return `look ${node.layer}.${node.number}`;
     const name = this.name(node);
     return node.kind === "feature" ? name.replace(/^#\d+ (?=.)/, "") : name;
   }
@@ -141,7 +151,7 @@ class Graph {
       if (at.position !== null) add(found, at.position, own * rest);
       for (const edge of at.into) {
         // A product grows with each of its inputs, whatever their signs.
-        const turn = at.kind === "interaction" ? 1 : Math.sign(edge.weight) * sign(at);
+        const turn = at.kind === "interaction" ? 1 : Math.sign(edge.amount) * sign(at);
         add(flow, edge.source, own * edge.part * turn);
       }
     }

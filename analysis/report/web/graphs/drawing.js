@@ -26,6 +26,8 @@ function graphShape(kind, size = 6) {
       return outline([0, 1 - s], [s, s - 1], [-s, s - 1]);
     case "head":
       return outline([-s, 0], [-s / 2, -s], [s / 2, -s], [s, 0], [s / 2, s], [-s / 2, s]);
+    case "score":
+      return outline([-s, 1 - s], [s, 1 - s], [0, s - 1]);
     case "direction":
       return svgElement("rect", { x: -s - 2, y: 2 - s, width: 2 * s + 4, height: 2 * s - 4, rx: s - 2 });
     default:
@@ -83,23 +85,23 @@ function drawEdges(graph, layout) {
   const paths = new Map();
   for (const edge of seen.slice(0, FAINTEST_EDGES)) {
     const width = Math.ceil(5 * Math.sqrt(strength(edge) / (strongest || 1))) || 1;
-    const key = `${edge.weight < 0 ? "n" : "p"} w${width}`;
+    const key = `${edge.amount < 0 ? "n" : "p"} w${width}`;
     paths.set(key, (paths.get(key) ?? "") + edgePath(layout.places.get(edge.source), layout.places.get(edge.target)));
   }
   const drawn = [...paths].sort().map(([key, d]) => svgElement("path", { class: key, d }));
   return svgElement("g", { class: "edges", "aria-hidden": "true" }, ...drawn);
 }
 
-// The edges of one node, each as wide as its weight beside the largest.
+// The edges of one node, each as wide as its number beside the largest.
 function drawOwnEdges(node, layout) {
   const group = svgElement("g", { class: "own edges", "aria-hidden": "true" });
   for (const edges of [node.into, node.outOf]) {
-    const largest = Math.abs(edges[0]?.weight ?? 1) || 1;
-    for (const { source, target, weight } of edges) {
+    const largest = Math.abs(edges[0]?.amount ?? 1) || 1;
+    for (const { source, target, amount } of edges) {
       const [from, to] = [layout.places.get(source), layout.places.get(target)];
       if (!from || !to) continue;
-      const path = svgElement("path", { class: weight < 0 ? "n" : "p", d: edgePath(from, to) });
-      path.style.strokeWidth = (0.6 + (3.4 * Math.abs(weight)) / largest).toFixed(2);
+      const path = svgElement("path", { class: amount < 0 ? "n" : "p", d: edgePath(from, to) });
+      path.style.strokeWidth = (0.6 + (3.4 * Math.abs(amount)) / largest).toFixed(2);
       group.append(path);
     }
   }

@@ -14,6 +14,7 @@ class GraphView {
     this.status = find("status");
     this.all = find("all");
     this.legend = find("legend");
+    this.faith = find("faith");
     this.prompt = new PromptView(find("prompt"), find("prompt-note"), (position) => {
       this.position = position;
       this.mark();
@@ -57,6 +58,7 @@ class GraphView {
     this.filter.value = this.least ? Math.log10(this.least) : this.filter.min;
     this.prompt.open(graph);
     this.legend.replaceChildren(...graphLegend(graph));
+    this.faith.replaceChildren(...graphFaith(graph));
     this.draw();
     this.showChosen();
   }

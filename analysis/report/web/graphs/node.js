@@ -41,6 +41,7 @@ function nodeFacts(graph, node) {
   if (node === graph.target && graph.data.probability !== null) {
     pairs.push(["probability", percent(graph.data.probability)]);
   }
+  if (node !== graph.target && node.slope !== null) pairs.push(["slope of the target", signed(node.slope)]);
   if (node !== graph.target) pairs.push(["share of the target", percent(node.strength)]);
   if (node.kind === "interaction" && node.value === null) pairs.push(["coefficient", signed(interactionWeight(node))]);
   return facts(pairs);
@@ -55,12 +56,14 @@ function edgeList(graph, node, side, actions) {
     const none = into ? "It is not split further here." : "Everything here leads to it.";
     return part(title, element("p", { class: "note" }, none));
   }
-  const largest = Math.abs(edges[0].weight);
+  const largest = Math.max(...edges.map((edge) => Math.abs(edge.amount)));
+  const [drawn, other] = graph.data.by === "slope" ? ["slope", "weight"] : ["weight", "slope"];
   const row = (edge) => {
-    const other = into ? edge.source : edge.target;
-    return [cell(nodeButton(graph, other, actions)), bar(edge.weight, largest)];
+    const node = into ? edge.source : edge.target;
+    const cells = [cell(nodeButton(graph, node, actions)), bar(edge[drawn], largest)];
+    return graph.hasSlopes ? [...cells, cell(signed(edge[other]))] : cells;
   };
-  const columns = [into ? "Input" : "Output", "Weight"];
+  const columns = [into ? "Input" : "Output", ...(graph.hasSlopes ? [drawn, other] : [drawn]).map(capital)];
   const first = edges.slice(0, LISTED_EDGES).map(row);
   const rest = edges.slice(LISTED_EDGES);
   return part(
@@ -81,16 +84,26 @@ function furtherEdges(edges, make) {
 function edgeCaption(graph, node, into) {
   if (node.kind === "interaction" && into) {
     return node.into.length === 1
-      ? "The input that is multiplied with itself; the weight is what the product adds to the output."
+      ? "The input that is multiplied with itself; the weight is what the product adds to the output, its slope twice that."
       : "The two inputs that are multiplied; the weight, given for both, is what the product adds to the output.";
+  }
+  if (graph.hasSlopes) {
+    return into
+      ? "Weight: what each adds to this node. Slope: how this node changes with it."
+      : "Weight: what this node adds to each. Slope: how each changes with it.";
   }
   if (graph.texts) return into ? "What each adds to this node." : "What this node adds to each.";
   return into ? "The coefficient with which each enters this node." : "The coefficient with which this node enters each.";
 }
 
-function leftNote([sum, absolute, count]) {
+function capital(word) {
+  return word[0].toUpperCase() + word.slice(1);
+}
+
+function leftNote([sum, absolute, count, slope, absoluteSlope]) {
   const those = count === 1 ? "One more is not in the graph: it has" : `${count.toLocaleString("en")} more are not in the graph: they have`;
-  return `${those} a sum of ${signed(sum)} (${number(absolute)} in magnitudes).`;
+  const slopes = slope === undefined ? "" : `, and slopes of ${signed(slope)} (${number(absoluteSlope)})`;
+  return `${those} a sum of ${signed(sum)} (${number(absolute)} in magnitudes)${slopes}.`;
 }
 
 function nodeButton(graph, node, actions) {
@@ -124,6 +137,27 @@ function nodeTable(graph, nodes, actions) {
     rows,
     "dense",
   );
+}
+
+// How far to believe the graph: what is followed to the end, and what taking nodes away did in the model.
+function graphFaith(graph) {
+  const { followed, check } = graph.data;
+  if (!followed) return [];
+  const slopes = followed.slope === undefined ? "" : `${percent(followed.slope)} of the slopes and `;
+  const note = element("p", { class: "note" }, `${slopes}${percent(followed.weight)} of the contributions, by magnitude, are followed to the end.`);
+  if (!check) return [note];
+  const shown = (value) => cell(value === null ? "–" : number(value));
+  const rows = check.map(([kind, n, ...numbers]) => [cell(GRAPH_KINDS[kind] ?? kind), cell(`${n}`), ...numbers.map(shown)]);
+  const columns = ["Taken away", "How many", "r", "Size", "r, held", "Size, held", "r, random", "Times random"];
+  return [
+    note,
+    table(
+      "Checked in the model: nodes taken away one at a time. r and size: how the changes that the graph predicts go with those measured, and how many times larger the measured ones are; held: with attention and norms held; random: random nodes of equal weight taken away instead.",
+      columns,
+      rows,
+      "dense",
+    ),
+  ];
 }
 
 // The shapes that occur, once each, with what they stand for.
