@@ -30,7 +30,7 @@ from torch import Tensor
 
 from analysis.circuits.growth import Opened, Split, grow
 from analysis.circuits.labels import labelled
-from analysis.circuits.prompt.gradients import slopes
+from analysis.circuits.prompt.gradients import slopes, strongest_scores, target_gradients
 from analysis.circuits.prompt.mlp import split_mlp
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.prompt.scores import split_score
@@ -60,6 +60,9 @@ from bilinear_lm.sites import Site
 Heads = Literal["paths", "nodes"]
 
 Frozen = Literal["followed", "held"]
+
+_PER_SCORE = 8
+"""One attention score can come in for so many nodes that there is room for: those of the largest slopes."""
 
 _ROOM = 2
 """A graph grows to `_ROOM` · `max_nodes` before its weakest nodes go: only nodes in it have a known share."""
@@ -108,7 +111,7 @@ def attribute(
     heads: Heads = "paths",
     by: By = "slope",
     norms: Frozen = "followed",
-    attention: Frozen = "followed",
+    attention: Frozen = "held",
     progress: bool = False,
 ) -> Attribution:
     """Trace the value of `target` on a prompt down to tokens.
@@ -122,9 +125,12 @@ def attribute(
     Each edge has a weight, with attention patterns and scales of norms held: weights add up to the value. And
     it has a slope, the derivative of the value by its source times the source. With norms="followed" it goes
     through every norm between the two. With attention="followed" the scores that move a value by way of the
-    softmax are nodes, above what moves them, with slopes alone. "held" leaves either out of slopes. A node
-    that writes to the stream or to an MLP, and a score, has a slope of the target too, by one backward pass
-    of the model.
+    softmax are nodes, above what moves them, with slopes alone: those of the largest slopes of the target, at
+    most one for eight nodes. "held" leaves either out of the edges' slopes.
+
+    A node that writes to the stream or to an MLP, and a score, has a slope of the target too, by one backward
+    pass of the model with everything free, whatever the edges follow; what they carry of it is
+    `analysis.carried`.
 
     Each node keeps the fewest contributions that sum to `share` of the absolute contributions to it, by slope
     or by weight as `by` says, and the graph keeps at most `max_nodes` nodes, the target counted. It first
@@ -152,6 +158,7 @@ def attribute(
     require_choice(by, get_args(By), "by")
     require_choice(norms, get_args(Frozen), "norms")
     require_choice(attention, get_args(Frozen), "attention")
+    gradients = target_gradients(prompt, target)
     if norms == "held":
         prompt = prompt.holding_norms()
     settings: dict[str, Any] = {
@@ -166,10 +173,15 @@ def attribute(
         "dtype": str(prompt.like.dtype).removeprefix("torch."),
         "versions": versions(),
     }
-    limits = Limits(
-        share, _ROOM * max_nodes, sys.maxsize if heads == "nodes" else 0, by, attention == "followed"
-    )
     source = read_target(prompt, target)
+    n_scores = max(1, max_nodes // _PER_SCORE)
+    limits = Limits(
+        share,
+        _ROOM * max_nodes,
+        sys.maxsize if heads == "nodes" else 0,
+        by,
+        None if attention == "held" else strongest_scores(prompt, gradients, n_scores),
+    )
     stages = _stages(prompt, target, limits)
     grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
     if isinstance(target, LogitTarget):
@@ -189,15 +201,15 @@ def attribute(
     if prompt.vocabulary is not None:
         graph = labelled(graph, prompt.vocabulary)
     writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
-    graph = _with_slopes(graph, prompt, target, writes, attention_held=attention == "held")
+    graph = _with_slopes(graph, prompt, gradients, writes)
     return Attribution(graph, target, prompt, left_out, writes)
 
 
 def _with_slopes(
-    graph: Graph, prompt: Prompt, target: Target, writes: Mapping[str, Write], attention_held: bool
+    graph: Graph, prompt: Prompt, gradients: Mapping[Site, Tensor], writes: Mapping[str, Write]
 ) -> Graph:
     """The graph with the slope of each node that writes, and of scores; that of the target is its value."""
-    of_nodes = slopes(prompt, target, writes, graph.of_kind("score"), attention_held)
+    of_nodes = slopes(prompt, gradients, writes, graph.of_kind("score"))
     of_nodes[graph.target] = graph.node(graph.target).value or 0.0
     return replace(graph, nodes=tuple(replace(node, slope=of_nodes.get(node.id)) for node in graph.nodes))
 
@@ -209,7 +221,7 @@ def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:
         yield stage(target.layer, "score")
     if isinstance(target, ScoreTarget) or limits.heads_in_a_row:
         steps.append("head")
-    if limits.scores:
+    if limits.scores is not None:
         steps.append("attention")
     for layer in reversed(range(prompt.n_layers)):
         yield from (stage(layer, step) for step in steps)

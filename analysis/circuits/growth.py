@@ -8,8 +8,10 @@ along.
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
@@ -113,7 +115,21 @@ def grow(
     `stages` are those that sources can stand at, the last first. With `depth` MLP outputs are not split
     behind so many MLPs.
     """
-    return _Growth(split, max_nodes, depth).run(target, list(stages), progress)
+    with _no_collection():
+        return _Growth(split, max_nodes, depth).run(target, list(stages), progress)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While open, nobody looks for cycles: a graph grows by many small objects and none, and the search among
+    them takes as long as making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Growth:

@@ -11,12 +11,12 @@ Sources of one unit are a **group**.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.graphs.graph import By, Node, Pruned
@@ -205,6 +205,29 @@ class Group:
 
 
 @dataclass(frozen=True)
+class ListedScores:
+    """Attention scores of one layer on a prompt."""
+
+    heads: Int[Tensor, " n"]
+    queries: Int[Tensor, " n"]
+    keys: Int[Tensor, " n"]
+    values: Float[Tensor, " n"]
+    """Above the mean of those that their query reads."""
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def at(self, index: int) -> tuple[int, int, int, float]:
+        """Head, query, key and value of one."""
+        return (
+            int(self.heads[index]),
+            int(self.queries[index]),
+            int(self.keys[index]),
+            float(self.values[index]),
+        )
+
+
+@dataclass(frozen=True)
 class Limits:
     """Limits on the part of all contributions that comes into a graph."""
 
@@ -216,5 +239,5 @@ class Limits:
     """Heads that follow each other as nodes; on a prompt 0 sums over all ways through heads."""
     by: By = "weight"
     """What parts are chosen by on a prompt."""
-    scores: bool = False
-    """Whether attention scores are parts."""
+    scores: Mapping[int, ListedScores] | None = None
+    """The attention scores that can be parts, by layer; None: attention is held."""

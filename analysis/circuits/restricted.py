@@ -21,7 +21,7 @@ from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import Write
 from bilinear_lm.sites import replaced
 
-LARGE = 0.5
+LARGE = 0.9
 """The length of a change, relative to the activations that it is added to, from which on it is not small."""
 
 

@@ -47,7 +47,7 @@ def trace(
     share: float | None = None,
     max_nodes: int = MAX_NODES,
     by: By = "slope",
-    attention: Frozen = "followed",
+    attention: Frozen = "held",
     check: int | None = None,
     progress: bool = False,
 ) -> Graph:

@@ -37,7 +37,7 @@ def trace(
     share: float | None = None,
     max_nodes: int = 200,
     by: Literal["slope", "weight"] = "slope",
-    attention: Literal["followed", "held"] = "followed",
+    attention: Literal["followed", "held"] = "held",
     check: int | None = None,
     device: DeviceName = "auto",
 ) -> None:

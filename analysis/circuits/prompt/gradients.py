@@ -7,35 +7,39 @@ nothing of it is lost in their errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.circuits.prompt.attention import moved_by_scores
+from analysis.circuits.prompt.attention import centred_scores, moved_by_scores
 from analysis.circuits.prompt.prompt import Prompt
-from analysis.circuits.readers import Write
+from analysis.circuits.readers import ListedScores, Write
 from analysis.circuits.target_value import read_measured
 from analysis.circuits.targets import Target
 from analysis.graphs.graph import Node
 from analysis.interventions.frozen import exact_in_float64, frozen
-from bilinear_lm.sites import Site, replaced
+from bilinear_lm.sites import Point, Site, replaced
+
+WRITTEN_TO: tuple[Point, ...] = ("attn-out", "mlp-in", "mlp-out")
+"""The points of a block that nodes write to, besides the embeddings."""
 
 
 def target_gradients(
-    prompt: Prompt, target: Target, sites: Iterable[Site], attention_held: bool
+    prompt: Prompt, target: Target, attention_held: bool = False
 ) -> dict[Site, Float[Tensor, "pos d_model"]]:
-    """∂ target / ∂ activations of each site, at all positions of the prompt.
+    """∂ target / ∂ activations of the sites that nodes write to, at all positions of the prompt.
 
     Attention patterns are held or free, and scales of norms as `prompt` says. mlp-in is what the MLP reads
     alone: the residual stream beside it stays as it is.
     """
+    sites = [Site(0, "resid-pre")]
+    for layer in range(prompt.n_layers):
+        sites += [Site(layer, point) for point in WRITTEN_TO]
     model, ids = prompt.module, prompt.measured.ids.unsqueeze(0)
-    added = {site: torch.zeros_like(prompt.like).requires_grad_() for site in dict.fromkeys(sites)}
-    if not added:
-        return {}
+    added = {site: torch.zeros_like(prompt.like).requires_grad_() for site in sites}
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         if prompt.like.dtype == torch.float64:
@@ -53,14 +57,11 @@ def target_gradients(
 
 def slopes(
     prompt: Prompt,
-    target: Target,
+    gradients: Mapping[Site, Float[Tensor, "pos d_model"]],
     writes: Mapping[str, Write],
     scores: Sequence[Node],
-    attention_held: bool,
 ) -> dict[str, float]:
     """The slope of each node that writes, gradient · what it writes, and of attention scores."""
-    sites = [write.site for write in writes.values()] + [_attention_out(node) for node in scores]
-    gradients = target_gradients(prompt, target, sites, attention_held)
     result: dict[str, float] = {}
     for site, gradient in gradients.items():
         if own := {name: write for name, write in writes.items() if write.site == site}:
@@ -74,6 +75,34 @@ def slopes(
             for node in here:
                 if node.index == head:
                     result[node.id] = float(moved[node.position, node.key]) * (node.value or 0.0)
+    return result
+
+
+def strongest_scores(
+    prompt: Prompt, gradients: Mapping[Site, Float[Tensor, "pos d_model"]], n: int
+) -> dict[int, ListedScores]:
+    """The n attention scores of the largest |slope|, by layer."""
+    n_pos, found, sizes = prompt.n_pos, [], []
+    for layer in prompt.layers:
+        gradient = gradients[Site(layer.number, "attn-out")].unsqueeze(0)
+        for head in range(len(layer.measured.attention.W_O)):
+            scores = centred_scores(layer, head)
+            size = (moved_by_scores(layer, gradient, head)[0] * scores).abs().flatten()
+            places = size.topk(min(n, len(size))).indices
+            sizes.append(size[places])
+            of_head = torch.full_like(places, head)
+            found.append(
+                torch.stack([torch.full_like(places, layer.number), of_head, places // n_pos, places % n_pos])
+            )
+    everywhere = torch.cat(found, dim=1)
+    kept = everywhere[:, torch.cat(sizes).topk(min(n, everywhere.shape[1])).indices]
+    result = {}
+    for layer in prompt.layers:
+        heads, queries, keys = kept[1:, kept[0] == layer.number]
+        values = torch.stack(
+            [centred_scores(layer, head) for head in range(len(layer.measured.attention.W_O))]
+        )[heads, queries, keys]
+        result[layer.number] = ListedScores(heads, queries, keys, values)
     return result
 
 

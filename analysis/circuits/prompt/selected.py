@@ -23,11 +23,16 @@ class Selected:
 
 
 def strongest(
-    weights: Float[Tensor, "n columns"], limits: Limits, slopes: Float[Tensor, "n columns"] | None = None
+    weights: Float[Tensor, "n columns"],
+    limits: Limits,
+    slopes: Float[Tensor, "n columns"] | None = None,
+    unlisted: Float[Tensor, "n 3"] | None = None,
 ) -> list[Selected]:
     """In each row, the fewest entries that together have the share of Σ |size|, largest first.
 
-    Sizes are slopes or weights, as the limits say. None: the slopes are the weights.
+    Sizes are slopes or weights, as the limits say; without `slopes` these are the weights. `unlisted` holds
+    the sum of slopes, that of their magnitudes and the number of contributions that are no entries, all of
+    weight 0.
     """
     weights = weights.double()
     slopes = weights if slopes is None else slopes.double()
@@ -39,7 +44,10 @@ def strongest(
     # An entry is kept as long as those before it have less than the share, and never where it is zero.
     before = torch.nn.functional.pad(reached[:, :-1], (1, 0))
     is_there = (sorted_[0] != 0) | (sorted_[-1] != 0)
-    n_kept = ((before < limits.share * reached[:, -1:]) & (sizes != 0)).sum(dim=1)
+    whole_size = reached[:, -1:]
+    if unlisted is not None and limits.by == "slope":
+        whole_size = whole_size + unlisted[:, 1:2]
+    n_kept = ((before < limits.share * whole_size) & (sizes != 0)).sum(dim=1)
     kept = [min(n, limits.at_most) for n in n_kept.tolist()]
     whole = is_there.sum(dim=1).tolist()
     sums = [(values.cumsum(dim=1), values.abs().cumsum(dim=1)) for values in sorted_]
@@ -50,6 +58,9 @@ def strongest(
         if whole[row] > n:
             (signed, absolute), (slope, absolute_slope) = left[0], left[-1]
             rest = Pruned(signed, absolute, whole[row] - n, slope, absolute_slope)
+        if unlisted is not None:
+            slope, absolute_slope, count = unlisted[row].tolist()
+            rest += Pruned(0.0, 0.0, int(count), slope, absolute_slope)
         columns = order[row, :n].tolist()
         rows = [values[row, :n].tolist() for values in sorted_]
         selected.append(Selected(columns, rows[0], rows[-1], rest))

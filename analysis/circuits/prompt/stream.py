@@ -28,14 +28,11 @@ from analysis.circuits.prompt.sources import (
     token_source,
     written_error,
 )
-from analysis.circuits.readers import Group, Limits, Linear, Part, Source, Spread
-from analysis.graphs.graph import Node, Pruned
+from analysis.circuits.readers import Group, Limits, Linear, ListedScores, Part, Source, Spread
+from analysis.graphs.graph import Node
 from bilinear_lm.numerics.memory import rows_at_once
 
 Readers = Sequence[tuple[Node, Linear | Spread]]
-
-MAX_SCORES = 2048
-"""Attention scores of a layer that can be parts of one reading; weaker ones are counted as pruned."""
 
 
 def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
@@ -50,9 +47,8 @@ def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[G
     numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
     numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
     numbers_each *= 1 if _is_one_sided(prompt, limits) else 2
-    if limits.scores:
-        n_scores = min(MAX_SCORES, len(prompt.layers[0].measured.attention.W_O) * prompt.n_pos**2)
-        numbers_each += 2 * prompt.n_layers * n_scores + 4 * prompt.n_pos**2
+    if limits.scores is not None:
+        numbers_each += 2 * sum(len(listed) for listed in limits.scores.values()) + 4 * prompt.n_pos**2
     chunk = rows_at_once(4 * numbers_each * prompt.like.element_size())
     for start in range(0, len(readers), chunk):
         yield from _split(prompt, readers[start : start + chunk], limits)
@@ -60,7 +56,7 @@ def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[G
 
 def _is_one_sided(prompt: Prompt, limits: Limits) -> bool:
     """Whether slopes are weights."""
-    return prompt.norms_held and not limits.scores
+    return prompt.norms_held and limits.scores is None
 
 
 def _n_columns(prompt: Prompt, split_heads: bool) -> int:
@@ -81,13 +77,13 @@ class _Block:
     """Each reader's direction at each position, kept where sources need it for their own readers."""
     attended: list[list[float]] | None = None
     """The attention pattern of heads, by reader and column."""
-    scores: list[list[tuple[int, int, int, float]]] | None = None
-    """Head, query, key and value of attention scores, by reader and column."""
-    rest: list[Pruned] | None = None
-    """What is left out of each row."""
+    scores: ListedScores | None = None
+    """The attention scores of the columns."""
+    rest: Float[Tensor, "n 3"] | None = None
+    """Of contributions that are not among the columns: sum of slopes, of their magnitudes, and number."""
 
 
-_OF_ONE_READER = ("constant", "head", "direction", "score")
+_OF_ONE_READER = ("constant", "head", "direction")
 """Kinds of sources whose columns are other sources for each reader."""
 
 
@@ -97,7 +93,10 @@ def _split(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
     sides = torch.cat([block.values for block in blocks], dim=-1)
     side = 0 if limits.by == "weight" else -1
     shared: dict[int, Part] = {}  # by column: most sources are the same for all readers
-    for row, chosen in enumerate(strongest(sides[0], limits, sides[1] if len(sides) > 1 else None)):
+    slopes = sides[1] if len(sides) > 1 else None
+    rests = [block.rest for block in blocks if block.rest is not None]
+    unlisted = torch.stack(rests).sum(dim=0) if rests else None
+    for row, chosen in enumerate(strongest(sides[0], limits, slopes, unlisted)):
         values = chosen.weights if limits.by == "weight" else chosen.slopes
         parts = []
         for column, value in zip(chosen.columns, values, strict=True):
@@ -110,8 +109,7 @@ def _split(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
                 if block.kind not in _OF_ONE_READER:
                     shared[column] = part
             parts.append(part)
-        rest = sum((block.rest[row] for block in blocks if block.rest is not None), chosen.pruned)
-        yield contributions(replace(chosen, pruned=rest), parts, limits)
+        yield contributions(chosen, parts, limits)
 
 
 def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) -> Iterator[_Block]:
@@ -132,8 +130,8 @@ def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) 
         attention = layer.measured.attention
         if attention.bias is not None:
             yield _Block("attention bias", layer.number, (g.sum(dim=2) @ attention.bias).unsqueeze(-1))
-        if limits.scores:
-            yield _scores(layer, g[1])
+        if limits.scores is not None:
+            yield _scores(layer, limits.scores[layer.number], g[1])
         if split_heads:
             yield _heads(layer, readers, g)
         else:
@@ -152,31 +150,17 @@ def _heads(layer: LayerOnPrompt, readers: Sequence[Linear | Spread], g: Tensor) 
     return _Block("head", layer.number, (moved * pattern).flatten(2), attended=attended)
 
 
-def _scores(layer: LayerOnPrompt, g: Tensor) -> _Block:
-    """The scores that move what the heads of a layer write, strongest first, as far as there is room."""
+def _scores(layer: LayerOnPrompt, listed: ListedScores, g: Tensor) -> _Block:
+    """The scores that move what the heads of a layer write: those that are listed, the rest in numbers."""
     n_heads, n_pos = len(layer.measured.attention.W_O), g.shape[1]
-    sums = g.new_zeros(2, len(g), dtype=torch.float64)
-    kept = [g.new_zeros(len(g), 0), g.new_zeros(len(g), 0), g.new_zeros(len(g), 0, dtype=torch.long)]
+    sums, slopes = g.new_zeros(2, len(g), dtype=torch.float64), g.new_zeros(len(g), len(listed))
     for head in range(n_heads):
-        scores = centred_scores(layer, head)
-        slopes = (moved_by_scores(layer, g, head) * scores).flatten(1)
-        sums += _signed_and_absolute(slopes)
-        places = torch.arange(n_pos**2, device=g.device) + head * n_pos**2
-        new = slopes, scores.flatten().expand_as(slopes), places.expand_as(slopes)
-        kept = [torch.cat(pair, dim=1) for pair in zip(kept, new, strict=True)]
-        if kept[0].shape[1] > MAX_SCORES:
-            strong = kept[0].abs().topk(MAX_SCORES, dim=1).indices
-            kept = [values.gather(1, strong) for values in kept]
-    slopes, scores, places = kept
-    listed = [
-        [
-            (place // n_pos**2, place // n_pos % n_pos, place % n_pos, value)
-            for place, value in zip(*row, strict=True)
-        ]
-        for row in zip(places.tolist(), scores.tolist(), strict=True)
-    ]
-    left, count = sums - _signed_and_absolute(slopes), n_heads * n_pos**2 - slopes.shape[1]
-    rest = [Pruned(0.0, 0.0, count, *row) for row in left.T.tolist()] if count else None
+        of_head = moved_by_scores(layer, g, head) * centred_scores(layer, head)
+        sums += _signed_and_absolute(of_head.flatten(1))
+        own = listed.heads == head
+        slopes[:, own] = of_head[:, listed.queries[own], listed.keys[own]]
+    left, count = sums - _signed_and_absolute(slopes), n_heads * n_pos**2 - len(listed)
+    rest = torch.cat([left, torch.full_like(left[:1], count)]).T if count else None
     values = torch.stack([torch.zeros_like(slopes), slopes])
     return _Block("score", layer.number, values, scores=listed, rest=rest)
 
@@ -245,7 +229,7 @@ def _source(
         return Moved.at(layer, head, key, block.attended[row][index], node, reader, u, value)
     if block.kind == "score":
         assert block.scores is not None  # such blocks have them
-        return AttentionScore.at(layer, *block.scores[row][index])
+        return AttentionScore.at(layer, *block.scores.at(index))
     if block.kind == "direction":
         assert block.directions is not None  # such blocks have them
         u = block.directions[side, row, index].clone()

@@ -1,10 +1,13 @@
 """Slopes: exact derivatives of the model by edges and nodes, with norms and attention held or followed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from analysis.circuits.attribution import attribute
 from analysis.circuits.causal import changed_values
+from analysis.circuits.prompt.gradients import slopes, target_gradients
 from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.targets import (
     DirectionTarget,
@@ -31,27 +34,44 @@ TARGETS = {
 }
 
 
-def gap(graph, *kinds):
-    """The largest difference of what edges carry and the model's own derivative."""
-    edges, nodes = carried(graph), graph.of_kind(*kinds)
+def gap(found, *kinds):
+    """The largest difference of what edges carry, from the target down, and the derivative of the model with
+    norms and attention free or held as the edges hold them."""
+    graph, settings = found.graph, found.graph.settings
+    prompt = found.prompt.holding_norms() if settings["norms"] == "held" else found.prompt
+    gradients = target_gradients(prompt, found.target, attention_held=settings["attention"] == "held")
+    expected = slopes(prompt, gradients, found.writes, graph.of_kind("score"))
+    by_edges = [replace(node, slope=node.value if node.id == graph.target else None) for node in graph.nodes]
+    edges = carried(replace(graph, nodes=tuple(by_edges)))
+    nodes = graph.of_kind(*kinds)
     assert nodes
-    return max(abs(edges[node.id] - node.slope) for node in nodes)
+    return max(abs(edges[node.id] - expected[node.id]) for node in nodes)
 
 
 @pytest.mark.parametrize(("norms", "attention"), FROZEN)
 def test_edges_carry_the_derivative_of_the_model(model, norms, attention):
     prompt = open_prompt(model.double(), IDS[:3])
-    graph = attribute(prompt, TARGETS["logit"], norms=norms, attention=attention, **ALL).graph
-    assert gap(graph, "token") < 1e-9
-    if attention == "followed":
-        assert gap(graph, "score") < 1e-9
-    assert completeness(graph).largest < 1e-9
+    found = attribute(prompt, TARGETS["logit"], norms=norms, attention=attention, **ALL)
+    assert gap(found, "token", *(["score"] if attention == "followed" else [])) < 1e-9
+    assert completeness(found.graph).largest < 1e-9
+
+
+@pytest.mark.parametrize("target", [LogitTarget(7), FeatureTarget(Site(0, "mlp-out"), 3)])
+def test_slopes_of_nodes_are_the_model_s_own(model, target):
+    """Whatever the edges hold."""
+    prompt = open_prompt(model.double(), IDS[:2], lossless())
+    free = attribute(prompt, target, attention="followed", **ALL)
+    assert gap(free, "token", "feature") < 1e-9
+    held = attribute(prompt, target, norms="held", **ALL)
+    for node in held.graph.of_kind("token", "feature"):
+        assert node.slope == pytest.approx(free.graph.node(node.id).slope, abs=1e-12)
+    assert effects(held.graph)[held.graph.target] == held.graph.node(held.graph.target).value
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_targets_of_all_kinds(model, name):
-    graph = attribute(open_prompt(model.double(), IDS[:3]), TARGETS[name], **ALL).graph
-    assert gap(graph, "token", "score") < 1e-9
+    prompt = open_prompt(model.double(), IDS[:3])
+    assert gap(attribute(prompt, TARGETS[name], attention="followed", **ALL), "token", "score") < 1e-9
 
 
 @pytest.mark.parametrize("against", [None, 0])
@@ -59,11 +79,9 @@ def test_a_score_as_a_target(model, against):
     """What is below it is not split, so that what writes to its streams from the layer before is compared."""
     given = lossless(("mlp-out",), (0,))
     target = ScoreTarget(1, 1, 2, 1, against)
-    graph = attribute(open_prompt(model.double(), IDS[:3], given), target, attention="held", **ALL).graph
-    edges = carried(graph)
-    for node in graph.of_kind("feature", "error"):
-        assert edges[node.id] == pytest.approx(node.slope, abs=1e-9), node.id
-    assert completeness(graph).largest < 1e-9
+    found = attribute(open_prompt(model.double(), IDS[:3], given), target, **ALL)
+    assert gap(found, "feature", "error") < 1e-9
+    assert completeness(found.graph).largest < 1e-9
 
 
 @pytest.mark.parametrize(("norms", "attention"), FROZEN)
@@ -71,23 +89,23 @@ def test_a_score_as_a_target(model, against):
 def test_features_without_errors(model, points, norms, attention):
     """Codes are linear and there is no error, so that the graph is the model at first order."""
     prompt = open_prompt(model.double(), IDS[:2], lossless(points))
-    graph = attribute(prompt, LogitTarget(7), norms=norms, attention=attention, **ALL).graph
-    assert gap(graph, "token", "feature", "interaction") < 1e-9
-    assert completeness(graph).largest < 1e-8
+    found = attribute(prompt, LogitTarget(7), norms=norms, attention=attention, **ALL)
+    assert gap(found, "token", "feature", "interaction") < 1e-9
+    assert completeness(found.graph).largest < 1e-8
 
 
 @pytest.mark.parametrize("site", ["0-mlp-out", "1-mlp-in"])
 def test_a_feature_as_a_target(model, site):
     prompt = open_prompt(model.double(), IDS[:2], lossless())
-    graph = attribute(prompt, FeatureTarget(Site.parse(site), 3), **ALL).graph
-    assert gap(graph, "token", "feature") < 1e-9
+    found = attribute(prompt, FeatureTarget(Site.parse(site), 3), attention="followed", **ALL)
+    assert gap(found, "token", "feature") < 1e-9
 
 
 @pytest.mark.parametrize("norms", ["followed", "held"])
 def test_heads_as_nodes(model, norms):
     prompt = open_prompt(model.double(), IDS[:2], lossless())
-    graph = attribute(prompt, LogitTarget(7), norms=norms, heads="nodes", **ALL).graph
-    assert gap(graph, "token", "feature", "score") < 1e-9
+    found = attribute(prompt, LogitTarget(7), norms=norms, attention="followed", heads="nodes", **ALL)
+    assert gap(found, "token", "feature", "score") < 1e-9
 
 
 def test_slopes_of_features_that_leave_errors(model):
