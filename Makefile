@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 LIBRARY := $(VENV)/.library
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test fuzz kills lint bench clean
+.PHONY: demo test fuzz kills lint bench studies clean
 
 demo: $(LIBRARY)
 	$(BIN)/bilinear-lm report -o report.html --tokens "sad" "swim - run, climb, eat, fly, walk"
@@ -37,6 +37,10 @@ bench: $(TOOLS)
 	$(BIN)/python benchmarks/polynomial.py
 	$(BIN)/python benchmarks/trace.py
 	$(BIN)/python benchmarks/finetune_speed.py
+
+# What a graph says of an intervention, beside what happens: TEXT=FILE, of any text.
+studies: $(TOOLS)
+	$(BIN)/python benchmarks/faithfulness.py $(TEXT)
 
 clean:
 	rm -rf $(VENV) report.html

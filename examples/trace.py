@@ -4,8 +4,7 @@
 
 The likeliest next token after a prompt, split over the features of the model that ships. Then its strongest
 interactions, features and tokens are taken away: what the graph says would change, and what does change in
-the model, with attention patterns and scales of norms held at what they were, and free. A graph keeps what
-it does not show as it is, so that it says too little of nodes that much else depends on.
+the model, beside random nodes of equal weight.
 """
 
 import sys
@@ -33,7 +32,7 @@ def main(prompt: str = PROMPT) -> None:
 
     measured = open_prompt(model, prompt, dictionaries, tokenizer=tokenizer)
     token = measured.likeliest()
-    attribution = attribute(measured, LogitTarget(token), share=0.95, max_nodes=1000)
+    attribution = attribute(measured, LogitTarget(token, measured.runners_up()), share=0.95, max_nodes=1000)
     graph = attribution.graph
     print(f"{prompt}{tokenizer.decode([token])}")
     print(attribution)
@@ -42,11 +41,10 @@ def main(prompt: str = PROMPT) -> None:
     for kind in ("interaction", "feature", "token"):
         nodes = sorted(graph.of_kind(kind), key=lambda node: -abs(effect[node.id]))[:8]
         check = causal_check(model, attribution, [(Intervention(node.id),) for node in nodes])
-        print(f"without {kind}s one at a time, the logit changes by (graph; model, held; model, free)")
-        rows = zip(nodes, check.predicted.tolist(), check.held.tolist(), check.free.tolist(), strict=True)
-        for node, predicted, held, free in rows:
-            print(f"  {predicted:+.3f}  {held:+.3f}  {free:+.3f}  {describe(graph, node)}")
-        print(f"  correlation {check.correlation_held:.2f} held, {check.correlation_free:.2f} free; ", end="")
+        print(f"without {kind}s one at a time, the target changes by (graph; model)")
+        for node, predicted, free in zip(nodes, check.predicted.tolist(), check.free.tolist(), strict=True):
+            print(f"  {predicted:+.3f}  {free:+.3f}  {describe(graph, node)}")
+        print(f"  correlation {check.correlation_free:.2f}; ", end="")
         print(f"{check.strength:.1f} times the change that random ones of equal weight make")
 
 

@@ -1,7 +1,15 @@
 """Graphs grown down from a target, on a prompt or by weights alone, and their causal checks."""
 
 from analysis.circuits.attribution import Attribution, attribute
-from analysis.circuits.causal import CausalCheck, Intervention, causal_check, patch_node
+from analysis.circuits.causal import (
+    Agreement,
+    CausalCheck,
+    Intervention,
+    causal_check,
+    patch_node,
+    scale_nodes,
+    steer_node,
+)
 from analysis.circuits.labels import labelled
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
@@ -15,6 +23,7 @@ from analysis.circuits.targets import (
 from analysis.circuits.trace import trace
 
 __all__ = [
+    "Agreement",
     "Attribution",
     "CausalCheck",
     "DirectionTarget",
@@ -29,6 +38,8 @@ __all__ = [
     "labelled",
     "open_prompt",
     "patch_node",
+    "scale_nodes",
     "static_circuit",
+    "steer_node",
     "trace",
 ]

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from analysis.circuits.attribution import Attribution
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import Write
-from bilinear_lm.sites import replaced
+from bilinear_lm.sites import Site, replaced
 
-LARGE = 0.9
-"""The length of a change, relative to the activations that it is added to, from which on it is not small."""
+LARGE = 2.0
+"""The factor by which a change that is not small makes the residual stream longer or shorter."""
 
 
 @contextmanager
@@ -48,15 +49,24 @@ def restricted(attribution: Attribution) -> Iterator[None]:
 
 
 def is_large(prompt: Prompt, writes: Sequence[Write]) -> bool:
-    """Whether any of the changes is not small beside the residual stream that it is added to."""
+    """Whether any of the changes makes the residual stream that it is added to much longer or shorter."""
     for write in writes:
-        layer = prompt.layers[write.site.layer].measured
         if write.site.point == "mlp-in":  # read by the MLP alone, without a norm between
             continue
-        stream = layer.resid_pre if write.site.point == "resid-pre" else layer.resid_mid
-        if write.vector.norm() > LARGE * stream[write.position].norm():
+        stream = _after(prompt, write.site)[write.position]
+        before, after = float(stream.norm()), float((stream + write.vector).norm())
+        if not before / LARGE <= after <= before * LARGE:
             return True
     return False
+
+
+def _after(prompt: Prompt, site: Site) -> Float[Tensor, "pos d_model"]:
+    """The residual stream to which what is written at a site has been added."""
+    layer = prompt.layers[site.layer].measured
+    if site.point in ("resid-pre", "attn-out"):
+        return layer.resid_pre if site.point == "resid-pre" else layer.resid_mid
+    is_last = site.layer + 1 == prompt.n_layers
+    return prompt.measured.resid_final if is_last else prompt.layers[site.layer + 1].measured.resid_pre
 
 
 def _limited(measured: Tensor, passed: Tensor) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,6 @@
 """`Graph`, a value as nodes and edges that add up: its files, summary, effects and exports."""
 
-from analysis.graphs.effects import Completeness, completeness, effects, predict_target
+from analysis.graphs.effects import Completeness, carried, completeness, effects, predict_target
 from analysis.graphs.export import save_circuit_tracer, to_circuit_tracer, to_networkx
 from analysis.graphs.files import load_graph, save_graph
 from analysis.graphs.graph import Edge, Graph, Kind, Node, Pruned, Pruning
@@ -15,6 +15,7 @@ __all__ = [
     "Node",
     "Pruned",
     "Pruning",
+    "carried",
     "completeness",
     "describe",
     "effects",

@@ -138,10 +138,10 @@ def _left(graph: Graph, node: Node) -> list[int | float] | None:
     return [_short(pruned.signed), _short(pruned.absolute), pruned.count, *slopes]
 
 
-def _short_or_none(value: float | None) -> int | float | None:
+def _short_or_none(value: int | float | None) -> int | float | None:
     return None if value is None else _short(value)
 
 
-def _short(value: float) -> int | float:
+def _short(value: int | float) -> int | float:
     """Four significant digits."""
     return rounded(value, 4)

@@ -1,10 +1,14 @@
 """Interventions: a graph that leaves nothing out predicts the held model exactly; controls; refusals."""
 
+import json
+from collections import Counter
+
+import numpy as np
 import pytest
 import torch
 
 from analysis.circuits.attribution import attribute
-from analysis.circuits.causal import Intervention, causal_check, patch_node
+from analysis.circuits.causal import Intervention, causal_check, patch_node, scale_nodes, steer_node
 from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.targets import (
     DirectionTarget,
@@ -147,6 +151,65 @@ def test_a_graph_that_was_pruned_is_put_to_the_test(family_model):
     assert check.strength > 0
     assert -1 <= check.correlation_free <= 1
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_small_changes_are_predicted_by_slopes(model):
+    """At first order exactly, with everything free."""
+    found = attribute(open_prompt(model, IDS, lossless()), LogitTarget(7), max_nodes=200)
+    nodes = [node.id for kind in ("feature", "interaction") for node in found.graph.of_kind(kind)][::9]
+    steps = [[Intervention(node, factor) for factor in (1 + 1e-4, 1 - 1e-4)] for node in nodes]
+    check = causal_check(model, found, [[one] for pair in steps for one in pair], controls=0)
+    differences, predicted = check.free[::2] - check.free[1::2], 2 * check.predicted[::2]
+    # The model itself rounds norms and softmax to float32.
+    assert (differences - predicted).abs().max() < 1e-2 * predicted.abs().max()
+    assert torch.equal(check.predicted, check.first_order)
+
+
+def test_large_changes_are_predicted_in_the_restricted_model(model):
+    """Codes are linear and there is no error, so that with all features it is the model itself."""
+    found = attribute(open_prompt(model, IDS[:2], lossless()), LogitTarget(7), **ALL)
+    tokens = [node.id for node in found.graph.of_kind("token")]
+    check = causal_check(model, found, [[Intervention(node)] for node in tokens], controls=0)
+    assert (check.predicted - check.free).abs().max() < 1e-5
+    assert (check.first_order - check.free).abs().max() > 1e-2
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_agreement_by_kind(model):
+    found = attribute(open_prompt(model, IDS, lossless()), LogitTarget(7), max_nodes=100)
+    check = causal_check(model, found, n=4, each_kind=True, controls=2)
+    assert {"feature", "interaction", "token"} <= set(check.kinds)
+    assert max(Counter(check.kinds).values()) == 4
+    for kind in set(check.kinds):
+        rows = [row for row, own in enumerate(check.kinds) if own == kind]
+        p, m = check.predicted[rows].numpy(), check.free[rows].numpy()
+        agreement = check.agreement(kind)
+        assert agreement.n == len(rows)
+        assert agreement.slope == pytest.approx((p @ m) / (p @ p))
+        assert agreement.size == pytest.approx(np.sqrt((m @ m) / (p @ p)))
+        if len(rows) > 2:
+            assert agreement.correlation == pytest.approx(np.corrcoef(p, m)[0, 1])
+    numbers = check.summary()
+    assert json.loads(json.dumps(numbers)) == numbers
+    assert numbers["feature"]["n"] == 4
+    with pytest.raises(InputError, match="kind 'head'; expected one of "):
+        check.agreement("head")
+    with pytest.raises(InputError, match=r"a check of 1000 nodes; expected at most the \d+ .* of one kind"):
+        causal_check(model, found, n=1000, each_kind=True)
+    assert len(causal_check(model, found, controls=0).trials) == 20
+
+
+def test_sets_of_nodes_are_scaled_and_steered(model):
+    found = attribute(open_prompt(model, IDS[:2], lossless()), LogitTarget(7), **ALL)
+    nodes = [node.id for node in found.graph.of_kind("feature")][:3]
+    trial = scale_nodes(found.graph, nodes, 0.5)
+    assert trial == tuple(Intervention(node, 0.5) for node in nodes)
+    value = found.graph.node(nodes[0]).value
+    steered = steer_node(found.graph, nodes[0], 2.0)
+    assert steered.factor * value == pytest.approx(value + 2)
+    check = causal_check(model, found, [trial, [steered, *trial[1:]]], controls=1)
+    assert check.kinds == ("feature", "feature")
+    assert (check.predicted_held - check.held).abs().max() < 1e-8
 
 
 def test_random_nodes_have_equal_weight(model):

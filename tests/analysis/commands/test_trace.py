@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,3 +186,47 @@ def test_two_processes_write_the_same_graph_as_one(tmp_path, target):
     sums = [[pruned.signed for pruned in graph.pruned.values()] for graph in written]
     assert sums[1] == pytest.approx(sums[0], rel=1e-4, abs=1e-4)
     assert [p.count for p in two.pruned.values()] == [p.count for p in one.pruned.values()]
+
+
+def test_a_check_in_the_model(folder, capsys):
+    given = ["trace", "model", "--prompt", "a cat ran", "--max-nodes", "40", "-o", "graph.json"]
+    assert main([*given, "--check", "2", "--page", "page.html"]) == 0
+    said = capsys.readouterr().out
+    assert "checked in the model, 2 " in said
+    assert "of the absolute slopes and" in said
+    graph = load_graph("graph.json")
+    checked = graph.settings["check"]
+    assert all(numbers["n"] <= 2 for numbers in checked.values())
+    data = json.loads(Path("page.html").read_text().split('id="graph-data">')[1].split("</script>")[0])
+    assert [row[0] for row in data[0]["check"]] == list(checked)
+    assert main([*given, "--format", "circuit-tracer", "--check", "2"]) == 0
+    metadata = json.loads(Path("graph.json").read_text())["metadata"]["bilinear_lm"]
+    assert metadata["check"] == checked
+    assert set(metadata["followed"]) == {"slope", "weight"}
+
+
+def test_what_is_chosen_and_followed(folder):
+    given = ["trace", "model", "--prompt", "a cat ran", "--max-nodes", "60", "-o", "graph.json"]
+    for options, by, attention in (
+        ([], "slope", "held"),
+        (["--by", "weight"], "weight", "held"),
+        (["--attention", "followed"], "slope", "followed"),
+    ):
+        assert main([*given, *options]) == 0
+        graph = load_graph("graph.json")
+        assert (graph.by, graph.settings["attention"]) == (by, attention)
+        assert bool(graph.of_kind("score")) == (attention == "followed")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prompt", "a cat", "--check", "100000"], "a check of 100000 nodes; expected at most the"),
+        (["--prompt", "a cat", "--check", "0"], "check=0 nodes; expected"),
+        (["--token", "cat", "--check", "3"], "trace: --check 3 without --prompt"),
+    ],
+)
+def test_checks_that_cannot_be(folder, options, message, capsys):
+    assert main(["trace", "model", *options, "-o", "graph.json"]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("graph.json").exists()

@@ -1,12 +1,13 @@
 """Graphs by hand: meaning of edges, shares, pruning, files, and what other tools get."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.graphs.effects import completeness, effects, predict_target
+from analysis.graphs.effects import carried, completeness, effects, predict_target
 from analysis.graphs.export import to_networkx
 from analysis.graphs.files import load_graph, save_graph
 from analysis.graphs.graph import Edge, Graph, Node, Pruned
@@ -21,6 +22,7 @@ from analysis.graphs.nodes import (
     logit_node,
     token_node,
 )
+from analysis.graphs.summary import summary
 from bilinear_lm import InputError
 from bilinear_lm.sites import Site
 
@@ -266,6 +268,63 @@ def test_a_pruned_graph_keeps_the_sums(parts, max_nodes):
             for one in (graph, found.graph)
         ]
         assert sums[0] == pytest.approx(sums[1], abs=1e-9)
+
+
+def with_slopes() -> Graph:
+    """The graph by hand with norms free: edges change the logit by half of what they add to it."""
+    graph = by_hand()
+    edges = tuple(
+        replace(edge, slope=edge.weight / 2 if edge.target == LOGIT else edge.weight) for edge in graph.edges
+    )
+    slopes = {LOGIT: 5.0, FEATURE: 3.0, CROSS: -4.0, LEFT: 7.0, TOKEN: 1.0}
+    nodes = tuple(replace(node, slope=slopes.get(node.id)) for node in graph.nodes)
+    pruned = {LOGIT: Pruned(-0.5, 1.0, 3, 0.25, 0.75)}
+    return replace(graph, nodes=nodes, edges=edges, pruned=pruned, settings={"by": "slope"})
+
+
+def test_slopes_by_hand():
+    graph = with_slopes()
+    assert (graph.by, by_hand().by) == ("slope", "weight")
+    edges = carried(graph)
+    # Half of the weights into the logit; the feature changes it by 3, and each of its parts by 3 / 2.
+    assert edges[FEATURE] == pytest.approx(2.0)
+    assert edges[CROSS] == pytest.approx(-3 * 3 / 2)
+    assert edges[LEFT] == pytest.approx(3 / 2 * (-3 + 2 * 4.5))
+    assert edges[TOKEN] == pytest.approx(1.5 / 2 + 7 / 3 * 3 + edges[RIGHT] / -1 * -1)
+    sizes = effects(graph)
+    assert (sizes[FEATURE], sizes[CROSS], sizes[LEFT]) == (3, -4, 7)
+    assert sizes["bias 2-mlp"] == pytest.approx(3 / 2 * 0.5)
+    assert predict_target(graph, {FEATURE: 0.0, LEFT: 1.5}) == pytest.approx(5 - 3 + 7 / 2)
+    # Slopes of 2 and 0.75 into the logit, and 0.75 that are left out.
+    assert graph.shares()[FEATURE] == pytest.approx(2 / 3.5)
+    assert graph.shown == graph.followed("slope") != graph.followed("weight")
+    whole = completeness(graph)
+    assert whole.followed == {"slope": graph.followed("slope"), "weight": pytest.approx(5.5 / 6.5)}
+    assert 0 < whole.carried < 2
+    assert completeness(by_hand()).carried is None
+    rest = graph.prune(4).graph
+    gone = [edge for edge in graph.into(LOGIT) if edge not in rest.into(LOGIT)]
+    assert rest.pruned[LOGIT].slope == pytest.approx(0.25 + sum(edge.slope for edge in gone))
+
+
+def test_graphs_without_slopes(tmp_path):
+    """Those of version 1 are read; what needs slopes says so."""
+    save_graph(by_hand(), tmp_path / "graph.json")
+    value = json.loads((tmp_path / "graph.json").read_text())
+    value["version"], value["pruned"] = 1, {LOGIT: [-0.5, 1.0, 3]}
+    (tmp_path / "graph.json").write_text(json.dumps(value))
+    graph = load_graph(tmp_path / "graph.json")
+    assert graph == by_hand()
+    assert effects(graph, "weight") == effects(by_hand(), "weight")
+    for call in (effects, carried, lambda graph: predict_target(graph, {FEATURE: 0.0})):
+        with pytest.raises(InputError, match=r'a graph without slopes .* or by="weight"'):
+            call(graph)
+    assert "strongest nodes, by effect" in summary(graph)
+
+
+def test_slopes_are_in_files(tmp_path):
+    save_graph(with_slopes(), tmp_path / "graph.json")
+    assert load_graph(tmp_path / "graph.json") == with_slopes()
 
 
 def test_files_that_are_no_graphs(tmp_path):
