@@ -122,9 +122,9 @@ def _check(graph: Graph) -> list[list[Any]] | None:
     """What the check in the model found (`CausalCheck.summary`): a row a kind of node."""
     if "check" not in graph.settings:
         return None
-    columns = ("n", "free_correlation", "free_size", "held_correlation", "held_size", "random_correlation")
+    columns = ("free_correlation", "free_size", "held_correlation", "held_size", "random_correlation")
     return [
-        [kind, *(_short_or_none(numbers[column]) for column in (*columns, "strength"))]
+        [kind, numbers["n"], *(_short_or_none(numbers[column]) for column in (*columns, "strength"))]
         for kind, numbers in graph.settings["check"].items()
     ]
 
@@ -138,10 +138,10 @@ def _left(graph: Graph, node: Node) -> list[int | float] | None:
     return [_short(pruned.signed), _short(pruned.absolute), pruned.count, *slopes]
 
 
-def _short_or_none(value: int | float | None) -> int | float | None:
+def _short_or_none(value: float | None) -> int | float | None:
     return None if value is None else _short(value)
 
 
-def _short(value: int | float) -> int | float:
+def _short(value: float) -> int | float:
     """Four significant digits."""
     return rounded(value, 4)

@@ -2,26 +2,7 @@
 
 import pytest
 
-from .random_dictionaries import SMALL
-
-MODELS = {
-    "grouped queries": {},
-    "biases": {"attention_bias": True, "mlp_bias": True},
-    "without norms": {"rms_norm_eps": 1e12},
-    "queries and keys normalised": {"family": "Qwen3"},
-    "a window": {"family": "Mistral", "sliding_window": 3},
-    "angles by the length of the prompt": {
-        "family": "Phi3",
-        "pad_token_id": 0,
-        "rope_parameters": {
-            "rope_type": "longrope",
-            "rope_theta": 100.0,
-            "original_max_position_embeddings": 4,
-            "short_factor": [1.0, 1.3],
-            "long_factor": [2.0, 5.0],
-        },
-    },
-}
+from .random_dictionaries import MODELS, SMALL
 
 
 @pytest.fixture(params=MODELS.values(), ids=MODELS)

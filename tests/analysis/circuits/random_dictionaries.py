@@ -1,4 +1,4 @@
-"""Random dictionaries of small models."""
+"""Small models of all kinds, and random dictionaries of these."""
 
 import torch
 
@@ -12,6 +12,26 @@ ALL = {"share": 1.0, "max_nodes": 10**6}
 
 
 SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "head_dim": 4, "n_kv_heads": 1}
+
+
+MODELS = {
+    "grouped queries": {},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "without norms": {"rms_norm_eps": 1e12},
+    "queries and keys normalised": {"family": "Qwen3"},
+    "a window": {"family": "Mistral", "sliding_window": 3},
+    "angles by the length of the prompt": {
+        "family": "Phi3",
+        "pad_token_id": 0,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 100.0,
+            "original_max_position_embeddings": 4,
+            "short_factor": [1.0, 1.3],
+            "long_factor": [2.0, 5.0],
+        },
+    },
+}
 
 
 def dictionaries(points, n_feat=40, layers=(0, 1), width=8, **settings):

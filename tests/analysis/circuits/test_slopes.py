@@ -20,7 +20,7 @@ from analysis.graphs.effects import carried, completeness, effects
 from analysis.interventions.frozen import exact_in_float64
 from bilinear_lm.sites import Site
 
-from .random_dictionaries import ALL, IDS, dictionaries
+from .random_dictionaries import ALL, IDS, MODELS, SMALL, dictionaries
 from .test_causal import lossless
 
 FROZEN = [(norms, attention) for norms in ("followed", "held") for attention in ("followed", "held")]
@@ -32,6 +32,11 @@ TARGETS = {
     "stream": DirectionTarget(Site(1, "resid-mid"), U),
     "eigenvector": EigenvectorTarget(1, U, 1),
 }
+
+
+@pytest.fixture(params=["biases", "queries and keys normalised"])
+def varied(family_model, request):
+    return family_model(**SMALL | MODELS[request.param])
 
 
 def gap(found, *kinds):
@@ -57,9 +62,9 @@ def test_edges_carry_the_derivative_of_the_model(model, norms, attention):
 
 
 @pytest.mark.parametrize("target", [LogitTarget(7), FeatureTarget(Site(0, "mlp-out"), 3)])
-def test_slopes_of_nodes_are_the_model_s_own(model, target):
+def test_slopes_of_nodes_are_the_model_s_own(varied, target):
     """Whatever the edges hold."""
-    prompt = open_prompt(model.double(), IDS[:2], lossless())
+    prompt = open_prompt(varied.double(), IDS[:2], lossless())
     free = attribute(prompt, target, attention="followed", **ALL)
     assert gap(free, "token", "feature") < 1e-9
     held = attribute(prompt, target, norms="held", **ALL)
@@ -69,48 +74,48 @@ def test_slopes_of_nodes_are_the_model_s_own(model, target):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_targets_of_all_kinds(model, name):
-    prompt = open_prompt(model.double(), IDS[:3])
+def test_targets_of_all_kinds(varied, name):
+    prompt = open_prompt(varied.double(), IDS[:3])
     assert gap(attribute(prompt, TARGETS[name], attention="followed", **ALL), "token", "score") < 1e-9
 
 
 @pytest.mark.parametrize("against", [None, 0])
-def test_a_score_as_a_target(model, against):
+def test_a_score_as_a_target(varied, against):
     """What is below it is not split, so that what writes to its streams from the layer before is compared."""
     given = lossless(("mlp-out",), (0,))
     target = ScoreTarget(1, 1, 2, 1, against)
-    found = attribute(open_prompt(model.double(), IDS[:3], given), target, **ALL)
+    found = attribute(open_prompt(varied.double(), IDS[:3], given), target, **ALL)
     assert gap(found, "feature", "error") < 1e-9
     assert completeness(found.graph).largest < 1e-9
 
 
 @pytest.mark.parametrize(("norms", "attention"), FROZEN)
 @pytest.mark.parametrize("points", [("mlp-in", "mlp-out"), ("resid-mid", "mlp-out")])
-def test_features_without_errors(model, points, norms, attention):
+def test_features_without_errors(varied, points, norms, attention):
     """Codes are linear and there is no error, so that the graph is the model at first order."""
-    prompt = open_prompt(model.double(), IDS[:2], lossless(points))
+    prompt = open_prompt(varied.double(), IDS[:2], lossless(points))
     found = attribute(prompt, LogitTarget(7), norms=norms, attention=attention, **ALL)
     assert gap(found, "token", "feature", "interaction") < 1e-9
     assert completeness(found.graph).largest < 1e-8
 
 
 @pytest.mark.parametrize("site", ["0-mlp-out", "1-mlp-in"])
-def test_a_feature_as_a_target(model, site):
-    prompt = open_prompt(model.double(), IDS[:2], lossless())
+def test_a_feature_as_a_target(varied, site):
+    prompt = open_prompt(varied.double(), IDS[:2], lossless())
     found = attribute(prompt, FeatureTarget(Site.parse(site), 3), attention="followed", **ALL)
     assert gap(found, "token", "feature") < 1e-9
 
 
 @pytest.mark.parametrize("norms", ["followed", "held"])
-def test_heads_as_nodes(model, norms):
-    prompt = open_prompt(model.double(), IDS[:2], lossless())
+def test_heads_as_nodes(varied, norms):
+    prompt = open_prompt(varied.double(), IDS[:2], lossless())
     found = attribute(prompt, LogitTarget(7), norms=norms, attention="followed", heads="nodes", **ALL)
     assert gap(found, "token", "feature", "score") < 1e-9
 
 
-def test_slopes_of_features_that_leave_errors(model):
+def test_slopes_of_features_that_leave_errors(varied):
     """By finite differences of the model, active sets and all."""
-    prompt = open_prompt(model.double(), IDS[:3], dictionaries(("mlp-in", "mlp-out")))
+    prompt = open_prompt(varied.double(), IDS[:3], dictionaries(("mlp-in", "mlp-out")))
     found = attribute(prompt, LogitTarget(7, (2, 3)), **ALL)
     nodes = [*found.graph.of_kind("feature")][::5] + [*found.graph.of_kind("interaction")][::60]
     slopes = effects(found.graph)
@@ -128,9 +133,9 @@ def by_differences(found, node, step=1e-3):
     return (values[0] - values[1]) / (2 * step)
 
 
-def test_what_is_chosen_by_weight_is_what_was(model):
+def test_what_is_chosen_by_weight_is_what_was(varied):
     """The same contributions, whatever they are chosen by, where all are there."""
-    prompt = open_prompt(model.double(), IDS[:2], lossless())
+    prompt = open_prompt(varied.double(), IDS[:2], lossless())
     by_weight, by_slope = (
         attribute(prompt, LogitTarget(7), by=by, **ALL).graph for by in ("weight", "slope")
     )
@@ -139,8 +144,8 @@ def test_what_is_chosen_by_weight_is_what_was(model):
     assert (by_weight.by, by_slope.by) == ("weight", "slope")
 
 
-def test_what_is_left_out_is_counted_in_both(model):
-    prompt = open_prompt(model.double(), IDS, dictionaries(("mlp-in", "mlp-out")))
+def test_what_is_left_out_is_counted_in_both(varied):
+    prompt = open_prompt(varied.double(), IDS, dictionaries(("mlp-in", "mlp-out")))
     for by in ("slope", "weight"):
         found = attribute(prompt, LogitTarget(7), share=0.7, max_nodes=60, by=by).graph
         assert completeness(found).node_gap < 1e-9
