@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import causal_model, decoder, decoder_block, plain
-from bilinear_lm.norms import norm_epsilon, norm_factor
+from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
 from bilinear_lm.shown import shown
 from bilinear_lm.weights import AttentionWeights, attention_weights
 
@@ -26,12 +27,25 @@ from bilinear_lm.weights import AttentionWeights, attention_weights
 @shown
 @dataclass(frozen=True)
 class QKNorm:
-    """RMS norms of queries and keys, one head at a time, as Qwen3 has them."""
+    """RMS norms of queries and keys, of each head by itself (Qwen3) or of all together (OLMo 2)."""
 
-    query: Float[Tensor, " d_head"]
-    """The norm's weight: a query divided by its root mean square is multiplied by it."""
-    key: Float[Tensor, " d_head"]
+    query: Float[Tensor, "*heads d_head"]
+    """The norm's weight: a query divided by its root mean square is multiplied by it. [d_head] for each head
+    by itself, [n_heads, 1, d_head] for all together."""
+    key: Float[Tensor, "*heads d_head"]
     epsilon: float
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether all heads are normalised together."""
+        return self.query.ndim > 1
+
+    def scale(self, x: Float[Tensor, "n_heads pos d_head"]) -> Float[Tensor, "n_heads pos"]:
+        """The root mean squares by which queries or keys are divided, those of grouped keys repeated."""
+        if not self.is_joint:
+            return norm_scale(x, self.epsilon)
+        together = rearrange(x, "heads pos d_head -> pos (heads d_head)")
+        return norm_scale(together, self.epsilon).expand(len(x), -1)
 
 
 @shown
@@ -55,6 +69,8 @@ class AttentionLayer:
     """A query reads keys at relative positions below it (sliding window); None: all before it."""
     qk_norm: QKNorm | None = None
     """Norms of queries and keys, which make scores no bilinear form; None in most models."""
+    soft_cap: float | None = None
+    """c where the softmax is of c tanh(score / c) (Gemma 2)."""
 
     @property
     def n_heads(self) -> int:
@@ -145,7 +161,8 @@ def attention_layer(model_or_bridge: nn.Module, layer: int, n_tokens: int | None
         scale=float(attention.scaling),
         n_ctx=n_ctx if n_tokens is None else n_tokens,
         window=window,
-        qk_norm=_qk_norm(attention, weights.W_Q),
+        qk_norm=_qk_norm(attention, weights.W_Q, config.num_key_value_heads),
+        soft_cap=getattr(attention, "attn_logit_softcapping", None),
     )
 
 
@@ -176,16 +193,18 @@ def rotate(
     return torch.cat([a * cos - b * sin, b * cos + a * sin, x[..., 2 * n :]], dim=-1)
 
 
-def _qk_norm(attention: Any, like: Tensor) -> QKNorm | None:
+def _qk_norm(attention: Any, like: Float[Tensor, "n_heads d_model d_head"], n_kv_heads: int) -> QKNorm | None:
     if getattr(attention, "q_norm", None) is None:
         return None
     query, key = plain(attention.q_norm), plain(attention.k_norm)
-    if len(query.weight) != like.shape[-1]:
-        raise InputError(
-            "this model normalises the queries of all heads together; expected one that normalises none, or "
-            "those of each head by themselves"
-        )
-    return QKNorm(norm_factor(query).to(like), norm_factor(key).to(like), norm_epsilon(query))
+    factors, (n_heads, _, d_head) = [norm_factor(norm).to(like) for norm in (query, key)], like.shape
+    if len(query.weight) != d_head:
+        shapes = ((factors[0], 1), (factors[1], n_heads // n_kv_heads))
+        factors = [
+            repeat(factor, "(heads d_head) -> (heads group) 1 d_head", d_head=d_head, group=group)
+            for factor, group in shapes
+        ]
+    return QKNorm(factors[0], factors[1], norm_epsilon(query))
 
 
 def _promoted(weights: AttentionWeights) -> AttentionWeights:

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
-from bilinear_lm.norms import norm_scale
 from bilinear_lm.shown import shown
 
 
@@ -39,17 +38,25 @@ class MeasuredAttention:
     """Root mean squares that queries were divided by, where the layer normalises them (Qwen3)."""
     k_scale: Float[Tensor, "n_heads pos"] | None = None
     """Root mean squares that keys were divided by."""
+    soft_cap: float | None = None
+    """c where the softmax is of c tanh(score / c)."""
 
     @property
     def scores(self) -> Float[Tensor, "n_heads pos pos"]:
-        """query · key · scale, rows the queries; -inf where a query does not read."""
+        """query · key · scale before a soft cap, rows the queries; -inf where a query does not read."""
         scores = self.queries @ self.keys.mT * self.scale
         return scores.masked_fill(self._unread, -torch.inf)
 
     def pattern_of(self, head: int) -> Float[Tensor, "pos pos"]:
         """The pattern of one head."""
-        scores = self.queries[head] @ self.keys[head].T * self.scale
-        return scores.masked_fill(self._unread, -torch.inf).softmax(dim=-1)
+        return self.capped_of(head).masked_fill(self._unread, -torch.inf).softmax(dim=-1)
+
+    def capped_of(self, head: int) -> Float[Tensor, "pos pos"]:
+        """The scores of one head behind the soft cap, those that are not read among them."""
+        return self._capped(self.queries[head] @ self.keys[head].T * self.scale)
+
+    def _capped(self, scores: Tensor) -> Tensor:
+        return scores if self.soft_cap is None else self.soft_cap * (scores / self.soft_cap).tanh()
 
     @property
     def _unread(self) -> Bool[Tensor, "pos pos"]:
@@ -59,8 +66,9 @@ class MeasuredAttention:
 
     @property
     def pattern(self) -> Float[Tensor, "n_heads pos pos"]:
-        """softmax of the scores over keys; rows the queries."""
-        return self.scores.softmax(dim=-1)
+        """softmax of the capped scores over keys; rows the queries."""
+        scores = self._capped(self.queries @ self.keys.mT * self.scale)
+        return scores.masked_fill(self._unread, -torch.inf).softmax(dim=-1)
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
@@ -87,7 +95,7 @@ def attend(
     queries, keys = (_with_bias(layer.project(name, x, constant=True)) for name in ("Q", "K"))
     q_scale = k_scale = None
     if (norm := layer.qk_norm) is not None:
-        q_scale, k_scale = norm_scale(queries, norm.epsilon), norm_scale(keys, norm.epsilon)
+        q_scale, k_scale = norm.scale(queries), norm.scale(keys)
         queries = queries / q_scale.unsqueeze(-1) * norm.query
         keys = keys / k_scale.unsqueeze(-1) * norm.key
     return MeasuredAttention(
@@ -100,6 +108,7 @@ def attend(
         window=layer.window,
         q_scale=q_scale,
         k_scale=k_scale,
+        soft_cap=layer.soft_cap,
     )
 
 

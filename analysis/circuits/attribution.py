@@ -158,7 +158,7 @@ def attribute(
     require_choice(by, get_args(By), "by")
     require_choice(norms, get_args(Frozen), "norms")
     require_choice(attention, get_args(Frozen), "attention")
-    gradients = target_gradients(prompt, target)
+    opened = prompt
     if norms == "held":
         prompt = prompt.holding_norms()
     settings: dict[str, Any] = {
@@ -174,13 +174,14 @@ def attribute(
         "versions": versions(),
     }
     source = read_target(prompt, target)
+    gradients = target_gradients(opened, target)
     n_scores = max(1, max_nodes // _PER_SCORE)
     limits = Limits(
         share,
         _ROOM * max_nodes,
         sys.maxsize if heads == "nodes" else 0,
         by,
-        None if attention == "held" else strongest_scores(prompt, gradients, n_scores),
+        None if attention == "held" else strongest_scores(opened, gradients, n_scores),
     )
     stages = _stages(prompt, target, limits)
     grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
@@ -201,8 +202,8 @@ def attribute(
     if prompt.vocabulary is not None:
         graph = labelled(graph, prompt.vocabulary)
     writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
-    graph = _with_slopes(graph, prompt, gradients, writes)
-    return Attribution(graph, target, prompt, left_out, writes)
+    graph = _with_slopes(graph, opened, gradients, writes)
+    return Attribution(graph, target, opened, left_out, writes)
 
 
 def _with_slopes(

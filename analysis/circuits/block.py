@@ -20,7 +20,7 @@ from bilinear_lm.weights import mlp_tensor
 @shown
 @dataclass(frozen=True)
 class BlockWeights:
-    """The attention and the bilinear MLP of a block that adds the outputs of both, in one precision."""
+    """The attention and the bilinear MLP of a block, in one precision."""
 
     number: int
     W_V: Float[Tensor, "n_kv_heads d_model d_head"]
@@ -31,7 +31,9 @@ class BlockWeights:
     at_mlp_in: BilinearTensor
     """The MLP as a function of the output of the norm in front."""
     factor: Float[Tensor, " d_model"]
-    """The factor by which that norm multiplies x / rms(x)."""
+    """The factor by which that norm multiplies x / rms(x); 1 without a norm."""
+    has_norms: bool
+    """Whether there are norms in front of attention and MLP."""
     model: nn.Module = field(repr=False)
 
     def attention(self, n_tokens: int) -> AttentionLayer:
@@ -47,17 +49,19 @@ class BlockWeights:
 
 
 def block_weights(model: nn.Module, layer: int, like: Tensor) -> BlockWeights:
-    """The weights of a plain block, on the device and in the precision of `like`."""
+    """The weights of a block, on the device and in the precision of `like`."""
     # Values and outputs only: nothing of it depends on angles, and so on the length of a prompt.
     attention = attention_layer(model, layer, n_tokens=1)
     group = attention.n_heads // causal_model(model).config.num_key_value_heads
-    norm: Any = mlp_norm(model, layer)  # a plain block has one
+    norm: Any = mlp_norm(model, layer)
+    at_mlp_in = mlp_tensor(model, layer, fold_norm=False).to(like.dtype)
     return BlockWeights(
         number=layer,
         W_V=attention.weights.W_V[::group].clone(),
         W_O=attention.weights.W_O,
         attention_bias=attention.bias,
-        at_mlp_in=mlp_tensor(model, layer, fold_norm=False).to(like.dtype),
-        factor=norm_factor(plain(norm)).to(like),
+        at_mlp_in=at_mlp_in,
+        factor=like.new_ones(at_mlp_in.d_out) if norm is None else norm_factor(plain(norm)).to(like),
+        has_norms=norm is not None,
         model=model,
     )

@@ -87,6 +87,8 @@ class Quadratic:
     """Where on the prompt; not used by weights."""
     rank: int | None = None
     """Only the part of one eigenvector, λ (v · x)², 0 the strongest; None: all of it."""
+    slope: Float[Tensor, " d_model"] | None = None
+    """u of its derivative, which is another where a norm lies behind the MLP; None: it is u."""
 
 
 @shown

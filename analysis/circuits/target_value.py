@@ -52,9 +52,10 @@ def _eigenvector(
     model: nn.Module, prompt: Prompt, target: EigenvectorTarget, x: Tensor, frozen: bool
 ) -> Tensor:
     layer, position = prompt.layers[target.layer], prompt.position(target.position)
-    epsilon = norm_epsilon(plain(mlp_norm(model, target.layer)))
-    scale = layer.measured.ln2_scale[position] if frozen else norm_scale(x, epsilon).unsqueeze(-1)
-    x, tensor = x / scale, layer.block.folded
+    norm, tensor = plain(mlp_norm(model, target.layer)), layer.block.folded
+    if norm is not None:
+        measured = layer.measured.ln2_scale[position]
+        x = x / (measured if frozen else norm_scale(x, norm_epsilon(norm)).unsqueeze(-1))
     if tensor.constant:
         x = torch.nn.functional.pad(x, (0, 1), value=1.0)
     eigen = eigendecompose(tensor, target.direction.to(x))
@@ -63,11 +64,12 @@ def _eigenvector(
 
 def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, streams: Tensor, frozen: bool) -> Tensor:
     layer, reader = prompt.layers[target.layer], read_score(prompt, target)
-    attention = layer.attention
-    epsilon = norm_epsilon(plain(attention_norm(model, target.layer)))
+    attention, norm = layer.attention, plain(attention_norm(model, target.layer))
     values = []
     for x in streams:
-        scale = layer.measured.ln1_scale if frozen else norm_scale(x, epsilon)
+        scale = layer.measured.ln1_scale
+        if norm is not None and not frozen:
+            scale = norm_scale(x, norm_epsilon(norm))
         scores = attend(attention, x / scale.unsqueeze(-1), layer.turns).scores[target.head, reader.query]
         against = 0.0 if reader.against is None else scores[reader.against]
         values.append(scores[reader.key] - against)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from analysis.attention.layer import attention_layer
 from analysis.attention.pattern import attend
 from analysis.paths.measured import Measured
-from bilinear_lm.families import attention_norm, decoder, decoder_block, mlp_norm, plain
+from bilinear_lm.families import attention_norm, decoder, decoder_block, family_of, mlp_norm, plain
 from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
 from bilinear_lm.weights import attention_weights
 
@@ -38,11 +38,13 @@ def frozen(
         handles.append(decoder(model).norm.register_forward_hook(_frozen_norm(measured.final_scale)))
     for number, layer in enumerate(measured.layers):
         if norms:
-            ln1: Any = attention_norm(model, number)
-            ln2: Any = mlp_norm(model, number)
+            passages = layer.attention_passage, layer.mlp_passage
+            scales = [layer.ln1_scale, layer.ln2_scale]
+            scales += [layer.ln1_scale if passage is None else passage.scale for passage in passages]
             handles += [
-                ln1.register_forward_hook(_frozen_norm(layer.ln1_scale)),
-                ln2.register_forward_hook(_frozen_norm(layer.ln2_scale)),
+                norm.register_forward_hook(_frozen_norm(scale))
+                for norm, scale in zip(_norms(model, number), scales, strict=True)
+                if norm is not None
             ]
         if attention:
             module = plain(decoder_block(model, number).self_attn)
@@ -67,13 +69,11 @@ def exact_in_float64(model: nn.Module) -> Iterator[None]:
     """
     handles = [decoder(model).norm.register_forward_hook(_exact_norm)]
     for number in range(len(decoder(model).layers)):
-        ln1: Any = attention_norm(model, number)
-        ln2: Any = mlp_norm(model, number)
         module = plain(decoder_block(model, number).self_attn)
         seen: dict[str, Any] = {}
+        norms = [norm for norm in _norms(model, number) if norm is not None]
         handles += [
-            ln1.register_forward_hook(_exact_norm),
-            ln2.register_forward_hook(_exact_norm),
+            *(norm.register_forward_hook(_exact_norm) for norm in norms),
             module.register_forward_pre_hook(_noting(seen), with_kwargs=True),
             plain(module.o_proj).register_forward_pre_hook(_exact_attention(model, number, seen)),
         ]
@@ -82,6 +82,15 @@ def exact_in_float64(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _norms(model: nn.Module, layer: int) -> list[Any]:
+    """The norms of a block, in front of attention and MLP and behind them; None for what it has not."""
+    block, family = decoder_block(model, layer), family_of(model)
+    behind = [
+        name and plain(getattr(block, name)) for name in (family.attention_norm_after, family.mlp_norm_after)
+    ]
+    return [attention_norm(model, layer), mlp_norm(model, layer), *behind]
 
 
 def _exact_norm(norm: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

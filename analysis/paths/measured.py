@@ -25,12 +25,43 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.families import (
     attention_norm,
     decoder,
+    family_of,
     mlp_norm,
-    require_plain_blocks,
+    plain,
     require_unhooked,
 )
-from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
+from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon, norm_factor, norm_gradient, norm_scale
 from bilinear_lm.shown import shown
+
+
+@shown
+@dataclass(frozen=True)
+class Passage:
+    """What lies between the output of attention or an MLP and the residual stream: x ↦ x · factor / scale.
+
+    It is a norm (Gemma 2, OLMo 2), a multiplier (Granite), or both.
+    """
+
+    x: Float[Tensor, "pos d_model"]
+    """The output as the module gives it."""
+    factor: Float[Tensor, " d_model"]
+    scale: Float[Tensor, " pos"]
+    """The norm's divisor; 1 without a norm."""
+    is_norm: bool
+    """Whether the scale changes with x."""
+
+    def written(self, vectors: Float[Tensor, "*axes d_model"], position: int | slice) -> Tensor:
+        """Parts of x as parts of what is added to the stream, with the scale held."""
+        return vectors * self.factor / self.scale[position].unsqueeze(-1)
+
+    def read(self, w: Float[Tensor, "*axes d_model"], position: int | slice) -> Tensor:
+        """Readings of the stream as readings of x, with the scale held: the same map, transposed."""
+        return self.written(w, position)
+
+    def gradient(self, w: Float[Tensor, "*axes d_model"], position: int | slice) -> Tensor:
+        """The derivative by x of a reading w of what is added to the stream."""
+        read = self.read(w, position)
+        return norm_gradient(read, self.x[position], self.scale[position]) if self.is_norm else read
 
 
 @shown
@@ -46,6 +77,10 @@ class MeasuredLayer:
     ln2_scale: Float[Tensor, " pos"]
     """The divisor of the norm before the MLP."""
     mlp_out: Float[Tensor, "pos d_model"]
+    """What the MLP adds to the stream."""
+    attention_passage: Passage | None = None
+    """What lies between the attention and the stream; None: nothing."""
+    mlp_passage: Passage | None = None
 
     @property
     def pattern(self) -> Float[Tensor, "n_heads pos pos"]:
@@ -54,8 +89,17 @@ class MeasuredLayer:
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
-        """The output of each head, without the value bias."""
-        return self.attention.heads
+        """What each head adds to the stream, without the value bias."""
+        heads, passage = self.attention.heads, self.attention_passage
+        return heads if passage is None else passage.written(heads, slice(None))
+
+    @property
+    def attention_bias(self) -> Float[Tensor, "pos d_model"] | None:
+        """What the biases of the attention add to the stream; None: nothing."""
+        if self.attention.bias is None:
+            return None
+        bias, passage = self.attention.bias.expand_as(self.resid_pre), self.attention_passage
+        return bias if passage is None else passage.written(bias, slice(None))
 
 
 @shown
@@ -88,12 +132,12 @@ class Measured:
         """The embedding, all that the first `n_whole` blocks wrote, and the attention of the next one."""
         names, values = [Component("embedding")], [self.layers[0].resid_pre.unsqueeze(0)]
         for number, layer in enumerate(self.layers[: n_whole + with_attention]):
-            heads, bias = layer.heads, layer.attention.bias
+            heads, bias = layer.heads, layer.attention_bias
             names += [Component("head", number, head) for head in range(len(heads))]
             values.append(heads)
             if bias is not None:
                 names.append(Component("bias", number))
-                values.append(bias.expand_as(layer.resid_pre).unsqueeze(0))
+                values.append(bias.unsqueeze(0))
             if number < n_whole:
                 names.append(Component("mlp", number))
                 values.append(layer.mlp_out.unsqueeze(0))
@@ -109,9 +153,11 @@ def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> M
     float64 throughout while it is measured, also its norms and softmax, which transformers rounds to float32;
     there sums hold to 1e-12. MLPs may have any gate.
 
-    Raises InputError for a prompt that the context does not hold; for a hooked model, one in training mode,
-    and one whose blocks do not add what attention and MLP put out as it is (Gemma 2, OLMo 2, Granite); and
-    where attention is not what the weights give.
+    Where a block normalises or scales what attention and MLP put out before it adds it to the stream (Gemma
+    2, OLMo 2, Granite), the divisors of these norms are measured like the others.
+
+    Raises InputError for a prompt that the context does not hold; for a hooked model and one in training
+    mode; and where attention is not what the weights give.
 
     >>> measured = measure(model, tokenizer.encode("Once upon a time"))  # doctest: +SKIP
     >>> measured.layers[0].pattern.shape, measured.before_mlp(0).values.shape  # doctest: +SKIP
@@ -133,7 +179,6 @@ def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> M
 
 
 def _require_measurable(model: nn.Module) -> None:
-    require_plain_blocks(model, "the parts of the residual stream")
     require_unhooked(model, "to measure")
     if model.training:
         raise InputError("the model to measure is in training mode; call model.eval() first")
@@ -159,15 +204,19 @@ def _recording(model: Any, records: list[dict[str, Any]]) -> Iterator[None]:
     *blocks, last = records
     handles = [decoder(model).norm.register_forward_hook(_of_norm(last, "resid_final", "final_scale"))]
     for number, (block, record) in enumerate(zip(decoder(model).layers, blocks, strict=True)):
-        # Every family that adds plainly has both.
-        ln1: Any = attention_norm(model, number)
-        ln2: Any = mlp_norm(model, number)
+        names = family_of(model)
+        factor = float(getattr(plain(block), names.residual_factor)) if names.residual_factor else 1.0
         handles += [
-            ln1.register_forward_hook(_of_norm(record, "resid_pre", "ln1_scale")),
+            _before(attention_norm(model, number), block, record, "resid_pre", "ln1_scale"),
             block.self_attn.register_forward_hook(_of_attention(model, number, record), with_kwargs=True),
-            ln2.register_forward_hook(_of_norm(record, "resid_mid", "ln2_scale")),
-            block.mlp.register_forward_hook(_of_mlp(record)),
+            _before(mlp_norm(model, number), block.mlp, record, "resid_mid", "ln2_scale"),
         ]
+        for module, norm, name in (
+            (block.self_attn, names.attention_norm_after, "attention"),
+            (block.mlp, names.mlp_norm_after, "mlp"),
+        ):
+            behind = None if norm is None else getattr(plain(block), norm)
+            handles += _behind(module, behind, factor, record, name)
     try:
         yield
     finally:
@@ -209,11 +258,41 @@ def _of_attention(model: nn.Module, number: int, record: dict[str, Any]) -> Call
     return hook
 
 
-def _of_mlp(record: dict[str, Any]) -> Callable[..., None]:
-    def hook(_: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
-        record["mlp_out"] = _promoted(output)[0]
+def _before(norm: Any | None, reader: Any, record: dict[str, Any], resid: str, scale: str) -> Any:
+    """Notes what is read through a norm; without one, what the reader itself reads, undivided."""
+    if norm is not None:
+        return norm.register_forward_hook(_of_norm(record, resid, scale))
 
-    return hook
+    def hook(_: Any, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        x = _promoted(args[0] if args else kwargs["hidden_states"])[0]
+        record[resid], record[scale] = x, x.new_ones(len(x))
+
+    return reader.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _behind(module: Any, norm: Any | None, factor: float, record: dict[str, Any], name: str) -> list[Any]:
+    """Notes what a module puts out, what lies behind it, and for the MLP what is added to the stream."""
+    key = f"{name}_passage"
+
+    def of_output(_: Any, args: Any, output: Any) -> None:
+        x = _promoted(output[0] if isinstance(output, tuple) else output)[0]
+        if norm is None and factor != 1:
+            record[key] = Passage(x, x.new_full(x.shape[-1:], factor), x.new_ones(len(x)), is_norm=False)
+        if norm is None and name == "mlp":
+            record["mlp_out"] = x * factor if factor != 1 else x
+
+    def of_norm(norm: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        x, epsilon = _promoted(args[0]), norm_epsilon(norm)
+        scale, gamma = norm_scale(x, epsilon), norm_factor(norm)
+        is_norm = epsilon < IDENTITY_EPS
+        record[key] = Passage(x[0], gamma.to(x) * factor, scale[0], is_norm)
+        exact = x / scale.unsqueeze(-1) * gamma
+        if name == "mlp":
+            record["mlp_out"] = (exact if output.dtype == torch.float64 else _promoted(output))[0] * factor
+        return exact if output.dtype == torch.float64 else None
+
+    handles = [module.register_forward_hook(of_output)]
+    return handles if norm is None else [*handles, norm.register_forward_hook(of_norm)]
 
 
 def _promoted(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,7 +23,6 @@ from analysis.attention.layer import rotate
 from analysis.circuits.prompt.prompt import LayerOnPrompt
 from analysis.circuits.readers import Source, Spread, stage
 from analysis.graphs.nodes import score_node
-from bilinear_lm.norms import norm_gradient
 
 
 def moved_by_scores(
@@ -35,11 +35,19 @@ def moved_by_scores(
     return pattern * (read - (pattern * read).sum(dim=-1, keepdim=True))
 
 
+def at_output(layer: LayerOnPrompt, g: Float[Tensor, "pos d_model"]) -> Float[Tensor, "1 pos d_model"]:
+    """Derivatives by what the attention adds to the stream as derivatives by its output, as one reading."""
+    passage = layer.measured.attention_passage
+    if passage is None:
+        return g.unsqueeze(0)
+    through = passage.read if layer.norms_held else passage.gradient
+    return through(g, slice(None)).unsqueeze(0)
+
+
 def centred_scores(layer: LayerOnPrompt, head: int) -> Float[Tensor, "pos pos"]:
     """Scores of a head above the mean of those that a query reads; 0 where it does not read."""
     attention = layer.measured.attention
-    pattern = attention.pattern_of(head)
-    scores = attention.queries[head] @ attention.keys[head].T * attention.scale
+    pattern, scores = attention.pattern_of(head), attention.capped_of(head)
     return (scores - (pattern * scores).sum(dim=-1, keepdim=True)).masked_fill(pattern == 0, 0)
 
 
@@ -63,41 +71,54 @@ class AttentionScore(Source):
         attention = self.layer.measured.attention
         pattern = attention.pattern_of(self.head)[self.query]
         keys, query = attention.keys[self.head], attention.queries[self.head, self.query]
-        of_keys = -pattern.unsqueeze(-1) * query
-        of_keys[self.key] += query
-        at_query = ((keys[self.key] - pattern @ keys) * attention.scale).unsqueeze(0)
-        w, slope, constant, constant_slope = self._side("K", slice(None), of_keys * attention.scale)
-        query_w, query_slope, of_bias, of_bias_slope = self._side(
-            "Q", slice(self.query, self.query + 1), at_query
-        )
-        w[self.query], slope[self.query] = w[self.query] + query_w[0], slope[self.query] + query_slope[0]
-        return Spread(
-            2 * self.layer.number,
-            w / 2,
-            slope,
-            (constant + of_bias) / 2,
-            constant_slope + of_bias_slope,
-            f"{self.layer.number}-attn-in",
-        )
+        own = torch.nn.functional.one_hot(torch.tensor(self.key), len(keys)).to(pattern) - pattern  # [pos]
+        ratio, derivative = self._capped(attention.scale * (keys @ query))
+        factors = attention.scale * own * torch.stack([ratio, derivative])  # [2, pos]
+        w, gradient, of_keys = self._side("K", slice(None), factors.unsqueeze(-1) * query)
+        at = slice(self.query, self.query + 1)
+        query_w, query_gradient, of_query = self._side("Q", at, (factors @ keys).unsqueeze(1))
+        w[at], gradient[at] = w[at] + query_w, gradient[at] + query_gradient
+        constant, constant_gradient = (sum(pair) for pair in zip(of_keys, of_query, strict=True))
+        layer = self.layer.number
+        return Spread(2 * layer, w / 2, gradient, constant / 2, constant_gradient, f"{layer}-attn-in")
 
-    def _side(self, name: str, at: slice, v: Tensor) -> tuple[Tensor, Tensor, float, float]:
-        """Readings v · queries or keys at positions as directions of the stream: with norms held, and their
-        derivatives; and the parts of the biases in both."""
+    def _capped(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Capped scores over scores, and their derivative by these."""
+        cap = self.layer.measured.attention.soft_cap
+        if cap is None:
+            return torch.ones_like(scores), torch.ones_like(scores)
+        part = (scores / cap).tanh()
+        return torch.where(scores == 0, 1, cap * part / scores), 1 - part.square()
+
+    def _side(
+        self, name: str, at: slice, v: Float[Tensor, "2 n d_head"]
+    ) -> tuple[Tensor, Tensor, tuple[float, float]]:
+        """Readings v · queries or keys at positions as directions of the stream: of the first v with norms
+        held, of the second their derivatives; and the parts of the biases in both."""
         layer, measured = self.layer, self.layer.measured
-        weights = layer.attention.weights
-        W, bias = getattr(weights, f"W_{name}")[self.head], getattr(weights, f"b_{name}")
+        weights, attention = layer.attention.weights, measured.attention
+        W, bias = getattr(weights, f"W_{name}"), getattr(weights, f"b_{name}")
         cos, sin = (part[at] for part in layer.turns)
-        v = rotate(v, cos, -sin)
-        slope = v
-        scales = measured.attention.q_scale if name == "Q" else measured.attention.k_scale
+        v = rotate(v, cos.expand(2, -1, -1), -sin.expand(2, -1, -1))
+        scales = attention.q_scale if name == "Q" else attention.k_scale
+        others: Tensor | float = 0.0
         if (norm := layer.attention.qk_norm) is not None and scales is not None:
-            scale = scales[self.head, at]
-            v = v * (norm.query if name == "Q" else norm.key) / scale.unsqueeze(-1)
-            x = measured.resid_pre[at] / measured.ln1_scale[at].unsqueeze(-1) @ W
-            raw = x if bias is None else x + bias[self.head]
-            slope = norm_gradient(v, raw, scale)
+            factor = norm.query if name == "Q" else norm.key
+            v = v * (factor[self.head] if norm.is_joint else factor) / scales[self.head, at].unsqueeze(-1)
+            x = measured.resid_pre[at] / measured.ln1_scale[at].unsqueeze(-1)
+            raw = x @ W if bias is None else x @ W + bias.unsqueeze(1)  # [n_heads, n, d_head]
+            along = (v[1] * raw[self.head]).sum(dim=-1) / scales[self.head, at].square() / raw.shape[-1]
+            # What the norm divides by changes with the queries or keys that it is taken over.
+            over = raw / len(raw) if norm.is_joint else raw[self.head : self.head + 1]
+            heads = slice(None) if norm.is_joint else slice(self.head, self.head + 1)
+            taken = along.unsqueeze(-1) * over
+            others = torch.einsum("hne,hde->nd", taken, W[heads])
+            of_bias = 0.0 if bias is None else float((taken * bias[heads].unsqueeze(1)).sum())
+        else:
+            of_bias = 0.0
         constants = (0.0, 0.0)
         if bias is not None:
-            constants = float((v @ bias[self.head]).sum()), float((slope @ bias[self.head]).sum())
-        read, read_slope = (each @ W.T / measured.ln1_scale[at].unsqueeze(-1) for each in (v, slope))
-        return read, layer.gradient_before_attention(read_slope, at), *constants
+            constants = float((v[0] @ bias[self.head]).sum()), float((v[1] @ bias[self.head]).sum()) - of_bias
+        read, derivative = v @ W[self.head].T
+        scale = measured.ln1_scale[at].unsqueeze(-1)
+        return read / scale, layer.gradient_before_attention((derivative - others) / scale, at), constants

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.circuits.prompt.attention import centred_scores, moved_by_scores
+from analysis.circuits.prompt.attention import at_output, centred_scores, moved_by_scores
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import ListedScores, Write
 from analysis.circuits.target_value import read_measured
@@ -71,7 +71,8 @@ def slopes(
             result |= dict(zip(own, values.tolist(), strict=True))
         here = [node for node in scores if _attention_out(node) == site]
         for head in sorted({node.index or 0 for node in here}):
-            (moved,) = moved_by_scores(prompt.layers[site.layer], gradient.unsqueeze(0), head)
+            layer = prompt.layers[site.layer]
+            (moved,) = moved_by_scores(layer, at_output(layer, gradient), head)
             for node in here:
                 if node.index == head:
                     result[node.id] = float(moved[node.position, node.key]) * (node.value or 0.0)
@@ -84,7 +85,7 @@ def strongest_scores(
     """The n attention scores of the largest |slope|, by layer."""
     n_pos, found, sizes = prompt.n_pos, [], []
     for layer in prompt.layers:
-        gradient = gradients[Site(layer.number, "attn-out")].unsqueeze(0)
+        gradient = at_output(layer, gradients[Site(layer.number, "attn-out")])
         for head in range(len(layer.measured.attention.W_O)):
             scores = centred_scores(layer, head)
             size = (moved_by_scores(layer, gradient, head)[0] * scores).abs().flatten()

@@ -4,7 +4,9 @@ With an input dictionary, x = origin + Σ_i c_i f_i + error, and u · B(x, x) sp
 (`analysis.paths.mlp`): interactions of two active features, of features with the error, and of each with
 itself; terms of features and the error with the origin and the layer's biases; and terms of the origin and
 the biases alone. Without a dictionary, u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u
-(`analysis.spectra.eigen`).
+(`analysis.spectra.eigen`). Where a norm lies behind the MLP, slopes are those of another direction u′, the
+derivative through it: u′ · B(x, x) splits over the same parts, or over eigenvectors as
+Σ_r (v_r · x) (v_r · Q′ x).
 """
 
 from __future__ import annotations
@@ -52,14 +54,28 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     assert features is not None  # asked for only where there is one
     inputs = read_sources(layer, position)
     vectors, n = layer.to_mlp_in(features.vectors(position), position, features.site.point), len(inputs)
-    u = torch.stack([reader.u for _, reader in readers])
-    expansion = expand_mlp(layer.block.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
-    quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
-    left, right = torch.triu_indices(n, n, device=u.device)
-    pairs = expansion.pairs[:, 0, left, right]
-    alone = 2 * quadratic[:, :n, n] + linear[:, :n]
-    constants = u.new_tensor([reader.constant for _, reader in readers])
-    constant = quadratic[:, n, n] + linear[:, n] + expansion.constant[:, 0] + constants
+    left, right = torch.triu_indices(n, n, device=vectors.device)
+    constants = vectors.new_tensor([reader.constant for _, reader in readers])
+
+    def parts_along(u: Tensor, of_norm: bool) -> Tensor:
+        """Contributions along directions u: inputs alone, the constant, and pairs."""
+        expansion = expand_mlp(layer.block.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
+        quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
+        alone = 2 * quadratic[:, :n, n] + linear[:, :n]
+        constant = quadratic[:, n, n] + linear[:, n] + expansion.constant[:, 0] + constants
+        along = torch.cat([alone, constant.unsqueeze(1), expansion.pairs[:, 0, left, right]], dim=1)
+        if of_norm:
+            read = 2 * quadratic.sum(dim=(-2, -1)) + linear.sum(dim=-1)
+            along[:, : n + 1] -= read.unsqueeze(1) * _of_norm(layer, position)
+        return along
+
+    norm_between = features.site.point == "resid-mid" and not layer.norms_held and layer.block.has_norms
+    weights, slopes = parts_along(torch.stack([reader.u for _, reader in readers]), of_norm=False), None
+    if norm_between or layer.measured.mlp_passage is not None:
+        slopes = parts_along(
+            torch.stack([reader.u if reader.slope is None else reader.slope for _, reader in readers]),
+            of_norm=norm_between,
+        )
     bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
 
     @cache
@@ -69,11 +85,6 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
         pair = column - n - 1
         return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
 
-    weights, slopes = torch.cat([alone, constant.unsqueeze(1), pairs], dim=1), None
-    if features.site.point == "resid-mid" and not layer.norms_held:
-        slopes = weights.clone()
-        read = 2 * quadratic.sum(dim=(-2, -1)) + linear.sum(dim=-1)
-        slopes[:, : n + 1] -= read.unsqueeze(1) * _of_norm(layer, position)
     for chosen in strongest(weights, limits, slopes):
         parts = [part(column) for column in chosen.columns]
         yield contributions(chosen, parts, limits, stage(layer.number, "pairs"))
@@ -102,12 +113,19 @@ def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limi
     eigen = eigendecompose(layer.block.folded, torch.stack([reader.u for _, reader in readers]))
     values = eigen.vectors @ x
     squares, listed = eigen.values * values.square(), values.tolist()
+    slopes = squares
+    if layer.measured.mlp_passage is not None:
+        u = torch.stack([reader.u if reader.slope is None else reader.slope for _, reader in readers])
+        read = layer.block.folded.matvec(u, x)  # [n, d_in]
+        slopes = values * torch.einsum("nre,ne->nr", eigen.vectors, read)
     for row, (_, reader) in enumerate(readers):
         if reader.rank is not None:
-            squares[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
+            for each in (squares, slopes):
+                each[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
     constants = squares.new_tensor([[reader.constant] for _, reader in readers])
     bias: Part = (bias_source(f"{layer.number}-mlp", layer.number),)
-    for row, chosen in enumerate(strongest(torch.cat([squares, constants], dim=1), limits)):
+    rows = [torch.cat([each, constants], dim=1) for each in (squares, slopes)]
+    for row, chosen in enumerate(strongest(rows[0], limits, None if slopes is squares else rows[1])):
         ranks = [column for column in chosen.columns if column < len(x)]
         vectors, indices = eigen.vectors[row, ranks], {rank: index for index, rank in enumerate(ranks)}
         parts = []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from analysis.attention.layer import AttentionLayer
 from analysis.circuits.block import BlockWeights, block_weights
+from analysis.circuits.targets import LogitTarget
 from analysis.features.dictionaries import (
     Dictionaries,
     dictionaries_by_site,
@@ -28,7 +29,7 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import decoder, model_name, plain
+from bilinear_lm.families import causal_model, decoder, model_name, plain
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon, norm_gradient
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
@@ -173,15 +174,49 @@ class LayerOnPrompt:
         self, w: Float[Tensor, "*axes d_model"], position: int | slice
     ) -> Float[Tensor, "*axes d_model"]:
         """The derivative of readings w · resid-pre through the norm in front of the attention."""
-        if self.norms_held:
+        if self.norms_held or not self.block.has_norms:
             return w
         return norm_gradient(w, self.measured.resid_pre[position], self.measured.ln1_scale[position])
 
     def gradient_before_mlp(self, w: Float[Tensor, " d_model"], position: int) -> Float[Tensor, " d_model"]:
         """The derivative of a reading w · resid-mid through the norm in front of the MLP."""
-        if self.norms_held:
+        if self.norms_held or not self.block.has_norms:
             return w
         return norm_gradient(w, self.measured.resid_mid[position], self.measured.ln2_scale[position])
+
+    def behind_attention(
+        self, g: Float[Tensor, "sides n pos d_model"]
+    ) -> Float[Tensor, "sides n pos d_model"]:
+        """Readings of what the attention adds to the stream as readings of its output; those of the second
+        side are derivatives."""
+        passage = self.measured.attention_passage
+        if passage is None:
+            return g
+        read = passage.read(g[:1], slice(None))
+        if len(g) == 1:
+            return read
+        through = passage.read if self.norms_held else passage.gradient
+        return torch.cat([read, through(g[1:], slice(None))])
+
+    def behind_attention_at(
+        self, u: Float[Tensor, " d_model"], position: int, derivative: bool
+    ) -> Float[Tensor, " d_model"]:
+        """The same of one reading at a position."""
+        passage = self.measured.attention_passage
+        if passage is None:
+            return u
+        through = passage.gradient if derivative and not self.norms_held else passage.read
+        return through(u, position)
+
+    def behind_mlp(
+        self, u: Float[Tensor, " d_model"], position: int
+    ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+        """A reading of what the MLP adds to the stream as one of its output, and the derivative of that."""
+        passage = self.measured.mlp_passage
+        if passage is None:
+            return u, u
+        read = passage.read(u, position)
+        return read, read if self.norms_held else passage.gradient(u, position)
 
     def to_mlp_in(
         self, vector: Float[Tensor, "*axes d_model"], position: int, point: Coordinates
@@ -206,6 +241,8 @@ class Prompt:
     """Texts of the tokens, where a tokenizer was given."""
     norms_held: bool = False
     """Whether derivatives hold the scales of norms: where norms are the identity, or on request."""
+    soft_cap: float | None = None
+    """c where logits are c tanh(z / c) of what is read from the last norm (Gemma 2)."""
 
     def holding_norms(self) -> Prompt:
         """The prompt with the scales of norms held in derivatives too."""
@@ -220,13 +257,29 @@ class Prompt:
         """The transformers model."""
         return self.layers[0].block.model
 
-    def gradient_before_unembedding(
-        self, w: Float[Tensor, " d_model"], position: int
-    ) -> Float[Tensor, " d_model"]:
-        """The derivative of a reading w · x of the residual stream through the last norm."""
+    def logit_directions(
+        self, target: LogitTarget, position: int
+    ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
+        """The directions of the last residual stream that a logit is read along: with the norm's scale held,
+        which gives its value, and the derivative.
+
+        A soft cap c tanh(z / c) of logits (Gemma 2) is held at its measured ratio to z, and has the slope
+        1 - tanh(z / c)².
+        """
+        scale = self.measured.final_scale[position]
+        if self.soft_cap is None:
+            w = target.of(self.W_U) / scale
+            slope = w
+        else:
+            tokens = [target.token, *target.against]
+            columns = self.W_U[:, tokens] / scale
+            shares = columns.new_tensor([1.0, *(-1 / len(target.against) for _ in target.against)])
+            capped, z = self.measured.logits[position, tokens], self.measured.resid_final[position] @ columns
+            w = columns @ (shares * torch.where(z == 0, 1, capped / z))
+            slope = columns @ (shares * (1 - (capped / self.soft_cap).square()))
         if self.norms_held:
-            return w
-        return norm_gradient(w, self.measured.resid_final[position], self.measured.final_scale[position])
+            return w, slope
+        return w, norm_gradient(slope, self.measured.resid_final[position], scale)
 
     @cached_property
     def n_pos(self) -> int:
@@ -309,7 +362,8 @@ def open_prompt(
     layers = tuple(_layer(model, number, layer, by_site) for number, layer in enumerate(measured.layers))
     W_U = unembedding(model).to(measured.resid_final)
     vocabulary = None if tokenizer is None else Vocabulary.of(tokenizer, W_U.shape[1])
-    opened = Prompt(measured, layers, W_U, model_name(model), vocabulary)
+    soft_cap = getattr(causal_model(model).config, "final_logit_softcapping", None)
+    opened = Prompt(measured, layers, W_U, model_name(model), vocabulary, soft_cap=soft_cap)
     is_identity = norm_epsilon(plain(decoder(model).norm)) >= IDENTITY_EPS  # one ε for all norms of a model
     return opened.holding_norms() if is_identity else opened
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.attention.layer import rotate
-from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
+from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.prompt.selected import Selected, contributions, strongest
 from analysis.circuits.prompt.sources import (
     WrittenFeature,
@@ -27,7 +27,6 @@ from analysis.circuits.prompt.sources import (
     written_error,
 )
 from analysis.circuits.readers import Group, Limits, Part, Score, Source, stage
-from bilinear_lm.norms import norm_gradient
 
 
 def split_score(prompt: Prompt, reader: Score, limits: Limits) -> Group:
@@ -92,22 +91,22 @@ class _Side:
 def _side(prompt: Prompt, reader: Score, name: str, position: int) -> tuple[list[Source], _Side]:
     layer = prompt.layers[reader.layer]
     sources, parts = _stream(prompt, reader.layer, position)
-    vectors = _projected(layer, name, reader.head, parts / layer.measured.ln1_scale[position])
-    through = layer.gradient_before_attention(parts, position) / layer.measured.ln1_scale[position]
-    tangents = _projected(layer, name, reader.head, through)
-    scale = layer.measured.attention.q_scale if name == "Q" else layer.measured.attention.k_scale
-    if (norm := layer.attention.qk_norm) is not None and scale is not None:
-        of_head, factor = scale[reader.head, position], norm.query if name == "Q" else norm.key
-        tangents = norm_gradient(tangents, vectors.sum(dim=0), of_head)
-        vectors, tangents = vectors / of_head * factor, tangents / of_head * factor
+    through = layer.gradient_before_attention(parts, position)
+    vectors, tangents = (
+        layer.attention.project(name, each / layer.measured.ln1_scale[position], constant=True)
+        for each in (parts, through)
+    )  # [n_heads, n, d_head], last the bias
+    scales = layer.measured.attention.q_scale if name == "Q" else layer.measured.attention.k_scale
+    if (norm := layer.attention.qk_norm) is not None and scales is not None:
+        scale, factor = scales[:, position, None, None], norm.query if name == "Q" else norm.key
+        raw = vectors.sum(dim=1, keepdim=True)
+        along = (raw * tangents).sum(dim=-1, keepdim=True)
+        along = along.mean(dim=0) if norm.is_joint else along
+        tangents = tangents - along * raw / (raw.shape[-1] * scale.square())
+        vectors, tangents = vectors / scale * factor, tangents / scale * factor
     cos, sin = (part[position] for part in layer.turns)
-    rotated = (rotate(each, cos, sin) for each in (vectors, tangents))
+    rotated = (rotate(each[reader.head], cos, sin) for each in (vectors, tangents))
     return sources, _Side(*rotated)
-
-
-def _projected(layer: LayerOnPrompt, name: str, head: int, vectors: Tensor) -> Tensor:
-    """Queries or keys of one head, of vectors of the normalised stream and, last, of the bias."""
-    return layer.attention.project(name, vectors, constant=True)[head]
 
 
 def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Tensor]:
@@ -115,13 +114,12 @@ def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Te
     sources = [token_source(prompt, position)]
     vectors = [prompt.layers[0].measured.resid_pre[position].unsqueeze(0)]
     for below in prompt.layers[:layer]:
-        attention = below.measured.attention
-        heads = below.measured.heads[:, position]
+        heads, attention_bias = below.measured.heads[:, position], below.measured.attention_bias
         sources += [whole_head(below.number, head, position, vector) for head, vector in enumerate(heads)]
         vectors.append(heads)
-        if attention.bias is not None:
+        if attention_bias is not None:
             sources.append(bias_source(f"{below.number}-attn-out", below.number))
-            vectors.append(attention.bias.unsqueeze(0))
+            vectors.append(attention_bias[position].unsqueeze(0))
         features = below.outputs
         if features is None:
             written = below.measured.mlp_out[position]
@@ -129,7 +127,7 @@ def _stream(prompt: Prompt, layer: int, position: int) -> tuple[list[Source], Te
             vectors.append(written.unsqueeze(0))
             continue
         at = features.at(position)
-        sources += [WrittenFeature.at(features, index) for index in range(at.start, at.stop)]
+        sources += [WrittenFeature.at(below, features, index) for index in range(at.start, at.stop)]
         sources += [written_error(features, position), bias_source(str(features.site), below.number)]
         vectors.append(features.vectors(position))
     return sources, torch.cat(vectors)

@@ -79,22 +79,24 @@ def whole_mlp(layer: int, position: int, vector: Float[Tensor, " d_model"]) -> S
 class WrittenFeature(Source):
     """An active feature of an MLP's output."""
 
+    layer: LayerOnPrompt
     found: SiteFeatures
     place: int
     """The feature's index in the list of active features."""
 
     @classmethod
-    def at(cls, found: SiteFeatures, place: int) -> WrittenFeature:
+    def at(cls, layer: LayerOnPrompt, found: SiteFeatures, place: int) -> WrittenFeature:
         """The feature at index `place` of the list."""
         position, feature, code = found.listed[place]
         node = feature_node(found.site, feature, position, value=code)
-        return cls(node, stage(found.site.layer, "out"), found, place)
+        return cls(node, stage(found.site.layer, "out"), layer, found, place)
 
     def reader(self) -> Quadratic:
         """Its code as a function of the MLP's input."""
         position, feature, _ = self.found.listed[self.place]
-        u, constant = self.found.reading(feature)
-        return Quadratic(self.found.site.layer, u, constant, position)
+        direction, constant = self.found.reading(feature)
+        u, slope = self.layer.behind_mlp(direction, position)
+        return Quadratic(self.found.site.layer, u, constant, position, slope=slope)
 
     def write(self) -> Write:
         """Its code times its decoder row."""
@@ -139,21 +141,28 @@ class ReadFeature(Source):
 class WrittenDirection(Source):
     """The output of an MLP without a dictionary, along the direction u in which a reader reads it."""
 
+    layer: LayerOnPrompt
     position: int
     u: Float[Tensor, " d_model"]
     value: float
 
     @classmethod
     def at(
-        cls, layer: int, position: int, u: Float[Tensor, " d_model"], reader: Node, value: float
+        cls,
+        layer: LayerOnPrompt,
+        position: int,
+        u: Float[Tensor, " d_model"],
+        reader: Node,
+        value: float,
     ) -> WrittenDirection:
         """The direction of a layer's output that a node reads."""
-        node = direction_node(Site(layer, WRITTEN), reader, position, value=value)
-        return cls(node, stage(layer, "out"), position, u, value)
+        node = direction_node(Site(layer.number, WRITTEN), reader, position, value=value)
+        return cls(node, stage(layer.number, "out"), layer, position, u, value)
 
     def reader(self) -> Quadratic:
-        """u · B(x, x)."""
-        return Quadratic(self.stage[0], self.u, position=self.position)
+        """u · what the MLP adds to the stream."""
+        u, slope = self.layer.behind_mlp(self.u, self.position)
+        return Quadratic(self.layer.number, u, position=self.position, slope=slope)
 
     def write(self) -> Write:
         """The shortest vector that has the value along u."""
@@ -214,6 +223,8 @@ class Moved(Source):
     position: int
     u: Float[Tensor, " d_model"]
     """The direction in which it is read there."""
+    of_output: Float[Tensor, " d_model"]
+    """The same as a reading of the attention's output."""
     value: float
 
     @classmethod
@@ -225,19 +236,22 @@ class Moved(Source):
         attended: float,
         node: Node,
         reader: Linear,
-        u: Float[Tensor, " d_model"],
+        derivative: bool,
         value: float,
     ) -> Moved:
-        """The contribution of a head of a layer to the reading of a node along u."""
-        made = head_node(layer.number, head, node, reader.position, key, value=value)
-        at = stage(layer.number, "head")
-        return cls(made, at, layer, head, key, attended, reader.position, u, value)
+        """The contribution of a head of a layer to the reading of a node, or to its derivative."""
+        position, u = reader.position, reader.gradient if derivative else reader.w
+        made = head_node(layer.number, head, node, position, key, value=value)
+        of_output = layer.behind_attention_at(u, position, derivative)
+        return cls(
+            made, stage(layer.number, "head"), layer, head, key, attended, position, u, of_output, value
+        )
 
     def reader(self) -> Linear:
         """The moved contribution as a function of the residual stream at the key."""
         layer, attention = self.layer, self.layer.measured.attention
         shared = self.head * len(layer.block.W_V) // len(attention.W_O)
-        w = layer.block.W_V[shared] @ (attention.W_O[self.head] @ self.u)
+        w = layer.block.W_V[shared] @ (attention.W_O[self.head] @ self.of_output)
         w = w.new_tensor(self.attended) / layer.measured.ln1_scale[self.key] * w
         slope = layer.gradient_before_attention(w, self.key)
         return Linear(2 * layer.number, w, position=self.key, slope=slope)

@@ -56,7 +56,7 @@ def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[G
 
 def _is_one_sided(prompt: Prompt, limits: Limits) -> bool:
     """Whether slopes are weights."""
-    return prompt.norms_held and limits.scores is None
+    return prompt.norms_held and limits.scores is None and prompt.soft_cap is None
 
 
 def _n_columns(prompt: Prompt, split_heads: bool) -> int:
@@ -127,15 +127,17 @@ def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) 
     for layer in reversed(prompt.layers[: (depth + 1) // 2]):
         if 2 * layer.number + 1 < depth:
             yield from _written_by_mlp(layer, g)
-        attention = layer.measured.attention
+        attention, of_output = layer.measured.attention, layer.behind_attention(g)
         if attention.bias is not None:
-            yield _Block("attention bias", layer.number, (g.sum(dim=2) @ attention.bias).unsqueeze(-1))
+            yield _Block(
+                "attention bias", layer.number, (of_output.sum(dim=2) @ attention.bias).unsqueeze(-1)
+            )
         if limits.scores is not None:
-            yield _scores(layer, limits.scores[layer.number], g[1])
+            yield _scores(layer, limits.scores[layer.number], of_output[1])
         if split_heads:
-            yield _heads(layer, readers, g)
+            yield _heads(layer, readers, of_output)
         else:
-            g = g + _through_attention(layer, g, prompt.norms_held)
+            g = g + _through_attention(layer, of_output, prompt.norms_held)
     yield _Block("token", -1, torch.einsum("snpd,pd->snp", g, prompt.layers[0].measured.resid_pre))
 
 
@@ -225,18 +227,17 @@ def _source(
         assert block.attended is not None  # such blocks have it
         assert isinstance(reader, Linear)  # and read one position
         head, key = divmod(index, prompt.n_pos)
-        u = reader.gradient if side else reader.w
-        return Moved.at(layer, head, key, block.attended[row][index], node, reader, u, value)
+        return Moved.at(layer, head, key, block.attended[row][index], node, reader, bool(side), value)
     if block.kind == "score":
         assert block.scores is not None  # such blocks have them
         return AttentionScore.at(layer, *block.scores.at(index))
     if block.kind == "direction":
         assert block.directions is not None  # such blocks have them
         u = block.directions[side, row, index].clone()
-        return WrittenDirection.at(block.layer, index, u, node, value)
+        return WrittenDirection.at(layer, index, u, node, value)
     assert layer.outputs is not None  # the other blocks are of its features
     if block.kind == "origin":
         return bias_source(str(layer.outputs.site), block.layer)
     if block.kind == "error":
         return written_error(layer.outputs, index)
-    return WrittenFeature.at(layer.outputs, index)
+    return WrittenFeature.at(layer, layer.outputs, index)

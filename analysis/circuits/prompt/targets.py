@@ -44,10 +44,9 @@ def read_target(prompt: Prompt, target: Target) -> Source:
 
 def _logit(prompt: Prompt, target: LogitTarget) -> Source:
     position = prompt.position(target.position)
-    w = target.of(prompt.W_U) / prompt.measured.final_scale[position]
+    w, slope = prompt.logit_directions(target, position)
     value = float(target.of(prompt.measured.logits[position]))
     node = logit_node([target.token], target.against, position, value=value)
-    slope = prompt.gradient_before_unembedding(w, position)
     return Given(node, BOTTOM, Linear(2 * prompt.n_layers, w, position=position, slope=slope))
 
 
@@ -55,7 +54,9 @@ def _feature(prompt: Prompt, target: FeatureTarget) -> Source:
     active, position = prompt.features(target.site), prompt.position(target.position)
     index, layer = active.place(target.feature, position), prompt.layers[target.site.layer]
     return (
-        ReadFeature.at(layer, active, index) if active is layer.inputs else WrittenFeature.at(active, index)
+        ReadFeature.at(layer, active, index)
+        if active is layer.inputs
+        else WrittenFeature.at(layer, active, index)
     )
 
 
@@ -64,7 +65,8 @@ def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
     layer, vector = prompt.layer(site.layer), checked_direction(target.vector, prompt.like)
     if site.point == WRITTEN:
         value = layer.measured.mlp_out[position] @ vector
-        reader: Reader = Quadratic(site.layer, vector, position=position)
+        u, of_change = layer.behind_mlp(vector, position)
+        reader: Reader = Quadratic(site.layer, u, position=position, slope=of_change)
     else:
         passed = passed_before(site)
         w = layer.from_stream(vector, position, "mlp-in") if site.point == "mlp-in" else vector
