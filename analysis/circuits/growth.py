@@ -12,7 +12,7 @@ import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tqdm.auto import tqdm
 
@@ -222,7 +222,11 @@ class _Growth:
         self.grown.nodes[node.id] = node
         self.grown.edges.append(Edge(node.id, output.id, weight, slope))
         if output.id in self.grown.writes and output.value:
-            self.grown.writes[node.id] = self.grown.writes[output.id].times(weight / output.value)
+            whole = self.grown.writes[output.id]
+            write = whole.times(weight / output.value)
+            if slope is not None and slope != weight:  # a norm lies between the product and the output
+                write = replace(write, tangent=whole.slope * (slope / output.value))
+            self.grown.writes[node.id] = write
         return node
 
     def _leave_out(self, output: str, added: _Added) -> None:

@@ -179,6 +179,7 @@ def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> M
 
 
 def _require_measurable(model: nn.Module) -> None:
+    family_of(model)
     require_unhooked(model, "to measure")
     if model.training:
         raise InputError("the model to measure is in training mode; call model.eval() first")

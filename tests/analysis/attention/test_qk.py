@@ -214,8 +214,13 @@ def test_normalised_queries_and_keys(family_model):
 def test_other_scales_and_norms_of_queries(family_model):
     granite = family_model("Granite", attention_multiplier=0.25, residual_multiplier=0.5)
     assert attention_layer(granite, 0).scale == 0.25
-    with pytest.raises(InputError, match="normalises the queries of all heads together"):
-        attention_layer(family_model("Olmo2"), 0)
+    olmo = family_model("Olmo2")  # normalises the queries of all heads together
+    layer, measured = attention_layer(olmo, 0), measure(olmo, IDS).layers[0].attention
+    scales = measured.q_scale[:, 7], measured.k_scale[:, 3]
+    assert len(set(scales[0].tolist())) == 1
+    x = measure(olmo, IDS).layers[0].resid_pre
+    score = feature_scores(layer, x[7:8], x[3:4], qk_scales=scales).at([4])[0, :, 0, 0]
+    assert torch.allclose(score, measured.scores[:, 7, 3], atol=1e-5)
 
 
 def test_input_that_cannot_be_used(family_model):

@@ -23,7 +23,7 @@ from bilinear_lm.sites import Site
 from .random_dictionaries import ALL, IDS, MODELS, SMALL, dictionaries
 from .test_causal import lossless
 
-FROZEN = [(norms, attention) for norms in ("followed", "held") for attention in ("followed", "held")]
+FROZEN = [("followed", "held"), ("held", "followed"), ("held", "held")]
 U = torch.linspace(-1, 1, 8, dtype=torch.float64)
 TARGETS = {
     "logit": LogitTarget(7, (2, 3)),
@@ -34,7 +34,7 @@ TARGETS = {
 }
 
 
-@pytest.fixture(params=["biases", "queries and keys normalised"])
+@pytest.fixture(params=["biases", "queries and keys normalised", "norms behind and soft caps"])
 def varied(family_model, request):
     return family_model(**SMALL | MODELS[request.param])
 
@@ -53,9 +53,16 @@ def gap(found, *kinds):
     return max(abs(edges[node.id] - expected[node.id]) for node in nodes)
 
 
+def test_edges_carry_the_derivative_of_the_model(model):
+    found = attribute(open_prompt(model.double(), IDS[:3]), TARGETS["logit"], attention="followed", **ALL)
+    assert gap(found, "token", "score") < 1e-9
+    assert completeness(found.graph).largest < 1e-9
+
+
+@pytest.mark.parametrize("name", ["biases", "norms behind and soft caps", "norms behind alone"])
 @pytest.mark.parametrize(("norms", "attention"), FROZEN)
-def test_edges_carry_the_derivative_of_the_model(model, norms, attention):
-    prompt = open_prompt(model.double(), IDS[:3])
+def test_edges_carry_the_derivative_of_the_model_held(family_model, name, norms, attention):
+    prompt = open_prompt(family_model(**SMALL | MODELS[name]).double(), IDS[:3])
     found = attribute(prompt, TARGETS["logit"], norms=norms, attention=attention, **ALL)
     assert gap(found, "token", *(["score"] if attention == "followed" else [])) < 1e-9
     assert completeness(found.graph).largest < 1e-9
@@ -89,7 +96,7 @@ def test_a_score_as_a_target(varied, against):
     assert completeness(found.graph).largest < 1e-9
 
 
-@pytest.mark.parametrize(("norms", "attention"), FROZEN)
+@pytest.mark.parametrize(("norms", "attention"), [("followed", "followed"), ("held", "held")])
 @pytest.mark.parametrize("points", [("mlp-in", "mlp-out"), ("resid-mid", "mlp-out")])
 def test_features_without_errors(varied, points, norms, attention):
     """Codes are linear and there is no error, so that the graph is the model at first order."""
@@ -127,7 +134,7 @@ def by_differences(found, node, step=1e-3):
     write, prompt = found.writes[node], found.prompt
     values = []
     for sign in (1, -1):
-        change = [write.times(sign * step)]
+        change = [replace(write, vector=sign * step * write.slope)]
         with torch.no_grad(), exact_in_float64(prompt.module):
             values.append(float(changed_values(prompt.module, found, [change], held=False)))
     return (values[0] - values[1]) / (2 * step)
@@ -140,7 +147,8 @@ def test_what_is_chosen_by_weight_is_what_was(varied):
         attribute(prompt, LogitTarget(7), by=by, **ALL).graph for by in ("weight", "slope")
     )
     ours, theirs = effects(by_weight, "weight"), effects(by_slope, "weight")
-    assert max(abs(ours[node] - theirs[node]) for node in ours) < 1e-9
+    # What adds nothing but rounding is in one of them alone.
+    assert max(abs(ours[node] - theirs.get(node, 0.0)) for node in ours) < 1e-9
     assert (by_weight.by, by_slope.by) == ("weight", "slope")
 
 

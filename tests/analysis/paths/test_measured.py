@@ -9,6 +9,7 @@ from analysis.paths.components import Component
 from analysis.paths.measured import measure
 from bilinear_lm import InputError, hook, unhook
 from bilinear_lm.norms import norm_factor
+from bilinear_lm.sites import Site, site_activations
 
 IDS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 0, 8, 7]
 BATCH = torch.tensor([IDS])
@@ -181,10 +182,32 @@ def test_attention_that_is_not_what_its_weights_give_is_refused(family_model):
     assert not model.model.norm._forward_hooks
 
 
-@pytest.mark.parametrize("family", ["Gemma2", "Olmo2", "Granite"])
-def test_blocks_that_do_not_add_plainly_are_refused(family_model, family):
-    with pytest.raises(InputError, match="normalises or scales what attention and MLP put out"):
-        measure(family_model(family), IDS)
+SPECIAL = {
+    "Gemma2": {"hidden_activation": "linear", "attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 5},
+    "Olmo2": {},
+    "Granite": {"residual_multiplier": 0.6, "embedding_multiplier": 3.0, "attention_bias": True},
+}
+
+
+@pytest.mark.parametrize("family", SPECIAL)
+def test_what_blocks_write_through_norms_and_multipliers(family_model, family):
+    """Parts are those of the stream: they sum to what transformers computes, and to what sites have."""
+    model = family_model(family, **SPECIAL[family]).double()
+    measured, ids = measure(model, IDS), torch.tensor([IDS])
+    with torch.no_grad():
+        states = model(ids, output_hidden_states=True).hidden_states
+    for number, layer in enumerate(measured.layers):
+        assert (layer.resid_pre - states[number][0]).abs().max() < 1e-5
+        assert (measured.before_attention(number).values.sum(dim=0) - layer.resid_pre).abs().max() < 1e-9
+        assert (measured.before_mlp(number).values.sum(dim=0) - layer.resid_mid).abs().max() < 1e-9
+        (seen,) = site_activations(model, [ids], [Site(number, "attn-out"), Site(number, "mlp-out")])
+        attention = layer.heads.sum(dim=0)
+        if layer.attention_bias is not None:
+            attention = attention + layer.attention_bias
+        assert (attention - seen[Site(number, "attn-out")][0]).abs().max() < 1e-5
+        assert (layer.mlp_out - seen[Site(number, "mlp-out")][0]).abs().max() < 1e-5
+    last = measured.before_unembedding().values.sum(dim=0)
+    assert (last - measured.resid_final).abs().max() < 1e-9
 
 
 def test_a_model_of_another_family_is_refused():
