@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
-from analysis.circuits.causal import CausalCheck
+from analysis.circuits.agreement import CausalCheck
 from analysis.colours import NEGATIVE, POSITIVE
 from analysis.features.explained import Explained
 from analysis.features.submatrix import Submatrix

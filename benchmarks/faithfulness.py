@@ -38,8 +38,8 @@ from analysis import (
     open_prompt,
     predict_target,
 )
+from analysis.circuits.agreement import Agreement
 from analysis.circuits.attribution import Attribution
-from analysis.circuits.causal import Agreement
 from analysis.features.dictionaries import around_mlps
 from bilinear_lm import load_pretrained, load_tokenizer
 from bilinear_lm.shipped import shipped_scope

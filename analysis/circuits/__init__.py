@@ -1,15 +1,15 @@
 """Graphs grown down from a target, on a prompt or by weights alone, and their causal checks."""
 
-from analysis.circuits.attribution import Attribution, attribute
-from analysis.circuits.causal import (
+from analysis.circuits.agreement import (
     Agreement,
     CausalCheck,
     Intervention,
-    causal_check,
     patch_node,
     scale_nodes,
     steer_node,
 )
+from analysis.circuits.attribution import Attribution, attribute
+from analysis.circuits.causal import causal_check
 from analysis.circuits.labels import labelled
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit

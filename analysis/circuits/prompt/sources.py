@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt, SiteFeatures
+from analysis.circuits.prompt.features import SiteFeatures
+from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
 from analysis.features.layer import WRITTEN
 from analysis.graphs.graph import Node

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.circuits.agreement import Intervention, patch_node, scale_nodes, steer_node
 from analysis.circuits.attribution import attribute
-from analysis.circuits.causal import Intervention, causal_check, patch_node, scale_nodes, steer_node
+from analysis.circuits.causal import causal_check
 from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.targets import (
     DirectionTarget,

@@ -149,15 +149,12 @@ function graphFaith(graph) {
   const shown = (value) => cell(value === null ? "–" : number(value));
   const rows = check.map(([kind, n, ...numbers]) => [cell(GRAPH_KINDS[kind] ?? kind), cell(`${n}`), ...numbers.map(shown)]);
   const columns = ["Taken away", "How many", "r", "Size", "r, held", "Size, held", "r, random", "Times random"];
-  return [
-    note,
-    table(
-      "Checked in the model: nodes taken away one at a time. r and size: how the changes that the graph predicts go with those measured, and how many times larger the measured ones are; held: with attention and norms held; random: random nodes of equal weight taken away instead.",
-      columns,
-      rows,
-      "dense",
-    ),
-  ];
+  const about = element(
+    "p",
+    { class: "note" },
+    "Nodes were taken away in the model, one at a time. r and size: how the changes that the graph predicts go with those measured, and how many times larger the measured ones are; held: with attention and norms held; random: with random nodes of equal weight taken away instead.",
+  );
+  return [note, about, table("Checked in the model.", columns, rows, "dense")];
 }
 
 // The shapes that occur, once each, with what they stand for.
