@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import datasets
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -148,7 +149,8 @@ def test_spoiled_models(command, spoil, said, swiglu, stories, capsys):
         (["-o", "{stories}", "--method", "linear"], "exists already; expected a new or empty folder"),
     ],
 )
-def test_bad_options_of_convert(arguments, said, swiglu, stories, capsys):
+def test_bad_options_of_convert(arguments, said, swiglu, stories, capsys, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # else it asks again for 20 s
     (stories / "empty.txt").write_text("")
     arguments = [argument.format(stories=stories) for argument in arguments]
     names = {path.name for path in stories.iterdir()}

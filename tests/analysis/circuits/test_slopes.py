@@ -62,7 +62,7 @@ def test_edges_carry_the_derivative_of_the_model(model):
 @pytest.mark.parametrize("name", ["biases", "norms behind and soft caps", "norms behind alone"])
 @pytest.mark.parametrize(("norms", "attention"), FROZEN)
 def test_edges_carry_the_derivative_of_the_model_held(family_model, name, norms, attention):
-    prompt = open_prompt(family_model(**SMALL | MODELS[name]).double(), IDS[:3])
+    prompt = open_prompt(family_model(**SMALL | MODELS[name]).double(), IDS[:2])
     found = attribute(prompt, TARGETS["logit"], norms=norms, attention=attention, **ALL)
     assert gap(found, "token", *(["score"] if attention == "followed" else [])) < 1e-9
     assert completeness(found.graph).largest < 1e-9
@@ -82,7 +82,7 @@ def test_slopes_of_nodes_are_the_model_s_own(varied, target):
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_targets_of_all_kinds(varied, name):
-    prompt = open_prompt(varied.double(), IDS[:3])
+    prompt = open_prompt(varied.double(), IDS[:2])
     assert gap(attribute(prompt, TARGETS[name], attention="followed", **ALL), "token", "score") < 1e-9
 
 
