@@ -49,7 +49,11 @@ class MeasuredAttention:
 
     def pattern_of(self, head: int) -> Float[Tensor, "pos pos"]:
         """The pattern of one head."""
-        return self.capped_of(head).masked_fill(self._unread, -torch.inf).softmax(dim=-1)
+        return self.over_keys(self.capped_of(head))
+
+    def over_keys(self, capped: Float[Tensor, "*heads pos pos"]) -> Float[Tensor, "*heads pos pos"]:
+        """The softmax of capped scores over the keys that a query reads."""
+        return capped.masked_fill(self._unread, -torch.inf).softmax(dim=-1)
 
     def capped_of(self, head: int) -> Float[Tensor, "pos pos"]:
         """The scores of one head behind the soft cap, those that are not read among them."""
@@ -67,8 +71,7 @@ class MeasuredAttention:
     @property
     def pattern(self) -> Float[Tensor, "n_heads pos pos"]:
         """softmax of the capped scores over keys; rows the queries."""
-        scores = self._capped(self.queries @ self.keys.mT * self.scale)
-        return scores.masked_fill(self._unread, -torch.inf).softmax(dim=-1)
+        return self.over_keys(self._capped(self.queries @ self.keys.mT * self.scale))
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:

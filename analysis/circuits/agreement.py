@@ -60,7 +60,7 @@ class Agreement:
     correlation: float
     """r; NaN for fewer than two, or without variance."""
     slope: float
-    """Of the least-squares line through 0: measured = slope · predicted."""
+    """The slope of the least-squares line through 0: measured = slope · predicted."""
     size: float
     """Root mean square of measured changes over that of predicted ones."""
 

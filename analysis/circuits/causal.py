@@ -185,7 +185,7 @@ def _random(prompt: Prompt, write: Write, generator: torch.Generator) -> Write:
         vector = torch.randn(len(write.vector), generator=generator, dtype=torch.float64).to(write.vector)
     length = vector.norm()
     scale = write.vector.norm() / length if length > 0 else torch.zeros_like(length)
-    return replace(write, vector=vector * scale)
+    return replace(write, vector=vector * scale, tangent=None)
 
 
 def _others(prompt: Prompt, write: Write) -> Float[Tensor, "n d_model"]:

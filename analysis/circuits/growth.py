@@ -56,7 +56,7 @@ Split = Callable[[Sequence[Opened]], Iterable[tuple[Opened, Iterable[Group]]]]
 
 @dataclass(slots=True)
 class _Added:
-    """What a source adds to one node."""
+    """The contribution of a source to one node."""
 
     weight: float
     slope: float | None

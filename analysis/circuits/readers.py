@@ -90,6 +90,11 @@ class Quadratic:
     slope: Float[Tensor, " d_model"] | None = None
     """u of its derivative, which is another where a norm lies behind the MLP; None: it is u."""
 
+    @property
+    def gradient(self) -> Float[Tensor, " d_model"]:
+        """u of its derivative."""
+        return self.u if self.slope is None else self.slope
+
 
 @shown
 @dataclass(frozen=True)

@@ -65,8 +65,7 @@ def _after(prompt: Prompt, site: Site) -> Float[Tensor, "pos d_model"]:
     layer = prompt.layers[site.layer].measured
     if site.point in ("resid-pre", "attn-out"):
         return layer.resid_pre if site.point == "resid-pre" else layer.resid_mid
-    is_last = site.layer + 1 == prompt.n_layers
-    return prompt.measured.resid_final if is_last else prompt.layers[site.layer + 1].measured.resid_pre
+    return prompt.resid_post(site.layer)
 
 
 def _limited(measured: Tensor, passed: Tensor) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from analysis.circuits.attribution import Frozen, attribute
 from analysis.circuits.causal import causal_check
 from analysis.circuits.labels import labelled, names_on_text
-from analysis.circuits.prompt.prompt import N_RUNNERS_UP, Prompt, open_prompt
+from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
@@ -142,5 +142,4 @@ def _score(model: PreTrainedModel, head: str, key: int | None, position: int) ->
 
 
 def _likeliest(prompt: Prompt, position: int) -> LogitTarget:
-    n = min(N_RUNNERS_UP, prompt.W_U.shape[1] - 1)
-    return LogitTarget(prompt.likeliest(position), prompt.runners_up(position, n), position)
+    return LogitTarget(prompt.likeliest(position), prompt.runners_up(position), position)

@@ -154,7 +154,7 @@ def completeness(graph: Graph) -> Completeness:
         by_layer=by_layer,
         node=worst,
         node_gap=0.0 if worst is None else gaps[worst],
-        followed={by: graph.followed(by) for by in get_args(By) if by == "weight" or graph.has_slopes},
+        followed=graph.followed_by_each(),
         carried=_part_carried(graph) if graph.has_slopes else None,
     )
 
@@ -167,7 +167,7 @@ def _part_carried(graph: Graph) -> float:
         if node.slope is not None and node.kind not in _OF_ONE_READER and node.id != graph.target
     ]
     whole = sum(abs(slope) for slope, _ in nodes)
-    return sum(math.copysign(own, own * slope) for slope, own in nodes) / whole if whole else 1.0
+    return sum(own * math.copysign(1.0, slope) for slope, own in nodes) / whole if whole else 1.0
 
 
 def _target_value(

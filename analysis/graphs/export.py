@@ -160,10 +160,8 @@ def _faithfulness(graph: Graph) -> dict[str, Any]:
     """How complete a graph on a prompt is, and what the check in the model found."""
     if not graph.on_prompt:
         return {}
-    found: dict[str, Any] = {"followed": {"weight": graph.followed("weight")}}
-    if graph.has_slopes:
-        found["followed"]["slope"] = graph.followed("slope")
-    return found | {name: graph.settings[name] for name in ("check",) if name in graph.settings}
+    check = graph.settings.get("check")
+    return {"followed": graph.followed_by_each(), **({} if check is None else {"check": check})}
 
 
 def _addresses(graph: Graph, top: int) -> dict[str, _Address]:

@@ -36,7 +36,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from analysis.graphs.shares import edge_parts, followed, node_shares, settings_of_part
 from bilinear_lm.errors import InputError
@@ -342,6 +342,10 @@ class Graph:
     def followed(self, by: By) -> float:
         """The same of a graph on a prompt by slope or by weight, whatever it was chosen by."""
         return followed(self, edge_parts(self, by))
+
+    def followed_by_each(self) -> dict[By, float]:
+        """`followed` by slope, if the graph has slopes, and by weight."""
+        return {by: self.followed(by) for by in get_args(By) if by == "weight" or self.has_slopes}
 
     @cached_property
     def _by_id(self) -> dict[str, Node]:

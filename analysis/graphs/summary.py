@@ -107,9 +107,9 @@ def _left(graph: Graph) -> str:
     left = sum(part.count for part in graph.pruned.values())
     lines = [f"{len(graph):,} nodes, {len(graph.edges):,} edges; {left:,} weaker contributions are not shown"]
     if graph.node(graph.target).value is not None:
-        shares = [f"{graph.followed('weight'):.0%} of the absolute contributions"]
-        if graph.has_slopes:
-            shares.insert(0, f"{graph.followed('slope'):.0%} of the absolute slopes")
+        names = {"slope": "slopes", "weight": "contributions"}
+        each = graph.followed_by_each().items()
+        shares = [f"{share:.0%} of the absolute {names[by]}" for by, share in each]
         lines[0] += f"; {' and '.join(shares)} are followed to the end"
     if out := graph.settings.get("left_out"):
         lines.append(

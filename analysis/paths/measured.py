@@ -51,16 +51,15 @@ class Passage:
     """Whether the scale changes with x."""
 
     def written(self, vectors: Float[Tensor, "*axes d_model"], position: int | slice) -> Tensor:
-        """Parts of x as parts of what is added to the stream, with the scale held."""
-        return vectors * self.factor / self.scale[position].unsqueeze(-1)
+        """Parts of x as parts of what is added to the stream, with the scale held.
 
-    def read(self, w: Float[Tensor, "*axes d_model"], position: int | slice) -> Tensor:
-        """Readings of the stream as readings of x, with the scale held: the same map, transposed."""
-        return self.written(w, position)
+        The map is its own transpose: it makes readings of the stream readings of x too.
+        """
+        return vectors * self.factor / self.scale[position].unsqueeze(-1)
 
     def gradient(self, w: Float[Tensor, "*axes d_model"], position: int | slice) -> Tensor:
         """The derivative by x of a reading w of what is added to the stream."""
-        read = self.read(w, position)
+        read = self.written(w, position)
         return norm_gradient(read, self.x[position], self.scale[position]) if self.is_norm else read
 
 

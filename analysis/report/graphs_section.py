@@ -110,12 +110,11 @@ def _packed(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _followed(graph: Graph) -> dict[str, int | float] | None:
+def _followed(graph: Graph) -> dict[By, int | float] | None:
     """The part of slopes and of contributions that is followed to the end; None by weights alone."""
     if not graph.on_prompt:
         return None
-    kinds: tuple[By, ...] = ("slope", "weight") if graph.has_slopes else ("weight",)
-    return {by: _short(graph.followed(by)) for by in kinds}
+    return {by: _short(share) for by, share in graph.followed_by_each().items()}
 
 
 def _check(graph: Graph) -> list[list[Any]] | None:

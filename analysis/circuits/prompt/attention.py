@@ -25,30 +25,18 @@ from analysis.circuits.readers import Source, Spread, stage
 from analysis.graphs.nodes import score_node
 
 
-def moved_by_scores(
+def score_slopes(
     layer: LayerOnPrompt, g: Float[Tensor, "n pos d_model"], head: int
-) -> Float[Tensor, "n pos pos"]:
-    """Derivatives by the scores of one head of readings along g of what it writes; rows the queries."""
+) -> tuple[Float[Tensor, "n pos pos"], Float[Tensor, "pos pos"]]:
+    """Slopes by the scores of one head of readings along g of what it writes, and the scores S̃; rows the
+    queries, 0 where they do not read."""
     attention = layer.measured.attention
+    scores = attention.capped_of(head)
+    pattern = attention.over_keys(scores)
     read = g @ attention.W_O[head].T @ attention.values[head].T
-    pattern = attention.pattern_of(head)
-    return pattern * (read - (pattern * read).sum(dim=-1, keepdim=True))
-
-
-def at_output(layer: LayerOnPrompt, g: Float[Tensor, "pos d_model"]) -> Float[Tensor, "1 pos d_model"]:
-    """Derivatives by what the attention adds to the stream as derivatives by its output, as one reading."""
-    passage = layer.measured.attention_passage
-    if passage is None:
-        return g.unsqueeze(0)
-    through = passage.read if layer.norms_held else passage.gradient
-    return through(g, slice(None)).unsqueeze(0)
-
-
-def centred_scores(layer: LayerOnPrompt, head: int) -> Float[Tensor, "pos pos"]:
-    """Scores of a head above the mean of those that a query reads; 0 where it does not read."""
-    attention = layer.measured.attention
-    pattern, scores = attention.pattern_of(head), attention.capped_of(head)
-    return (scores - (pattern * scores).sum(dim=-1, keepdim=True)).masked_fill(pattern == 0, 0)
+    moved = pattern * (read - (pattern * read).sum(dim=-1, keepdim=True))
+    centred = (scores - (pattern * scores).sum(dim=-1, keepdim=True)).masked_fill(pattern == 0, 0)
+    return moved * centred, centred
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.circuits.prompt.attention import at_output, centred_scores, moved_by_scores
+from analysis.circuits.prompt.attention import score_slopes
 from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import ListedScores, Write
 from analysis.circuits.target_value import read_measured
@@ -71,11 +71,10 @@ def slopes(
             result |= dict(zip(own, values.tolist(), strict=True))
         here = [node for node in scores if _attention_out(node) == site]
         for head in sorted({node.index or 0 for node in here}):
-            layer = prompt.layers[site.layer]
-            (moved,) = moved_by_scores(layer, at_output(layer, gradient), head)
-            for node in here:
-                if node.index == head:
-                    result[node.id] = float(moved[node.position, node.key]) * (node.value or 0.0)
+            of_scores, _ = score_slopes(prompt.layers[site.layer], _of_output(prompt, site, gradient), head)
+            result |= {
+                node.id: float(of_scores[0, node.position, node.key]) for node in here if node.index == head
+            }
     return result
 
 
@@ -83,28 +82,30 @@ def strongest_scores(
     prompt: Prompt, gradients: Mapping[Site, Float[Tensor, "pos d_model"]], n: int
 ) -> dict[int, ListedScores]:
     """The n attention scores of the largest |slope|, by layer."""
-    n_pos, found, sizes = prompt.n_pos, [], []
+    n_pos, listed, values, sizes = prompt.n_pos, [], [], []
     for layer in prompt.layers:
-        gradient = at_output(layer, gradients[Site(layer.number, "attn-out")])
+        site = Site(layer.number, "attn-out")
+        gradient = _of_output(prompt, site, gradients[site])
         for head in range(len(layer.measured.attention.W_O)):
-            scores = centred_scores(layer, head)
-            size = (moved_by_scores(layer, gradient, head)[0] * scores).abs().flatten()
-            places = size.topk(min(n, len(size))).indices
-            sizes.append(size[places])
-            of_head = torch.full_like(places, head)
-            found.append(
-                torch.stack([torch.full_like(places, layer.number), of_head, places // n_pos, places % n_pos])
-            )
-    everywhere = torch.cat(found, dim=1)
-    kept = everywhere[:, torch.cat(sizes).topk(min(n, everywhere.shape[1])).indices]
+            (of_scores,), scores = score_slopes(layer, gradient, head)
+            sizes_of_head, places = of_scores.abs().flatten().topk(min(n, n_pos**2))
+            where = [torch.full_like(places, number) for number in (layer.number, head)]
+            listed.append(torch.stack([*where, places // n_pos, places % n_pos]))
+            values.append(scores.flatten()[places])
+            sizes.append(sizes_of_head)
+    everywhere = torch.cat(listed, dim=1)  # [4, candidates]: layer, head, query, key
+    kept = torch.cat(sizes).topk(min(n, everywhere.shape[1])).indices
     result = {}
     for layer in prompt.layers:
-        heads, queries, keys = kept[1:, kept[0] == layer.number]
-        values = torch.stack(
-            [centred_scores(layer, head) for head in range(len(layer.measured.attention.W_O))]
-        )[heads, queries, keys]
-        result[layer.number] = ListedScores(heads, queries, keys, values)
+        own = kept[everywhere[0, kept] == layer.number]
+        heads, queries, keys = everywhere[1:, own]
+        result[layer.number] = ListedScores(heads, queries, keys, torch.cat(values)[own])
     return result
+
+
+def _of_output(prompt: Prompt, site: Site, gradient: Tensor) -> Float[Tensor, "1 pos d_model"]:
+    """The derivative by what an attention adds to the stream as that by its output, as one reading."""
+    return prompt.layers[site.layer].behind_attention(gradient, slice(None), derivative=True).unsqueeze(0)
 
 
 def _attention_out(score: Node) -> Site:

@@ -72,10 +72,7 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     norm_between = features.site.point == "resid-mid" and not layer.norms_held and layer.block.has_norms
     weights, slopes = parts_along(torch.stack([reader.u for _, reader in readers]), of_norm=False), None
     if norm_between or layer.measured.mlp_passage is not None:
-        slopes = parts_along(
-            torch.stack([reader.u if reader.slope is None else reader.slope for _, reader in readers]),
-            of_norm=norm_between,
-        )
+        slopes = parts_along(torch.stack([reader.gradient for _, reader in readers]), of_norm=norm_between)
     bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
 
     @cache
@@ -115,7 +112,7 @@ def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limi
     squares, listed = eigen.values * values.square(), values.tolist()
     slopes = squares
     if layer.measured.mlp_passage is not None:
-        u = torch.stack([reader.u if reader.slope is None else reader.slope for _, reader in readers])
+        u = torch.stack([reader.gradient for _, reader in readers])
         read = layer.block.folded.matvec(u, x)  # [n, d_in]
         slopes = values * torch.einsum("nre,ne->nr", eigen.vectors, read)
     for row, (_, reader) in enumerate(readers):

@@ -22,7 +22,7 @@ from analysis.features.dictionaries import (
     require_dictionary,
 )
 from analysis.features.layer import WRITTEN
-from analysis.paths.measured import Measured, MeasuredLayer, measure
+from analysis.paths.measured import Measured, MeasuredLayer, Passage, measure
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import prompt_ids
 from bilinear_lm.arguments import checked
@@ -112,38 +112,22 @@ class LayerOnPrompt:
         return norm_gradient(w, self.measured.resid_mid[position], self.measured.ln2_scale[position])
 
     def behind_attention(
-        self, g: Float[Tensor, "sides n pos d_model"]
-    ) -> Float[Tensor, "sides n pos d_model"]:
-        """Readings of what the attention adds to the stream as readings of its output; those of the second
-        side are derivatives."""
-        passage = self.measured.attention_passage
-        if passage is None:
-            return g
-        read = passage.read(g[:1], slice(None))
-        if len(g) == 1:
-            return read
-        through = passage.read if self.norms_held else passage.gradient
-        return torch.cat([read, through(g[1:], slice(None))])
-
-    def behind_attention_at(
-        self, u: Float[Tensor, " d_model"], position: int, derivative: bool
-    ) -> Float[Tensor, " d_model"]:
-        """The same of one reading at a position."""
-        passage = self.measured.attention_passage
-        if passage is None:
-            return u
-        through = passage.gradient if derivative and not self.norms_held else passage.read
-        return through(u, position)
+        self, w: Float[Tensor, "*axes d_model"], position: int | slice, derivative: bool
+    ) -> Float[Tensor, "*axes d_model"]:
+        """Readings of what the attention adds to the stream as ones of its output, or their derivatives."""
+        return self._behind(self.measured.attention_passage, w, position, derivative)
 
     def behind_mlp(
         self, u: Float[Tensor, " d_model"], position: int
     ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
         """A reading of what the MLP adds to the stream as one of its output, and the derivative of that."""
         passage = self.measured.mlp_passage
+        return self._behind(passage, u, position, False), self._behind(passage, u, position, True)
+
+    def _behind(self, passage: Passage | None, w: Tensor, position: int | slice, derivative: bool) -> Tensor:
         if passage is None:
-            return u, u
-        read = passage.read(u, position)
-        return read, read if self.norms_held else passage.gradient(u, position)
+            return w
+        return (passage.gradient if derivative and not self.norms_held else passage.written)(w, position)
 
     def to_mlp_in(
         self, vector: Float[Tensor, "*axes d_model"], position: int, point: Coordinates
@@ -166,18 +150,22 @@ class Prompt:
     model: str | None
     vocabulary: Vocabulary | None = None
     """Texts of the tokens, where a tokenizer was given."""
-    norms_held: bool = False
-    """Whether derivatives hold the scales of norms: where norms are the identity, or on request."""
     soft_cap: float | None = None
     """c where logits are c tanh(z / c) of what is read from the last norm (Gemma 2)."""
 
     def holding_norms(self) -> Prompt:
         """The prompt with the scales of norms held in derivatives too."""
-        return replace(
-            self,
-            layers=tuple(replace(layer, norms_held=True) for layer in self.layers),
-            norms_held=True,
-        )
+        return replace(self, layers=tuple(replace(layer, norms_held=True) for layer in self.layers))
+
+    @property
+    def norms_held(self) -> bool:
+        """Whether derivatives hold the scales of norms: where norms are the identity, or on request."""
+        return self.layers[0].norms_held
+
+    def resid_post(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        """The residual stream behind a layer."""
+        is_last = layer + 1 == self.n_layers
+        return self.measured.resid_final if is_last else self.layers[layer + 1].measured.resid_pre
 
     @property
     def module(self) -> nn.Module:
@@ -236,7 +224,8 @@ class Prompt:
         return int(self.measured.logits[self.position(position)].argmax())
 
     def runners_up(self, position: int = -1, n: int = N_RUNNERS_UP) -> tuple[int, ...]:
-        """The n tokens that the model expects most after the likeliest one."""
+        """The n tokens that the model expects most after the likeliest one; all others if they are fewer."""
+        n = min(n, self.W_U.shape[1] - 1)
         return tuple(self.measured.logits[self.position(position)].topk(n + 1).indices[1:].tolist())
 
     def layer(self, layer: int) -> LayerOnPrompt:

@@ -82,7 +82,7 @@ class _Side:
     vectors: Float[Tensor, "n d_head"]
     """They sum to the query or the key."""
     tangents: Float[Tensor, "n d_head"]
-    """What it changes by with each part, relative to the part, with norms free to change."""
+    """The change of it with each part, relative to the part, with norms free to change."""
 
     def times(self, sign: int) -> _Side:
         return _Side(sign * self.vectors, sign * self.tangents)

@@ -76,6 +76,6 @@ def contributions(chosen: Selected, parts: list[Part], limits: Limits, pairs_at:
 
 
 def _left(signed: Tensor, absolute: Tensor, n: int) -> tuple[float, float]:
-    """What the entries from the n-th on have of two cumulated sums."""
+    """The shares that the entries from the n-th on have in two cumulated sums."""
     total, size = float(signed[-1]), float(absolute[-1])
     return (total - float(signed[n - 1]), size - float(absolute[n - 1])) if n else (total, size)

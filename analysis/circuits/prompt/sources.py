@@ -243,7 +243,7 @@ class Moved(Source):
         """The contribution of a head of a layer to the reading of a node, or to its derivative."""
         position, u = reader.position, reader.gradient if derivative else reader.w
         made = head_node(layer.number, head, node, position, key, value=value)
-        of_output = layer.behind_attention_at(u, position, derivative)
+        of_output = layer.behind_attention(u, position, derivative)
         return cls(
             made, stage(layer.number, "head"), layer, head, key, attended, position, u, of_output, value
         )

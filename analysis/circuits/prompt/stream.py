@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.circuits.prompt.attention import AttentionScore, centred_scores, moved_by_scores
+from analysis.circuits.prompt.attention import AttentionScore, score_slopes
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import (
@@ -80,7 +80,7 @@ class _Block:
     scores: ListedScores | None = None
     """The attention scores of the columns."""
     rest: Float[Tensor, "n 3"] | None = None
-    """Of contributions that are not among the columns: sum of slopes, of their magnitudes, and number."""
+    """Contributions that are not among the columns: sum of slopes, of their magnitudes, and number."""
 
 
 _OF_ONE_READER = ("constant", "head", "direction")
@@ -127,7 +127,11 @@ def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) 
     for layer in reversed(prompt.layers[: (depth + 1) // 2]):
         if 2 * layer.number + 1 < depth:
             yield from _written_by_mlp(layer, g)
-        attention, of_output = layer.measured.attention, layer.behind_attention(g)
+        attention, of_output = layer.measured.attention, g
+        if layer.measured.attention_passage is not None:
+            of_output = torch.stack(
+                [layer.behind_attention(own, slice(None), bool(side)) for side, own in enumerate(g)]
+            )
         if attention.bias is not None:
             yield _Block(
                 "attention bias", layer.number, (of_output.sum(dim=2) @ attention.bias).unsqueeze(-1)
@@ -137,12 +141,12 @@ def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) 
         if split_heads:
             yield _heads(layer, readers, of_output)
         else:
-            g = g + _through_attention(layer, of_output, prompt.norms_held)
+            g = g + _through_attention(layer, of_output)
     yield _Block("token", -1, torch.einsum("snpd,pd->snp", g, prompt.layers[0].measured.resid_pre))
 
 
 def _heads(layer: LayerOnPrompt, readers: Sequence[Linear | Spread], g: Tensor) -> _Block:
-    """What each head moves to the reader's position from each other."""
+    """Contributions that each head moves to the reader's position from each other."""
     attention = layer.measured.attention
     positions = g.new_tensor([reader.position for reader in readers if isinstance(reader, Linear)]).long()
     rows = torch.arange(len(readers), device=g.device)
@@ -157,7 +161,7 @@ def _scores(layer: LayerOnPrompt, listed: ListedScores, g: Tensor) -> _Block:
     n_heads, n_pos = len(layer.measured.attention.W_O), g.shape[1]
     sums, slopes = g.new_zeros(2, len(g), dtype=torch.float64), g.new_zeros(len(g), len(listed))
     for head in range(n_heads):
-        of_head = moved_by_scores(layer, g, head) * centred_scores(layer, head)
+        of_head, _ = score_slopes(layer, g, head)
         sums += _signed_and_absolute(of_head.flatten(1))
         own = listed.heads == head
         slopes[:, own] = of_head[:, listed.queries[own], listed.keys[own]]
@@ -172,7 +176,7 @@ def _signed_and_absolute(values: Tensor) -> Tensor:
     return torch.stack([values.double().sum(dim=1), values.double().abs().sum(dim=1)])
 
 
-def _through_attention(layer: LayerOnPrompt, g: Tensor, norms_held: bool) -> Tensor:
+def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
     """Directions at the output of attention as directions at its input, the residual stream before it.
 
     Those of the second side are derivatives, which go through the norm.
@@ -182,7 +186,7 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor, norms_held: bool) -> Ten
     shared = values.unflatten(2, (len(layer.block.W_V), -1)).sum(dim=3)
     read = torch.einsum("snhke,hde->snkd", shared, layer.block.W_V)
     read = read / layer.measured.ln1_scale.unsqueeze(-1)
-    if norms_held:
+    if layer.norms_held:
         return read
     return torch.stack([read[0], layer.gradient_before_attention(read[1], slice(None))])
 

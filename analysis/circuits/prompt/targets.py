@@ -70,9 +70,8 @@ def _direction(prompt: Prompt, target: DirectionTarget) -> Source:
     else:
         passed = passed_before(site)
         w = layer.from_stream(vector, position, "mlp-in") if site.point == "mlp-in" else vector
-        last = site.layer + 1 == prompt.n_layers
-        after = prompt.measured.resid_final if last else prompt.layers[site.layer + 1].measured.resid_pre
-        value = (layer.measured.resid_pre, layer.measured.resid_mid, after)[passed][position] @ w
+        streams = layer.measured.resid_pre, layer.measured.resid_mid, prompt.resid_post(site.layer)
+        value = streams[passed][position] @ w
         slope = layer.gradient_before_mlp(w, position) if site.point == "mlp-in" else w
         reader = Linear(2 * site.layer + passed, w, position=position, slope=slope)
     node = _target_node(f"direction {site}", site.layer, position, value)
