@@ -114,7 +114,7 @@ def main() -> None:
     folder = given.dictionaries or shipped_scope(given.model)[0]
     dictionaries = None if folder is None else around_mlps(dictionaries_in(folder, model))
     arms = {
-        "held": {"by": "weight", "norms": "held", "attention": "held"},
+        "held": {"by": "weight", "norms": "held", "attention": "held", "interactions": "pairs"},
         "followed": {"by": "slope"},
         "scores": {"by": "slope", "attention": "followed"},
     }

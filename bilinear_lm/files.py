@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -233,8 +234,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that becomes `path` when the block ends, or vanishes when the block raises."""
     require_new(path)
     with _clear_refusal(path), _parents_of(path):
-        draft = Path(tempfile.mkdtemp(prefix=_draft_prefix(path), dir=path.parent))
+        draft = _draft(path)
         try:
+            draft.mkdir(mode=0o700)
             yield draft
             # Temporary folders, and files that safetensors writes, are readable by their owner only.
             draft.chmod(0o777 & ~_umask())
@@ -251,14 +253,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     with _clear_refusal(path), _parents_of(path):
         _require_replaceable(path)
-        handle, draft = tempfile.mkstemp(prefix=_draft_prefix(path), dir=path.parent)
+        draft = _draft(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with draft.open("xb") as file:
                 file.write(data)
-            Path(draft).chmod(0o666 & ~_umask())
-            Path(draft).replace(path)
+            draft.chmod(0o666 & ~_umask())
+            draft.replace(path)
         finally:
-            Path(draft).unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -291,10 +293,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _draft_prefix(path: Path) -> str:
-    """The beginning of the name of a draft of `path`; removes drafts of processes that were killed.
+def _draft(path: Path) -> Path:
+    """A new path for a draft of `path`, which is not made yet; removes drafts of processes that were killed.
 
-    A draft is named after the machine and the process that fill it, `.NAME.MACHINE-PROCESS.`.
+    A draft is named after the machine and the process that fill it, `.NAME.MACHINE-PROCESS.RANDOM`. Its name
+    is known before it is there, so that an interrupt just after it was made leaves nothing.
     """
     machine = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())
     drafts = re.compile(rf"\.{re.escape(path.name)}\.{machine}-(\d+)\.\w+")
@@ -306,7 +309,7 @@ def _draft_prefix(path: Path) -> str:
             shutil.rmtree(sibling, ignore_errors=True)
         else:
             sibling.unlink(missing_ok=True)
-    return f".{path.name}.{machine}-{os.getpid()}."
+    return path.with_name(f".{path.name}.{machine}-{os.getpid()}.{secrets.token_hex(4)}")
 
 
 def _is_running(process: int) -> bool:

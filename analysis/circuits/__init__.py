@@ -11,6 +11,7 @@ from analysis.circuits.agreement import (
 from analysis.circuits.attribution import Attribution, attribute
 from analysis.circuits.causal import causal_check
 from analysis.circuits.labels import labelled
+from analysis.circuits.opened import OpenInteraction, open_interactions
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import (
@@ -31,11 +32,13 @@ __all__ = [
     "FeatureTarget",
     "Intervention",
     "LogitTarget",
+    "OpenInteraction",
     "Prompt",
     "ScoreTarget",
     "attribute",
     "causal_check",
     "labelled",
+    "open_interactions",
     "open_prompt",
     "patch_node",
     "scale_nodes",

@@ -61,6 +61,8 @@ Heads = Literal["paths", "nodes"]
 
 Frozen = Literal["followed", "held"]
 
+Interactions = Literal["grouped", "pairs"]
+
 _PER_SCORE = 8
 """One attention score can come in for so many nodes that there is room for: those of the largest slopes."""
 
@@ -86,6 +88,8 @@ class Attribution:
     or a head read along a direction u it is value · u / |u|², for an eigenvector value · v / |v|². For parts
     of an MLP's input it is in coordinates of mlp-in, so that it changes nothing but the MLP.
     """
+    readers: Mapping[str, Quadratic] = field(repr=False)
+    """How each node that reads an MLP's output reads it."""
 
     def _told(self) -> dict[str, Any]:
         return {"graph": self.graph, "left_out": self.left_out, "writes": len(self.writes)}
@@ -112,6 +116,7 @@ def attribute(
     by: By = "slope",
     norms: Frozen = "followed",
     attention: Frozen = "held",
+    interactions: Interactions = "grouped",
     progress: bool = False,
 ) -> Attribution:
     """Trace the value of `target` on a prompt down to tokens.
@@ -127,6 +132,12 @@ def attribute(
     through every norm between the two. With attention="followed" the scores that move a value by way of the
     softmax are nodes, above what moves them, with slopes alone: those of the largest slopes of the target, at
     most one for eight nodes. "held" leaves either out of the edges' slopes.
+
+    Of the interactions of features at an output, the strongest are nodes: those that have a twentieth of all
+    that the inputs add there. With interactions="grouped" the others, and those for which there is no room,
+    are half in the edge of either input (`Edge.grouped`; `open_interactions` lists them), which follows far
+    more of the target with as many nodes. With "pairs" each is a node or pruned, and a graph chosen by weight
+    is the polynomial that the model is with norms and attention held.
 
     A node that writes to the stream or to an MLP, and a score, has a slope of the target too, by one backward
     pass of the model with everything free, whatever the edges follow; what they carry of it is
@@ -158,6 +169,7 @@ def attribute(
     require_choice(by, get_args(By), "by")
     require_choice(norms, get_args(Frozen), "norms")
     require_choice(attention, get_args(Frozen), "attention")
+    require_choice(interactions, get_args(Interactions), "interactions")
     opened = prompt
     if norms == "held":
         prompt = prompt.holding_norms()
@@ -170,6 +182,7 @@ def attribute(
         "by": by,
         "norms": "held" if prompt.norms_held else "followed",
         "attention": attention,
+        "interactions": interactions,
         "dtype": str(prompt.like.dtype).removeprefix("torch."),
         "versions": versions(),
     }
@@ -182,6 +195,7 @@ def attribute(
         sys.maxsize if heads == "nodes" else 0,
         by,
         None if attention == "held" else strongest_scores(opened, gradients, n_scores),
+        interactions == "grouped",
     )
     stages = _stages(prompt, target, limits)
     grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
@@ -202,8 +216,13 @@ def attribute(
     if prompt.vocabulary is not None:
         graph = labelled(graph, prompt.vocabulary)
     writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
+    readers = {
+        node: reader
+        for node, reader in grown.readers.items()
+        if isinstance(reader, Quadratic) and node in graph
+    }
     graph = _with_slopes(graph, opened, gradients, writes)
-    return Attribution(graph, target, opened, left_out, writes)
+    return Attribution(graph, target, opened, left_out, writes, readers)
 
 
 def _with_slopes(

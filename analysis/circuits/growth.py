@@ -31,6 +31,8 @@ class Grown:
     edges: list[Edge] = field(default_factory=list)
     pruned: dict[str, Pruned] = field(default_factory=dict)
     writes: dict[str, Write] = field(default_factory=dict)
+    readers: dict[str, Reader] = field(default_factory=dict)
+    """Of the nodes that were split."""
     shown: dict[str, dict[str, float]] = field(default_factory=dict)
     """The part of each group's whole that is shown, by node and group."""
     unsplit: list[str] = field(default_factory=list)
@@ -63,6 +65,16 @@ class _Added:
     part: float
     """The part that it has in its group."""
     group: str
+    grouped: float = 0.0
+    """The part of the weight that is interactions with others."""
+
+    def added_to(self, other: _Added | None) -> _Added:
+        """The sum of two contributions of a source."""
+        if other is None:
+            return self
+        slope = None if self.slope is None or other.slope is None else self.slope + other.slope
+        weight, part = self.weight + other.weight, self.part + other.part
+        return _Added(weight, slope, part, self.group, self.grouped + other.grouped)
 
 
 @dataclass(slots=True)
@@ -179,7 +191,8 @@ class _Growth:
         for entry in [*required, *free[:budget]]:
             node = self._enter(entry.source)
             self.grown.edges += [
-                Edge(node.id, output, added.weight, added.slope) for output, added in entry.edges.items()
+                Edge(node.id, output, added.weight, added.slope, added.grouped)
+                for output, added in entry.edges.items()
             ]
             reader = entry.source.reader()
             if reader is None:
@@ -196,8 +209,17 @@ class _Growth:
             part, weight = group.parts[index], group.weights[index]
             slope = None if group.slopes is None else group.slopes[index]
             # Where no room is left, which most of very many come to, inputs need no look.
-            sources = {source.node.id: source for source in part} if budget > 0 else {}
+            needed = budget > 0 or group.grouped is not None
+            sources = {source.node.id: source for source in part} if needed else {}
+            # A square changes by twice as much as its input, relative to what they are.
+            of_input = None if slope is None else slope * (2 if len(sources) == 1 else 1)
             cost = 1 + sum(not self._is_required(source) for source in sources.values())
+            if cost > budget and group.grouped is not None:
+                for source in sources.values():
+                    each, own = weight / len(sources), group.shares[index] / len(sources)
+                    added = _Added(each, of_input, own, group.name, each)
+                    self._wait(source, output, added, pairs.shares[at] / len(sources))
+                continue
             if cost > budget:
                 self.grown.left_out += 1
                 added = _Added(weight, slope, group.shares[index], group.name)
@@ -206,8 +228,6 @@ class _Growth:
             budget -= cost
             self.promised += cost - 1
             node = self._enter_pair(output.node, part, weight, slope)
-            # A square changes by twice as much as its input, relative to what they are.
-            of_input = None if slope is None else slope * (2 if len(sources) == 1 else 1)
             for source in sources.values():
                 entry = self._waiting_for(source, output.depth + 1)
                 entry.required = True
@@ -267,6 +287,7 @@ class _Growth:
         """Splits nodes of one stage, and has their parts wait for their turn."""
         for output, groups in self.split(opened) if opened else ():
             name = output.node.id
+            self.grown.readers[name] = output.reader
             self.rest[name], self.grown.shown[name] = Pruned(), {}
             for group in groups:
                 self.rest[name] += group.pruned
@@ -282,11 +303,12 @@ class _Growth:
             if len(part) == 2:
                 self.pairs[group.pairs_at].add(output, group, index, share)
                 continue
-            weight, slope = group.weights[index], slopes[index]
-            entry = self._waiting_for(part[0], output.depth)
-            entry.share += share
-            before = entry.edges.get(output.node.id)
-            if before is not None:
-                weight, own = weight + before.weight, own + before.part
-                slope = None if slope is None or before.slope is None else slope + before.slope
-            entry.edges[output.node.id] = _Added(weight, slope, own, group.name)
+            grouped = 0.0 if group.grouped is None else group.grouped[index]
+            added = _Added(group.weights[index], slopes[index], own, group.name, grouped)
+            self._wait(part[0], output, added, share)
+
+    def _wait(self, source: Source, output: Opened, added: _Added, share: float) -> None:
+        """Has a source with a contribution to a node wait for its turn."""
+        entry = self._waiting_for(source, output.depth)
+        entry.share += share
+        entry.edges[output.node.id] = added.added_to(entry.edges.get(output.node.id))

@@ -201,6 +201,9 @@ class Group:
     name: str = ""
     slopes: list[float] | None = None
     """One for each weight; None by weights alone."""
+    grouped: list[float] | None = None
+    """The part of each weight that is interactions with others; None where these are not grouped, and pairs
+    that do not come in are left out."""
 
     @cached_property
     def shares(self) -> list[float]:
@@ -248,3 +251,5 @@ class Limits:
     """What parts are chosen by on a prompt."""
     scores: Mapping[int, ListedScores] | None = None
     """The attention scores that can be parts, by layer; None: attention is held."""
+    grouped: bool = False
+    """Whether all but the strongest interactions at an output are grouped by their inputs."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.circuits.attribution import Frozen, attribute
+from analysis.circuits.attribution import Frozen, Interactions, attribute
 from analysis.circuits.causal import causal_check
 from analysis.circuits.labels import labelled, names_on_text
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
@@ -48,6 +48,7 @@ def trace(
     max_nodes: int = MAX_NODES,
     by: By = "slope",
     attention: Frozen = "held",
+    interactions: Interactions = "grouped",
     check: int | None = None,
     progress: bool = False,
 ) -> Graph:
@@ -62,9 +63,10 @@ def trace(
 
     MLPs are split by the features of `dictionaries`, and by eigenvectors where they have none. With a `text`
     (documents separated by <|endoftext|>) features are named by the passages where they are most active.
-    On a prompt nodes are chosen `by` slope or weight, and `attention` says whether attention scores are nodes
-    (`attribute`). With `check` that many nodes of each kind are taken away in the model, one at a time, and
-    `settings["check"]` says how what happens agrees with what the graph predicts (`CausalCheck.summary`).
+    On a prompt nodes are chosen `by` slope or weight, `attention` says whether attention scores are nodes,
+    and `interactions` whether weak ones are grouped by their inputs (`attribute`). With `check` that many
+    nodes of each kind are taken away in the model, one at a time, and `settings["check"]` says how what
+    happens agrees with what the graph predicts (`CausalCheck.summary`).
     `share` is by default 0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph counts the
     nodes that were strong enough for `share` and left out for `max_nodes`.
 
@@ -109,6 +111,7 @@ def trace(
             max_nodes=max_nodes,
             by=by,
             attention=attention,
+            interactions=interactions,
             progress=progress,
         )
         settings = {**attribution.graph.settings, "prompt": prompt}

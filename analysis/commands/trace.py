@@ -38,6 +38,7 @@ def trace(
     max_nodes: int = 200,
     by: Literal["slope", "weight"] = "slope",
     attention: Literal["followed", "held"] = "held",
+    interactions: Literal["grouped", "pairs"] = "grouped",
     check: int | None = None,
     device: DeviceName = "auto",
 ) -> None:
@@ -70,6 +71,8 @@ def trace(
         by: What nodes are chosen by on a prompt: slopes, by how much the target changes with them, norms and
             attention free; or weights, which add up to it, both held.
         attention: Whether attention scores that move the target are nodes of a prompt's graph.
+        interactions: Of a prompt's graph: the weak interactions of features together in the edges of their
+            inputs, which follows more of the target; or each as a node or left out.
         check: Take so many nodes of each kind away in the model, one at a time, and say how the graph's
             predictions agree with what happens.
         device: Where to compute.
@@ -116,6 +119,7 @@ def trace(
             max_nodes=max_nodes,
             by=by,
             attention=attention,
+            interactions=interactions,
             check=check,
         )
     if part.rank:

@@ -4,7 +4,9 @@ Each node is v = Σ contributions + pruned. With patterns and norms held, a cont
 value of its source, an interaction to the product of its two inputs (to the square of one), and what is
 pruned stays as it is. So with r the value of a node relative to what it was,
 
-    v̂ = Σ weight · r_source + pruned.signed,      r = v̂ / v,      r_interaction = r_left · r_right.
+    v̂ = Σ weight · r_source + pruned.signed,      r = v̂ / v,      r_interaction = r_left · r_right,
+
+and interactions that are grouped in an edge change it at first order, by grouped · (r_source − 1) more.
 
 With norms and patterns free, a value changes by Σ slope · (r_source − 1) at first order. A node that writes
 has a slope of the target besides, by the model's own derivative. What the edges of the graph **carry** of it
@@ -95,7 +97,7 @@ def _passed_back(graph: Graph, by: By) -> dict[str, float]:
             continue
         unit = 1.0 if name == graph.target else of_node / _value(node) if _value(node) else 0.0
         for edge in edges:
-            result[edge.source] += unit * ((edge.slope or 0.0) if by == "slope" else edge.weight)
+            result[edge.source] += unit * ((edge.slope or 0.0) if by == "slope" else edge.held_slope)
     return result
 
 
@@ -182,7 +184,7 @@ def _target_value(
             for edge in edges:
                 r *= relative[edge.source] ** (2 if len(edges) == 1 else 1)
         elif name not in kept and (edges or name in graph.pruned):
-            total = sum(edge.weight * relative[edge.source] for edge in edges)
+            total = sum(edge.weight + edge.held_slope * (relative[edge.source] - 1) for edge in edges)
             total += graph.pruned[name].signed if name in graph.pruned else 0.0
             if name == graph.target:
                 return total + (added or {}).get(name, 0.0) * _value(node)

@@ -50,14 +50,14 @@ _SLUG = re.compile(r"[A-Za-z0-9_-]+")
 
 @checked
 def to_networkx(graph: Graph) -> networkx.DiGraph:
-    """A networkx.DiGraph: the fields of nodes, and the weights and slopes of edges, as attributes."""
+    """A networkx.DiGraph: the fields of nodes, and the numbers of edges, as attributes."""
     import networkx
 
     result = networkx.DiGraph(target=graph.target, model=graph.model)
     for node in graph.nodes:
         result.add_node(node.id, **{name: value for name, value in vars(node).items() if name != "id"})
     for edge in graph.edges:
-        result.add_edge(edge.source, edge.target, weight=edge.weight, slope=edge.slope)
+        result.add_edge(edge.source, edge.target, weight=edge.weight, slope=edge.slope, grouped=edge.grouped)
     return result
 
 

@@ -15,8 +15,9 @@ from bilinear_lm.files import read_json, write_text
 
 FORMAT = "bilinear-lm graph"
 
-VERSION = 2
-"""Version 1 had no slopes: nodes without `slope`, edges and pruned of three entries. It is still read."""
+VERSION = 3
+"""Version 1 had no slopes: nodes without `slope`, edges and pruned of three entries. Version 2 had no grouped
+interactions: edges of four entries. Both are still read."""
 
 _GRAPH_KEYS = ["format", "version", *(field.name for field in fields(Graph))]
 
@@ -39,8 +40,9 @@ def save_graph(graph: Graph, path: Path | str) -> None:
     """Writes a graph as JSON, whole or not at all.
 
     An object with `format`, `version` and the fields of `Graph`: nodes as objects without the fields that
-    they have no entry for, edges as [source, target, weight, slope] (without slope where there is none),
-    pruned as {id: [signed, absolute, count, slope, absolute_slope]}.
+    they have no entry for, edges as [source, target, weight, slope, grouped] (without slope where there is
+    none, and without grouped where it is 0), and pruned as
+    {id: [signed, absolute, count, slope, absolute_slope]}.
     """
     path = Path(path)
     nodes = [
@@ -60,10 +62,7 @@ def save_graph(graph: Graph, path: Path | str) -> None:
         "texts": graph.texts,
         "settings": dict(graph.settings),
         "nodes": nodes,
-        "edges": [
-            [edge.source, edge.target, edge.weight, *([] if edge.slope is None else [edge.slope])]
-            for edge in graph.edges
-        ],
+        "edges": [_listed(edge) for edge in graph.edges],
         "pruned": {
             node: [part.signed, part.absolute, part.count, part.slope, part.absolute_slope]
             for node, part in graph.pruned.items()
@@ -87,11 +86,11 @@ def graph_json(value: dict[str, Any], path: Path) -> str:
 def load_graph(path: Path | str) -> Graph:
     """The graph in a file that `save_graph` wrote; a file with anything else in it is refused.
 
-    Files of version 1 have no slopes.
+    Files of version 1 have no slopes, and those of version 2 no grouped interactions.
     """
     path = Path(path)
     value = read_json(path)
-    if value.get("format") != FORMAT or value.get("version") not in (1, VERSION):
+    if value.get("format") != FORMAT or value.get("version") not in range(1, VERSION + 1):
         raise InputError(
             f"{path}: format {value.get('format')!r}, version {value.get('version')!r}; expected "
             f"{FORMAT!r}, version 1 to {VERSION}, as save_graph writes it"
@@ -126,10 +125,16 @@ def _node(entry: Any) -> Node:
     return Node(**entry | numbers)
 
 
+def _listed(edge: Edge) -> list[Any]:
+    numbers = [edge.weight, *([] if edge.slope is None else [edge.slope])]
+    return [edge.source, edge.target, *numbers, *([edge.grouped] if edge.grouped else [])]
+
+
 def _edge(entry: Any) -> Edge:
-    if not isinstance(entry, list) or len(entry) not in (3, 4):
+    if not isinstance(entry, list) or len(entry) not in (3, 4, 5):
         raise InputError(
-            f"an edge {entry!r}; expected [source, target, weight] or one number more, its slope"
+            f"an edge {entry!r}; expected [source, target, weight], and its slope and what of the weight is "
+            "grouped interactions where it has them"
         )
     source, target = (_typed(end, (str,), "an edge") for end in entry[:2])
     return Edge(source, target, *map(_number, entry[2:]))

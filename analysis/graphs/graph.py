@@ -26,6 +26,9 @@ carries what the pair adds, and each of the edges from its inputs repeats that n
 An interaction of an input with itself (a square) has one edge in. So the edges into an interaction are not to
 be added up; those into all other nodes are.
 
+**Interactions too weak to be nodes are grouped by their inputs**: half of each is in the edge from either of
+its inputs to the output (`Edge.grouped`), so that nothing of them is lost where both are in the graph.
+
 A graph of weights alone has no prompt: its nodes have no position and no value, and an edge's weight is the
 coefficient instead of the contribution.
 """
@@ -33,7 +36,7 @@ coefficient instead of the contribution.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -99,6 +102,23 @@ class Edge:
     weight: float
     slope: float | None = None
     """The derivative of the target's value by the source times the source: with norms free to change."""
+    grouped: float = 0.0
+    """The part of the weight that is interactions of the source: half of each with another input, and all of
+    its square. The slope has them whole, and the square twice."""
+
+    @property
+    def held_slope(self) -> float:
+        """The derivative as `slope`, with norms and attention held."""
+        return self.weight + self.grouped
+
+    def added_to(self, other: Edge | None) -> Edge:
+        """The sum of two edges between the same nodes."""
+        if other is None:
+            return self
+        slope = None if self.slope is None or other.slope is None else self.slope + other.slope
+        return replace(
+            self, weight=self.weight + other.weight, slope=slope, grouped=self.grouped + other.grouped
+        )
 
 
 @dataclass(frozen=True)
@@ -276,7 +296,8 @@ class Graph:
         """The graph with only its strongest nodes, by `shares`: at most `max_nodes`, each of `min_share`.
 
         The target stays. An interaction stays together with its inputs or not at all, and so does what no
-        longer leads to the target. What goes is added to `pruned` of the nodes that it went into.
+        longer leads to the target. What goes is added to `pruned` of the nodes that it went into; where the
+        graph groups interactions, they join the edges of their inputs.
         """
         if max_nodes is not None and max_nodes < 1:
             raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
@@ -298,7 +319,8 @@ class Graph:
         """The graph of some of its nodes, among them the target.
 
         Of these, nodes go that do not lead to the target, and interactions one of whose inputs is left out.
-        Contributions of what is left out are added to `pruned`.
+        Contributions of what is left out are added to `pruned`; where the graph groups interactions, they
+        first join the edges of their inputs.
         """
         kept = {self.node(node).id for node in ids}
         if self.target not in kept:
@@ -307,14 +329,14 @@ class Graph:
             inputs = {edge.source for edge in self._edges_into.get(interaction.id, ())}
             if interaction.id != self.target and not inputs <= kept:
                 kept.discard(interaction.id)
+        whole = self._grouping(kept) if self.settings.get("interactions") == "grouped" else self.edges
+        out_of = _grouped(whole, "source")
         for node in reversed(self.order):
-            if node != self.target and all(
-                edge.target not in kept for edge in self._edges_out_of.get(node, ())
-            ):
+            if node != self.target and all(edge.target not in kept for edge in out_of.get(node, ())):
                 kept.discard(node)
         pruned = defaultdict(Pruned, {node: part for node, part in self.pruned.items() if node in kept})
         edges: list[Edge] = []
-        for edge in self.edges:
+        for edge in whole:
             if edge.source in kept and edge.target in kept:
                 edges.append(edge)
             elif edge.target in kept:
@@ -329,6 +351,21 @@ class Graph:
         shares = self._shares
         gone = sorted((node.id for node in self.nodes if node.id not in kept), key=shares.__getitem__)
         return Pruning(graph, tuple(reversed(gone)), len(self.edges) - len(edges))
+
+    def _grouping(self, kept: Set[str]) -> tuple[Edge, ...]:
+        """The edges, with those of interactions that are not kept added to the edges of their inputs."""
+        gone = {node.id for node in self.of_kind("interaction") if node.id not in kept}
+        edges = {
+            (edge.source, edge.target): edge for edge in self.edges if not {edge.source, edge.target} & gone
+        }
+        for node in gone:
+            inputs = self._edges_into.get(node, ())
+            for edge in inputs:
+                weight = edge.weight / len(inputs)
+                for outer in self._edges_out_of.get(node, ()):
+                    ends = (edge.source, outer.target)
+                    edges[ends] = Edge(*ends, weight, edge.slope, weight).added_to(edges.get(ends))
+        return tuple(edges.values())
 
     @cached_property
     def shown(self) -> float:

@@ -27,8 +27,9 @@ STYLES = ("features/style.css", "graphs/style.css")
 _ON_PROMPT = (
     "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
     "to a number add up to it exactly: the <em>weight</em> of an edge. What happens when a node changes is "
-    "its <em>slope</em>, in which those sizes are free: how much more there would be of the number with twice "
-    "as much of the node, in proportion. What dictionaries miss are <em>errors</em>, which are not followed."
+    "its <em>slope</em>, in which those sizes are free: how much more there would be of the number with "
+    "twice as much of the node, in proportion. What dictionaries miss are <em>errors</em>, which are not "
+    "followed."
 )
 
 _STATIC = "From weights alone, without a prompt, edges are coefficients: what the inputs are multiplied by."
@@ -66,8 +67,8 @@ _COLUMNS = ("id", "kind", "layer", "position", "index", "site", "label")
 def graphs_json(graphs: Sequence[Graph]) -> str:
     """Graphs as JSON that can stand in a script element.
 
-    Each graph has its nodes by column, and its edges as source, target, weight, part (`Graph.parts`) and
-    slope in turn, where nodes are given by their index.
+    Each graph has its nodes by column, and its edges as source, target, weight, part (`Graph.parts`), slope
+    and grouped in turn, where nodes are given by their index.
     """
     return script_json([_packed(graph) for graph in graphs])
 
@@ -93,6 +94,7 @@ def _packed(graph: Graph) -> dict[str, Any]:
     for edge in graph.edges:
         edges += [indices[edge.source], indices[edge.target]]
         edges += [_short(edge.weight), _short(graph.parts[edge]), _short_or_none(edge.slope)]
+        edges += [_short(edge.grouped)]
     return {
         "name": graph_name(graph),
         "target": indices[graph.target],

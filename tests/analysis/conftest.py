@@ -9,7 +9,7 @@ import torch
 from .report.pages import watched
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def family_model():
     """Builds a tiny bilinear model of a family in which no weight, norm or bias is trivial."""
 

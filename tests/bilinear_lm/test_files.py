@@ -151,6 +151,24 @@ def test_the_draft_of_a_killed_process_goes_with_the_next_writing(tmp_path):
     assert (out / "a").read_text() == "whole"
 
 
+@pytest.mark.parametrize("made", ["mkdir", "open"])
+def test_an_interrupt_just_after_a_draft_is_made_leaves_nothing(tmp_path, monkeypatch, made):
+    make = getattr(Path, made)
+
+    def interrupted(path, *arguments, **named):
+        result = make(path, *arguments, **named)
+        if path.name.startswith(".out."):
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Path, made, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "out", b"whole") if made == "open" else new_folder(
+            tmp_path / "out"
+        ).__enter__()
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_that_stay_inside(tmp_path):
     folder = tmp_path / "folder"
     (folder / "sub").mkdir(parents=True)

@@ -3,8 +3,11 @@
 With an input dictionary, x = origin + Σ_i c_i f_i + error, and u · B(x, x) splits into three parts
 (`analysis.paths.mlp`): interactions of two active features, of features with the error, and of each with
 itself; terms of features and the error with the origin and the layer's biases; and terms of the origin and
-the biases alone. Without a dictionary, u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u
-(`analysis.spectra.eigen`). Where a norm lies behind the MLP, slopes are those of another direction u′, the
+the biases alone. Interactions may be **grouped by their inputs**: one that has less than `_OWN` of what the
+inputs add at an output is half in the contribution of either input. Without a dictionary,
+u · B(x, x) = Σ_r λ_r (v_r · x)² over the eigenvectors of Q_u (`analysis.spectra.eigen`).
+
+Where a norm lies behind the MLP, slopes are those of another direction u′, the
 derivative through it: u′ · B(x, x) splits over the same parts, or over eigenvectors as
 Σ_r (v_r · x) (v_r · Q′ x).
 """
@@ -30,6 +33,9 @@ from bilinear_lm.numerics.memory import rows_at_once
 Readers = Sequence[tuple[Node, Quadratic]]
 
 Groups = Iterator[Group]
+
+_OWN = 0.05
+"""An interaction is a node of its own where it has this part of all that the inputs add at its output."""
 
 
 def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Groups:
@@ -57,22 +63,34 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     left, right = torch.triu_indices(n, n, device=vectors.device)
     constants = vectors.new_tensor([reader.constant for _, reader in readers])
 
-    def parts_along(u: Tensor, of_norm: bool) -> Tensor:
-        """Contributions along directions u: inputs alone, the constant, and pairs."""
+    def parts_along(u: Tensor, of_norm: bool) -> tuple[Tensor, Tensor]:
+        """Contributions along directions u, inputs alone and the constant; and the interactions."""
         expansion = expand_mlp(layer.block.at_mlp_in, vectors.unsqueeze(1), u.new_ones(1), u)
         quadratic, linear = expansion.quadratic[:, 0], expansion.linear[:, 0]
         alone = 2 * quadratic[:, :n, n] + linear[:, :n]
         constant = quadratic[:, n, n] + linear[:, n] + expansion.constant[:, 0] + constants
-        along = torch.cat([alone, constant.unsqueeze(1), expansion.pairs[:, 0, left, right]], dim=1)
+        along = torch.cat([alone, constant.unsqueeze(1)], dim=1)
         if of_norm:
             read = 2 * quadratic.sum(dim=(-2, -1)) + linear.sum(dim=-1)
-            along[:, : n + 1] -= read.unsqueeze(1) * _of_norm(layer, position)
-        return along
+            along -= read.unsqueeze(1) * _of_norm(layer, position)
+        return along, expansion.pairs[:, 0, left, right]
 
     norm_between = features.site.point == "resid-mid" and not layer.norms_held and layer.block.has_norms
-    weights, slopes = parts_along(torch.stack([reader.u for _, reader in readers]), of_norm=False), None
+    alone, pairs = parts_along(torch.stack([reader.u for _, reader in readers]), of_norm=False)
+    alone_slopes, pair_slopes = alone, pairs
     if norm_between or layer.measured.mlp_passage is not None:
-        slopes = parts_along(torch.stack([reader.gradient for _, reader in readers]), of_norm=norm_between)
+        u = torch.stack([reader.gradient for _, reader in readers])
+        alone_slopes, pair_slopes = parts_along(u, of_norm=norm_between)
+    grouped = None
+    if limits.grouped:
+        sizes = pair_slopes if limits.by == "slope" else pairs
+        inputs_add = _of_inputs(sizes, left, right, n)
+        own = sizes.abs() >= _OWN * inputs_add.abs().sum(dim=1, keepdim=True)
+        grouped = _of_inputs(pairs.masked_fill(own, 0), left, right, n)
+        alone = alone + grouped
+        alone_slopes = alone_slopes + 2 * _of_inputs(pair_slopes.masked_fill(own, 0), left, right, n)
+        pairs, pair_slopes = pairs.masked_fill(~own, 0), pair_slopes.masked_fill(~own, 0)
+    weights, slopes = torch.cat([alone, pairs], dim=1), torch.cat([alone_slopes, pair_slopes], dim=1)
     bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
 
     @cache
@@ -82,9 +100,18 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
         pair = column - n - 1
         return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
 
-    for chosen in strongest(weights, limits, slopes):
+    for row, chosen in enumerate(strongest(weights, limits, slopes)):
         parts = [part(column) for column in chosen.columns]
-        yield contributions(chosen, parts, limits, stage(layer.number, "pairs"))
+        of_pairs = None
+        if grouped is not None:
+            of_pairs = torch.nn.functional.pad(grouped[row], (0, pairs.shape[1]))[chosen.columns].tolist()
+        yield contributions(chosen, parts, limits, stage(layer.number, "pairs"), of_pairs)
+
+
+def _of_inputs(pairs: Tensor, left: Tensor, right: Tensor, n: int) -> Tensor:
+    """The pairs' contributions by input, half of each with either, squares whole; 0 of the constant."""
+    by_input = pairs.new_zeros(len(pairs), n + 1)
+    return by_input.index_add_(1, left, pairs / 2).index_add_(1, right, pairs / 2)
 
 
 def _of_norm(layer: LayerOnPrompt, position: int) -> Tensor:

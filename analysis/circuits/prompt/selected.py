@@ -67,12 +67,18 @@ def strongest(
     return selected
 
 
-def contributions(chosen: Selected, parts: list[Part], limits: Limits, pairs_at: Stage = BOTTOM) -> Group:
+def contributions(
+    chosen: Selected,
+    parts: list[Part],
+    limits: Limits,
+    pairs_at: Stage = BOTTOM,
+    grouped: list[float] | None = None,
+) -> Group:
     """The group of all contributions that sum to a value on a prompt."""
     weights, slopes, pruned = chosen.weights, chosen.slopes, chosen.pruned
     whole = sum(map(abs, slopes if limits.by == "slope" else weights))
     whole += pruned.absolute_slope if limits.by == "slope" else pruned.absolute
-    return Group(weights, parts, pruned, whole, limits.by, pairs_at, slopes=slopes)
+    return Group(weights, parts, pruned, whole, limits.by, pairs_at, slopes=slopes, grouped=grouped)
 
 
 def _left(signed: Tensor, absolute: Tensor, n: int) -> tuple[float, float]:

@@ -8,7 +8,8 @@ from bilinear_lm.sites import Site
 IDS = [3, 1, 4, 1, 5, 9]
 
 
-ALL = {"share": 1.0, "max_nodes": 10**6}
+ALL = {"share": 1.0, "max_nodes": 10**6, "interactions": "pairs"}
+"""Nothing is pruned, and nothing grouped."""
 
 
 SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "head_dim": 4, "n_kv_heads": 1}

@@ -25,9 +25,9 @@ from bilinear_lm import InputError
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.sites import Site
 
+from .random_dictionaries import ALL, SMALL
+
 IDS = [3, 1, 4, 1]
-SMALL = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "head_dim": 4, "n_kv_heads": 1}
-ALL = {"share": 1.0, "max_nodes": 10**6}
 U = torch.linspace(-1, 1, 8, dtype=torch.float64)
 
 

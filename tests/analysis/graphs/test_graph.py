@@ -332,7 +332,7 @@ def test_files_that_are_no_graphs(tmp_path):
     save_graph(by_hand(), path)
     good = json.loads(path.read_text())
     for change, message in (
-        ({"version": 3}, "version 3; expected 'bilinear-lm graph', version 1 to 2"),
+        ({"version": 4}, "version 4; expected 'bilinear-lm graph', version 1 to 3"),
         ({"extra": 1}, "keys extra are unknown or missing"),
         ({"nodes": [{"id": "a", "kind": "thing"}]}, "expected an id and a kind of target, logit"),
         ({"nodes": [{"id": "a", "kind": "token", "odd": 1}]}, "unknown keys odd"),

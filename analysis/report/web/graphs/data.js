@@ -33,8 +33,8 @@ class Graph {
       into: [],
       outOf: [],
     }));
-    this.edges = featureData.records(data.edges, 5).map(([source, target, weight, part, slope]) => {
-      const edge = { source: this.nodes[source], target: this.nodes[target], weight, part, slope, amount: data.by === "slope" ? slope : weight };
+    this.edges = featureData.records(data.edges, 6).map(([source, target, weight, part, slope, grouped]) => {
+      const edge = { source: this.nodes[source], target: this.nodes[target], weight, part, slope, grouped, amount: data.by === "slope" ? slope : weight };
       edge.target.into.push(edge);
       edge.source.outOf.push(edge);
       return edge;

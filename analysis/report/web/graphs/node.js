@@ -1,6 +1,8 @@
 // What is known of one node of a graph: its numbers, what it is made of, and what it is part of.
 
 const LISTED_EDGES = 12;
+const GROUPED_NOTE =
+  "In products: the part of the weight that is products with other inputs, too weak to be shown one by one; half of each counts for either input.";
 
 function showNode(article, graph, node, actions) {
   const feature = graph.feature(node);
@@ -58,18 +60,23 @@ function edgeList(graph, node, side, actions) {
   }
   const largest = Math.max(...edges.map((edge) => Math.abs(edge.amount)));
   const [drawn, other] = graph.data.by === "slope" ? ["slope", "weight"] : ["weight", "slope"];
+  const grouped = edges.some((edge) => edge.grouped);
   const row = (edge) => {
     const node = into ? edge.source : edge.target;
     const cells = [cell(nodeButton(graph, node, actions)), bar(edge[drawn], largest)];
-    return graph.hasSlopes ? [...cells, cell(signed(edge[other]))] : cells;
+    if (graph.hasSlopes) cells.push(cell(signed(edge[other])));
+    if (grouped) cells.push(cell(edge.grouped ? signed(edge.grouped) : "–"));
+    return cells;
   };
   const columns = [into ? "Input" : "Output", ...(graph.hasSlopes ? [drawn, other] : [drawn]).map(capital)];
+  if (grouped) columns.push("In products");
   const first = edges.slice(0, LISTED_EDGES).map(row);
   const rest = edges.slice(LISTED_EDGES);
   return part(
     title,
     table(edgeCaption(graph, node, into), columns, first, "interactions"),
     rest.length ? furtherEdges(rest, () => table("The weaker ones.", columns, rest.map(row), "interactions")) : "",
+    grouped ? element("p", { class: "note" }, GROUPED_NOTE) : "",
     into && node.left ? element("p", { class: "note" }, leftNote(node.left)) : "",
   );
 }
