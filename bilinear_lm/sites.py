@@ -115,7 +115,18 @@ def replaced(model: nn.Module, site: Site, function: Callable[[Tensor], Tensor])
 @contextmanager
 def observed(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Iterator[None]:
     """Keeps the activations at a site, as the model last computed them, in `seen`, while open."""
-    with _hooked(model, site, lambda x: seen.__setitem__(site, x)):
+    with watched(model, site, lambda x: seen.__setitem__(site, x)):
+        yield
+
+
+@contextmanager
+def watched(model: nn.Module, site: Site, function: Callable[[Tensor], object]) -> Iterator[None]:
+    """Calls a function with the activations at a site whenever the model computes them, while open."""
+
+    def called(x: Tensor) -> None:
+        function(x)
+
+    with _hooked(model, site, called):
         yield
 
 

@@ -26,9 +26,8 @@ from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import decoder_block, require_plain_blocks
 from bilinear_lm.files import new_folder, read_json, require_new, versions_of_run, write_json
-from bilinear_lm.sites import Point, Site
+from bilinear_lm.sites import Site, watched
 from bilinear_lm.text.files import read_plain_text
 from finetune.data.windows import Windows, tokenize, tokenize_source, whole_windows
 from finetune.dictionaries.config import DictionaryConfig
@@ -59,16 +58,8 @@ PASSES = 3
 DIVERGED = 1e6
 """Fraction of variance unexplained above which a dictionary has diverged; the mean alone leaves 1."""
 
-HOOKPOINTS: dict[Point, str] = {
-    "resid-pre": "input_layernorm.0",
-    # The attention module is called with keywords alone, which sparsify's hook does not expect.
-    "attn-out": "self_attn.o_proj",
-    "resid-mid": "post_attention_layernorm.0",
-    "mlp-in": "post_attention_layernorm",
-    "mlp-out": "mlp",
-    "resid-post": "",
-}
-"""The module of a block that puts out a point's activations; `.0` is the identity of `_tapped`."""
+TAPS = "taps"
+"""The part of a model that puts out the activations of sites while dictionaries are trained."""
 
 
 @checked
@@ -86,7 +77,6 @@ def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
         require_new(config.output)
     _require_sparsify()
     model = load_pretrained(config.model, device=find_device(config.device))
-    require_plain_blocks(model, "training dictionaries")
     sites = config.sites(model.config.num_hidden_layers)
     _n_features(config, model)
     settings = _settings(config)
@@ -213,20 +203,18 @@ def _fit(
 
 @contextlib.contextmanager
 def _tapped(model: nn.Module, sites: Sequence[Site]) -> Iterator[None]:
-    """Puts an identity, whose output is the residual stream, in front of the norms that read the stream."""
-    names = {"resid-pre": "input_layernorm", "resid-mid": "post_attention_layernorm"}
+    """Gives the model a module for each site, an identity that the site's activations pass through."""
+    taps = nn.ModuleDict({str(site): nn.Identity() for site in sites})
     with contextlib.ExitStack() as stack:
+        model.base_model.add_module(TAPS, taps)
+        stack.callback(delattr, model.base_model, TAPS)
         for site in sites:
-            if site.point in names:
-                block, name = decoder_block(model, site.layer), names[site.point]
-                norm = getattr(block, name)
-                setattr(block, name, nn.Sequential(nn.Identity(), norm))
-                stack.callback(setattr, block, name, norm)
+            stack.enter_context(watched(model, site, taps[str(site)]))
         yield
 
 
 def _hookpoint(site: Site) -> str:
-    return f"layers.{site.layer}.{HOOKPOINTS[site.point]}".rstrip(".")
+    return f"{TAPS}.{site}"
 
 
 def _n_features(config: DictionaryConfig, model: PreTrainedModel) -> int:

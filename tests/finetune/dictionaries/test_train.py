@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,8 @@ pytest.importorskip("sparsify", reason="needs the extra sae: pip install 'biline
 import finetune.dictionaries.train
 import finetune.dictionaries.trainer
 from finetune.dictionaries.train import train_dictionaries
+
+from ...bilinear_lm.tiny_families import tiny_family
 
 
 @pytest.fixture
@@ -84,6 +87,28 @@ def test_every_point_and_the_same_again(config, tmp_path):
     for site in records:
         a, b = (load_dictionary(folder / str(site)) for folder in (config.output, again.output))
         assert torch.equal(a.encoder.half().float(), b.encoder)
+
+
+@pytest.mark.parametrize("family", ["Gemma2", "Olmo2", "Granite"])
+def test_families_that_normalise_or_scale_what_they_add(config, tiny_tokenizer, family):
+    special = {"residual_multiplier": 0.3} if family == "Granite" else {}
+    model = tiny_family(family, vocab_size=len(tiny_tokenizer), **special)
+    seen = {}
+    sites = [Site(1, point) for point in ("resid-pre", "attn-out", "resid-mid", "mlp-out", "resid-post")]
+    with finetune.dictionaries.train._tapped(model, sites), torch.no_grad():
+        for name, tap in model.base_model.taps.items():
+            tap.register_forward_hook(lambda _, __, x, name=name: seen.__setitem__(name, x.clone()))
+        model(torch.arange(12).unsqueeze(0))
+    pre, attention, mid, mlp, post = (seen[str(site)] for site in sites)
+    assert torch.equal(pre + attention, mid)
+    assert torch.equal(mid + mlp, post)
+    assert not hasattr(model.base_model, "taps")
+    other = Path(config.model).with_name("other")
+    save_folder(model, tiny_tokenizer, other)
+    records = train_dictionaries(
+        dataclasses.replace(config, model=str(other), layers=(1,), k=24, max_tokens=6000)
+    )
+    assert all(record["fidelity"]["fvu"] < 0.7 for record in records.values())
 
 
 @pytest.mark.parametrize(
