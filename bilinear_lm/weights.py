@@ -36,7 +36,9 @@ from bilinear_lm.tensor import BilinearTensor
 
 
 @checked
-def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -> BilinearTensor:
+def mlp_tensor(
+    model_or_bridge: nn.Module, layer: int, fold_norm: bool = True, fold_norm_after: bool = False
+) -> BilinearTensor:
     """The tensor of a bilinear MLP, in factors W_gate, W_in [d_model, d_mlp] and W_out [d_mlp, d_model].
 
     With biases it has the constant coordinate, and `d_in` is d_model + 1.
@@ -45,8 +47,9 @@ def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -
     without it. OLMo 2 has no norm in front, and the input is x itself in both cases.
 
     Its output is what the MLP module puts out. Most families add that to the residual stream as it is; Gemma
-    2 and OLMo 2 pass it through another norm first, Granite multiplies it by `residual_multiplier`, and
-    neither is part of the tensor.
+    2 and OLMo 2 pass it through another norm first, Granite multiplies it by `residual_multiplier`. With
+    `fold_norm_after` the weight of that norm and the multiplier are in the tensor: its output is then what is
+    added to the stream, in Gemma 2 and OLMo 2 times the norm's scale, a positive number a position.
 
     Raises InputError where the gate has an activation.
     """
@@ -61,7 +64,20 @@ def mlp_tensor(model_or_bridge: nn.Module, layer: int, fold_norm: bool = True) -
     d_mlp = out.weight.shape[1]
     factor = _factor(mlp_norm(model_or_bridge, layer)) if fold_norm else None
     (W_gate, b_gate), (W_in, b_in) = _reading(mlp, ("gate", "in"), family.gate_up, [d_mlp, d_mlp], factor)
-    return BilinearTensor.from_layer(W_gate, W_in, out.weight.detach().T, b_gate, b_in, _bias(out))
+    W_out, b_out = out.weight.detach().T, _bias(out)
+    if fold_norm_after and (behind := _factor_behind(model_or_bridge, layer)) is not None:
+        W_out, b_out = W_out * behind.to(W_out), None if b_out is None else b_out * behind.to(b_out)
+    return BilinearTensor.from_layer(W_gate, W_in, W_out, b_gate, b_in, b_out)
+
+
+def _factor_behind(model_or_bridge: nn.Module, layer: int) -> Tensor | None:
+    """The weight of the norm behind an MLP, or the number that multiplies its output; None without either."""
+    family, block = family_of(model_or_bridge), plain(decoder_block(model_or_bridge, layer))
+    if family.mlp_norm_after is not None:
+        return norm_factor(plain(getattr(block, family.mlp_norm_after)))
+    if family.residual_factor is None:
+        return None
+    return torch.tensor(float(getattr(block, family.residual_factor)))
 
 
 @shown

@@ -139,12 +139,12 @@ def explained_on_text(
     """`explained_by_eigenvectors` for an MLP of a bilinear model at the tokens of a text.
 
     The first `skip` positions of each window do not count: a beginning-of-sequence token, where activations
-    are like nowhere else.
+    are like nowhere else. The scale of a norm behind the MLP (Gemma 2, OLMo 2) is taken as 1.
     """
     require_site(outputs.site, layer, ("mlp-out",), "output")
     require_count(skip, f"skip={skip} positions", "0 or more", least=0)
     require_count(batch_size, f"batch_size={batch_size} windows")
-    tensor = mlp_tensor(model, layer)
+    tensor = mlp_tensor(model, layer, fold_norm_after=True)
     require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
     chosen = _chosen(features, outputs.n_feat)
 

@@ -230,11 +230,12 @@ def feature_layer(model: nn.Module, layer: int, inputs: Dictionary, outputs: Dic
 
     `inputs` describes what the MLP reads: at mlp-in the tensor is that of the MLP itself, at resid-mid the
     norm's weight is folded in and its scale taken as 1, so that quadratic interactions hold up to one
-    positive factor a position. `outputs` reads what the MLP writes: at mlp-out, or at resid-post.
+    positive factor a position. `outputs` reads what the MLP writes: at mlp-out, or at resid-post. A norm
+    behind the MLP (Gemma 2, OLMo 2) has its weight folded in too, and its scale taken as 1.
     """
     point = require_site(inputs.target or inputs.site, layer, READ, "input")
     require_site(outputs.site, layer, (WRITTEN, "resid-post"), "output")
-    tensor = mlp_tensor(model, layer, fold_norm=point == "resid-mid")
+    tensor = mlp_tensor(model, layer, fold_norm=point == "resid-mid", fold_norm_after=True)
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
     inputs, outputs = (part.to(tensor.device, tensor.dtype) for part in (inputs, outputs))
     return FeatureLayer.between(tensor, inputs, outputs)

@@ -8,8 +8,10 @@ With the attention patterns A_h and the scales of norms held at their measured v
            + Σ_hh' W_U B(A_h OV_h x0, A_h' OV_h' x0)                   virtual–virtual
            + what biases do, alone and with tokens,
 
-x0 the embeddings (after arXiv 2305.03452 and Elhage et al. 2021). `expand_logits` gives all terms on a
-prompt; `analysis.paths.tokens` reads the same interactions between tokens from the weights alone.
+x0 the embeddings. A norm behind attention or MLP (Gemma 2, OLMo 2) is held at its measured scale too, and a
+soft cap c tanh(z / c) of the logits (Gemma 2) at its ratio to z. After arXiv 2305.03452 and Elhage et al.
+2021. `expand_logits` gives all terms on a prompt; `analysis.paths.tokens` reads the same interactions between
+tokens from the weights alone.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from analysis.paths.mlp import PathExpansion, expand_mlp
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
+from bilinear_lm.families import causal_model
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
@@ -111,7 +114,13 @@ def expand_logits(
         U = U[list(tokens)]
     tensor = mlp_tensor(model, 0)
     precision = measured.logits.dtype
-    return expand_along(measured, tensor.to(precision), U.to(precision))
+    expansion = expand_along(measured, tensor.to(precision), U.to(precision))
+    cap = getattr(causal_model(model).config, "final_logit_softcapping", None)
+    if cap is None:
+        return expansion
+    before = expansion.total
+    ratio = torch.where(before == 0, torch.ones_like(before), before / (cap * (before / cap).tanh()))
+    return LogitExpansion(expansion.names, expansion.skip / ratio.unsqueeze(-1), expansion.mlp.divided(ratio))
 
 
 @checked
@@ -128,6 +137,9 @@ def expand_along(
             "expand_mlp splits what its MLP writes"
         )
     components, layer = measured.before_mlp(0), measured.layers[0]
-    mlp = expand_mlp(tensor, components.values, layer.ln2_scale, u)
+    passage, scale = layer.mlp_passage, measured.final_scale
+    through = u if passage is None else u * passage.factor
+    mlp = expand_mlp(tensor, components.values, layer.ln2_scale, through)
+    mlp = mlp.divided(scale if passage is None else scale * passage.scale)
     skip = torch.einsum("spd,...d->...ps", components.values, u) / measured.final_scale.unsqueeze(-1)
-    return LogitExpansion(components.names, skip, mlp.divided(measured.final_scale))
+    return LogitExpansion(components.names, skip, mlp)

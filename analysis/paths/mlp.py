@@ -61,10 +61,10 @@ class PathExpansion:
         members = torch.nn.functional.one_hot(groups).to(self.linear)
         return PathExpansion(members.T @ self.quadratic @ members, self.linear @ members, self.constant)
 
-    def divided(self, scale: Float[Tensor, " pos"]) -> PathExpansion:
+    def divided(self, scale: Float[Tensor, "*axes pos"]) -> PathExpansion:
         """All terms divided by one number a position, such as the scale of the norm that reads the output."""
         return PathExpansion(
-            self.quadratic / scale[:, None, None], self.linear / scale[:, None], self.constant / scale
+            self.quadratic / scale[..., None, None], self.linear / scale[..., None], self.constant / scale
         )
 
 

@@ -7,6 +7,8 @@ from analysis.paths.logits import expand_along, expand_logits
 from analysis.paths.measured import measure
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor
 
+from ..circuits.random_dictionaries import MODELS
+
 IDS = [3, 1, 4, 1, 5, 9, 2]
 TEXT = "Once upon a time there was a little girl named Lily. She loved to play outside in the park."
 OPTIONS = {
@@ -56,6 +58,20 @@ def test_all_paths_are_the_logits(model):
     assert torch.allclose(named_terms(expansion), logits, atol=1e-11)
     some = expand_logits(model, IDS, tokens=[7, 2])
     assert torch.allclose(some.direct_virtual, expansion.direct_virtual[[7, 2]])
+
+
+@pytest.mark.parametrize("name", ["norms behind and soft caps", "norms behind alone", "multipliers"])
+def test_what_lies_behind_attention_and_mlp(family_model, name):
+    model = family_model(n_layers=1, **MODELS[name]).double()
+    expansion, measured = expand_logits(model, IDS), measure(model, IDS)
+    assert torch.allclose(expansion.total, measured.logits.T, atol=1e-11)
+    assert torch.allclose(named_terms(expansion), measured.logits.T, atol=1e-11)
+    x = measured.layers[0].resid_mid / measured.layers[0].ln2_scale.unsqueeze(-1)
+    written, added = mlp_tensor(model, 0, fold_norm_after=True)(x), measured.layers[0].mlp_out
+    scale = (written / added).mean(dim=-1, keepdim=True)
+    assert torch.allclose(written, added * scale, atol=1e-10)
+    assert bool((scale > 0).all())
+    assert torch.allclose(scale, torch.ones_like(scale)) == (name == "multipliers")
 
 
 def test_terms_are_derivatives_of_the_logits(model):
