@@ -15,6 +15,8 @@ from finetune.bounds import COUNT, PASSES, RATES, RATES_SAY, require_bounds, req
 from finetune.choices import Precision, Selection, require_texts
 from finetune.pretraining.presets import find_preset
 
+LOGARITHMIC = "log"
+
 
 @dataclass(frozen=True)
 class PretrainConfig(Selection):
@@ -55,6 +57,9 @@ class PretrainConfig(Selection):
     """Where to train."""
     checkpoint_steps: int = 500
     """Steps between checkpoints to resume from."""
+    keep_checkpoints: tuple[str, ...] = ()
+    """Steps whose models are kept in the output's folder `checkpoints`: numbers, 0 the beginning, or log for
+    0, 1, 2, 4, 8, … and the last."""
     resume: bool = False
     """Go on with an interrupted run of the same settings."""
 
@@ -73,7 +78,24 @@ class PretrainConfig(Selection):
         require_bounds(self, RATES, RATES_SAY)
         for name in ("max_tokens", "batch_size", "checkpoint_steps"):
             require_bounds(self, {name: COUNT})
+        for step in self.keep_checkpoints:
+            if step != LOGARITHMIC and not (step.isascii() and step.isdecimal() and len(step) < 16):
+                raise InputError(f"keep_checkpoints {step!r}; expected steps from 0, or {LOGARITHMIC}")
         require_seed(self.seed)
+
+    def kept_steps(self, n_steps: int) -> tuple[int, ...]:
+        """The steps whose models are kept in a run of `n_steps`; InputError for one beyond its end."""
+        steps: set[int] = set()
+        for each in self.keep_checkpoints:
+            if each == LOGARITHMIC:
+                steps |= {0, n_steps, *(2**power for power in range(n_steps.bit_length()))}
+            else:
+                steps.add(int(each))
+        if steps and max(steps) > n_steps:
+            raise InputError(
+                f"keep_checkpoints {max(steps)}: the run has {n_steps} steps; expected steps up to that"
+            )
+        return tuple(sorted(steps))
 
     @property
     def passes_by_source(self) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from finetune.data.windows import Windows, require_window, tokenize_source, trai
 from finetune.pretraining.config import PretrainConfig
 from finetune.pretraining.presets import find_preset, new_model
 from finetune.runs.folder import as_json, finishing, is_finished, open_run, preparing, training, writing
+from finetune.runs.kept import KeepCheckpoints
 from finetune.runs.log import RunLog
 from finetune.runs.manifest import require_undamaged, write_manifest
 from finetune.runs.trainer import RunTrainer, training_arguments, whole_steps
@@ -52,8 +53,9 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
         open_run(config.output, _settings(config), config.resume)
         tokenizer = _tokenizer(config, run)
         windows = _windows(config, tokenizer)
+        kept = config.kept_steps(len(windows) // _batch_size(config, windows))
     with training(run):
-        model, log, steps = _train(config, run, tokenizer, windows)
+        model, log, steps = _train(config, run, tokenizer, windows, kept)
     record = {
         "settings": _settings(config),
         "steps": steps,
@@ -72,7 +74,11 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
 
 
 def _train(
-    config: PretrainConfig, run: Path, tokenizer: PreTrainedTokenizerBase, windows: Sized
+    config: PretrainConfig,
+    run: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    windows: Sized,
+    kept: Sequence[int],
 ) -> tuple[PreTrainedModel, list[dict[str, Any]], int]:
     """The trained model, the entries of the log, and the number of steps."""
     preset = find_preset(config.preset)
@@ -92,6 +98,8 @@ def _train(
     )
     log = RunLog(run, "train", preset.n_ctx)
     trainer = RunTrainer(log, model=model, train_dataset=windows, args=arguments)
+    if kept:
+        trainer.add_callback(KeepCheckpoints(run, kept, model, tokenizer, config.store))
     trainer.train_in_folder()
     return model, log.entries, trainer.state.global_step
 
@@ -103,7 +111,8 @@ def _batch_size(config: PretrainConfig, windows: Sized) -> int:
 
 def _settings(config: PretrainConfig) -> dict[str, Any]:
     """The settings that decide what the model becomes, without the folders' whereabouts."""
-    return as_json(config, leave_out=("output", "resume", "device"))
+    unused = () if config.keep_checkpoints else ("keep_checkpoints",)
+    return as_json(config, leave_out=("output", "resume", "device", *unused))
 
 
 def _tokenizer(config: PretrainConfig, run: Path) -> PreTrainedTokenizerBase:

@@ -29,6 +29,9 @@ SETTINGS = "settings.json"
 FINISHED = "finished"
 """The model as it will be, in the run's folder until it is complete."""
 
+KEPT = "checkpoints"
+"""Models of chosen steps, in the run's folder and then in the finished one."""
+
 MAKE_ROOM = "earlier checkpoints are kept: make room and go on with --resume"
 
 _WORK = ("start", "tokens", "trained", FINISHED)
@@ -166,6 +169,8 @@ def finishing(run: Path, output: Path) -> Iterator[Path]:
 def move_out(run: Path, output: Path) -> None:
     """Makes the finished model of a run its output, in one step, and removes the run's folder."""
     finished = run / FINISHED
+    if (run / KEPT).is_dir():
+        (run / KEPT).rename(finished / KEPT)
     for part in run.iterdir():
         if part.is_dir() and part != finished:
             shutil.rmtree(part)

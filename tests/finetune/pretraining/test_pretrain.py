@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import finetune.pretraining.pretrain
+import finetune.runs.kept
 from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
 from finetune import PretrainConfig, pretrain
 from finetune.pretraining.presets import PRESETS, Preset
@@ -135,3 +136,52 @@ def test_an_output_that_exists(config):
     (config.output / "precious").touch()
     with pytest.raises(InputError, match="model: exists already; expected a new or empty folder"):
         pretrain(config)
+
+
+def test_models_of_chosen_steps_are_kept(config, monkeypatch):
+    """The same after an interruption; the last is the finished model, the first has learned nothing."""
+    config = dataclasses.replace(config, passes=(1.0,), keep_checkpoints=("log", "3"), checkpoint_steps=2)
+    whole = dataclasses.replace(config, output=config.output.with_name("whole"))
+    steps = pretrain(whole)["steps"]
+    names = [path.name for path in sorted((whole.output / "checkpoints").iterdir())]
+    assert [int(name) for name in names] == [0, 1, 2, 3, 4, 8, 16, steps]
+    text = (config.output.parent / "held-out.txt").read_text()
+    losses = []
+    for name in names:
+        folder = whole.output / "checkpoints" / name
+        losses.append(text_loss(load_pretrained(folder), load_tokenizer(folder), text).nats_per_token)
+        assert json.loads((folder / "config.json").read_text())["use_cache"]
+    assert losses == sorted(losses, reverse=True)
+    weights = "model.safetensors"
+    last = (whole.output / "checkpoints" / names[-1] / weights).read_bytes()
+    assert last == (whole.output / weights).read_bytes()
+
+    keep, kept = finetune.runs.kept.KeepCheckpoints._keep, []
+
+    def interrupted(self, state):
+        keep(self, state)
+        kept.append(state.global_step)
+        if kept.count(3) == 1 and state.global_step == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune.runs.kept.KeepCheckpoints, "_keep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(config)
+    pretrain(dataclasses.replace(config, resume=True))
+    for name in names:
+        again, before = (one.output / "checkpoints" / name / weights for one in (config, whole))
+        assert again.read_bytes() == before.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (("often",), "keep_checkpoints 'often'; expected steps from 0, or log"),
+        (("-1",), "keep_checkpoints '-1'"),
+        (("5000",), "keep_checkpoints 5000: the run has"),
+    ],
+)
+def test_steps_that_cannot_be_kept(config, keep, message):
+    with pytest.raises(InputError, match=message):
+        pretrain(dataclasses.replace(config, keep_checkpoints=keep))
+    assert not list(config.output.parent.glob("model*"))
