@@ -1,5 +1,6 @@
 """Tiny models, a tiny tokenizer, and the folder of real data where there is one."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def pytest_plugin_registered(plugin):
 def pytest_make_parametrize_id(config, val, argname):
     """Bytes by their number: gzip writes the time into them, and processes must name tests alike."""
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_for_good():
+    """Garbage is not looked for among all that was imported, which takes longest, in some runs twice."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
