@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -163,11 +164,14 @@ def test_a_model_that_is_not_bilinear_is_to_be_converted(folder, capsys, given):
 
 
 COMMANDS = """
-import json, sys
+import json, os, sys
 from bilinear_lm.cli import main
 
-for given in json.loads(sys.argv[1]):
-    assert main(given) == 0
+first, second = json.loads(sys.argv[1])
+assert main(first) == 0
+# Addresses of the first group stay in torchrun's store: the second meets in a store of its own.
+os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": sys.argv[2]}
+assert main(second) == 0
 """
 
 
@@ -181,8 +185,10 @@ def test_two_processes_write_the_same_graphs_as_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += ["--nproc-per-node", "2", str(tmp_path / "commands.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = json.dumps([[*each, str(tmp_path / f"{name}.2.json")] for name, each in given.items()])
-    done = subprocess.run([*command, both], env=environment, capture_output=True, text=True, timeout=200)
+    command += [json.dumps([[*each, str(tmp_path / f"{name}.2.json")] for name, each in given.items()])]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        command += [str(free.getsockname()[1])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     for name, each in given.items():
         alone, shared = tmp_path / f"{name}.1.json", tmp_path / f"{name}.2.json"
