@@ -14,7 +14,7 @@ demo: $(LIBRARY)
 	@echo "Open report.html in a browser."
 
 test: $(TOOLS)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # Hostile input to every command and loader, and kills of long runs. FUZZ_SEED=1 for others, FUZZ_CASES=all for
 # every case of a seed, CASE=... for those whose name has it.

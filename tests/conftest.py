@@ -1,23 +1,35 @@
 """Tiny models, a tiny tokenizer, and the folder of real data where there is one."""
 
+import gc
+import os
 from pathlib import Path
 
 import pytest
-import torch
-
-from finetune.data.windows import train_tokenizer
-from finetune.pretraining.presets import Preset, new_model
-
-torch.set_num_threads(1)  # tiny models; the tests run side by side instead
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 WORDS = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. "
 
 
+def pytest_plugin_registered(plugin):
+    """Where tests run, once the options are known; a process that only deals them out needs none of it."""
+    if isinstance(plugin, pytest.Config):
+        deals_out = getattr(plugin.known_args_namespace, "numprocesses", None)
+        if "PYTEST_XDIST_WORKER" in os.environ or not deals_out:
+            from . import before_ours  # noqa: F401
+
+
 def pytest_make_parametrize_id(config, val, argname):
     """Bytes by their number: gzip writes the time into them, and processes must name tests alike."""
     return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_for_good():
+    """Garbage is not looked for among all that was imported, which takes longest, in some runs twice."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +43,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """A byte-level tokenizer of a few hundred tokens."""
+    from finetune.data.windows import train_tokenizer
+
     return train_tokenizer([WORDS], 300)
 
 
@@ -49,9 +63,10 @@ def make_model():
         mlp_bias=False,
         attention_bias=False,
     ):
+        import torch
         from transformers import LlamaForCausalLM
 
-        from finetune.pretraining.presets import llama_config
+        from finetune.pretraining.presets import Preset, llama_config, new_model
 
         torch.manual_seed(seed)
         preset = Preset(

@@ -1,24 +1,23 @@
 """Wrong calls of public functions: each is an InputError at the call that says what was got and expected."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
+import jaxtyping
 import pytest
 import torch
 
 from analysis import feature_layer, interaction_statistics, strongest_interactions
 from bilinear_lm import load_dictionary, load_pretrained
 
-from .wrong_calls import WRONG
+from .wrong_calls import WRONG, Things
+from .wrong_calls import raised as raised_by
 
 
 @pytest.fixture(scope="module")
-def raised():
-    script = [sys.executable, "-P", str(Path(__file__).with_name("wrong_calls.py"))]
-    done = subprocess.run(script, capture_output=True, text=True, check=True, timeout=300)
-    return json.loads(done.stdout)
+def raised(tmp_path_factory):
+    """What each call raises for a user, without the checks of shapes that tests add."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+        things = Things(tmp_path_factory.mktemp("things"))
+        return {name: raised_by(call, things) for name, call in WRONG.items()}
 
 
 @pytest.mark.parametrize("call", WRONG)

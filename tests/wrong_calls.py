@@ -1,8 +1,4 @@
-"""Wrong calls of public functions. As a script it prints what each raises, outside of pytest."""
-
-import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
+"""Wrong calls of public functions."""
 
 import torch
 
@@ -163,9 +159,3 @@ def raised(call, things):
     except Exception as error:
         return [type(error).__name__, str(error)]
     return ["", "accepted"]
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory() as folder:
-        things = Things(Path(folder))
-        print(json.dumps({name: raised(call, things) for name, call in WRONG.items()}))

@@ -1,20 +1,11 @@
 """A tiny SwiGLU model on disk, text, and settings of runs that take a second."""
 
-import gc
 import random
 
 import pytest
 
 from bilinear_lm.checkpoints import save_folder
 from finetune import FinetuneConfig
-
-
-@pytest.fixture(scope="session", autouse=True)
-def imported_for_good():
-    """A run collects garbage twice, which takes longest where it goes through all that pytest imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from bilinear_lm.sites import POINTS, Site
 from finetune.data.windows import train_tokenizer
 
 OUT, IN = Site(2, "mlp-out"), Site(2, "mlp-in")
+STORY = "One day a girl was sad. Her mom gave her a big hug, and she was happy. She ran to the park.\n"
 
 # The published schema in our words: for each key its JSON types, and whether it is required.
 NUMBER, TEXT, WHOLE, LIST = (int, float), (str,), (int,), (list,)
@@ -241,9 +242,16 @@ def test_weights_alone_have_no_prompt():
     assert written["metadata"]["prompt"] == ""
 
 
-def test_a_shipped_model_on_a_prompt(tmp_path):
+@pytest.fixture
+def quick(tmp_path):
+    """A short text to name features by, and where to compute."""
+    (tmp_path / "text.txt").write_text(STORY)
+    return ["--contexts", str(tmp_path / "text.txt"), "--device", "cpu"]
+
+
+def test_a_shipped_model_on_a_prompt(tmp_path, quick):
     prompt = "Her mom gave her a big"
-    given = ["trace", "--prompt", prompt, "--max-nodes", "80", "--device", "cpu"]
+    given = ["trace", "--prompt", prompt, "--max-nodes", "80", *quick]
     assert main([*given, "-o", str(tmp_path / "graph.json")]) == 0
     path = tmp_path / "hug_1-a.json"
     assert main([*given, "-o", str(path), "--format", "circuit-tracer"]) == 0
@@ -252,7 +260,9 @@ def test_a_shipped_model_on_a_prompt(tmp_path):
     assert written["metadata"]["slug"] == path.stem
     assert written["metadata"]["prompt"] == prompt
     assert written["metadata"]["prompt_tokens"] == list(graph.texts)
-    assert len(graph.of_kind("feature")) > 20
+    features = graph.of_kind("feature")
+    assert len(features) > 20
+    assert sum(" ␣" in node.label for node in features) > len(features) / 4
 
 
 @pytest.mark.parametrize(
@@ -263,8 +273,8 @@ def test_a_shipped_model_on_a_prompt(tmp_path):
         ["--prompt", "Her mom gave her a big", "--head", "2.3"],
     ],
 )
-def test_other_targets_of_a_shipped_model(options, tmp_path):
-    given = ["trace", *options, "--max-nodes", "40", "--device", "cpu"]
+def test_other_targets_of_a_shipped_model(options, tmp_path, quick):
+    given = ["trace", *options, "--max-nodes", "40", *quick]
     for name, form in (("graph", "graph"), ("theirs", "circuit-tracer")):
         assert main([*given, "-o", str(tmp_path / f"{name}.json"), "--format", form]) == 0
     decoded(load_graph(tmp_path / "graph.json"), json.loads((tmp_path / "theirs.json").read_text()))
