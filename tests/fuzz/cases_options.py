@@ -11,7 +11,8 @@ from sandbox import Case
 INTEGERS = ("0", "-1", str(2**64))
 FLOATS = ("0", "-1", "nan", "inf", "1e-320")
 NO_NUMBERS = ("", "many", "½", "0x10", "1_0", " 3", "\udcff", "1e5.5", "1e999", "３", "9" * 5000)
-ENDLESS = {("convert", "--steps"), ("generate", "--count"), ("finetune", "--train-tokens")}
+ENDLESS = {("convert", "--steps"), ("generate", "--count")}
+ENDLESS |= {("finetune", "--train-tokens"), ("finetune", "--tokens")}
 """A number that is too large is a wish for a run without end here, not a fault."""
 
 NAMES = (

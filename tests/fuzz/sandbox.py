@@ -237,9 +237,13 @@ def lines_of(err: str) -> list[str]:
     return [part for part in parts if part.strip() and not _BAR.search(part)]
 
 
+_RENAMED = re.compile(r"bilinear-lm: \w+ --[\w-]+ is called --[\w-]+ now")
+"""A line of its own, about an old spelling of an option."""
+
+
 def judge(case: Case, ended: Ended, before: dict[str, str], after: dict[str, str]) -> tuple[str, list[str]]:
     """The way a call ended, and the faults of it."""
-    lines, faults = lines_of(ended.err), []
+    lines, faults = [line for line in lines_of(ended.err) if not _RENAMED.fullmatch(line)], []
     if re.search(rf"\]{_SAID}", ended.err):
         faults.append("the line is behind a progress bar")
     if ended.late:
