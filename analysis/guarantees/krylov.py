@@ -1,7 +1,7 @@
 """The extreme points of a layer along many output directions at once, by products with its factors alone.
 
-For each direction a Krylov space is built from its linear part b and a random row, with an orthonormal basis V
-[m, d] kept whole; in it the form is V Q Vᵀ [m, m] with linear part V b, small enough for its secular
+For each direction a Krylov space is built from its linear part b and a random row, with an orthonormal basis
+V [m, d] kept whole; in it the form is V Q Vᵀ [m, m] with linear part V b, small enough for its secular
 equation. Maximum and minimum come from the same space. (Lanczos; for trust regions Gould, Lucidi, Roma and
 Toint, SIAM J. Optim. 9, 1999.) The random row is there for the hard case, where b has no part along the
 extreme eigenvectors.
@@ -157,10 +157,10 @@ class _Space:
             self.size = _add(self.V, before, self.rows[:, : self.most - before], self.fresh)
             V = self.V[:, : self.size]
             images = self.forms.times(V[:, before:])
-            inside = V @ images.mT  # [n, size, p]
-            self.H[:, : self.size, before : self.size] = inside
-            self.H[:, before : self.size, : self.size] = inside.mT
-            self.rows = images - inside.mT @ V
+            inside = images @ V.mT  # [n, p, size]
+            self.H[:, before : self.size, : self.size] = inside
+            self.H[:, : self.size, before : self.size] = inside.mT
+            self.rows = images - inside @ V
             if self.size >= self.look:
                 self.look = min(self.most, math.ceil(self.size * GROWTH))
                 return
@@ -198,7 +198,8 @@ def _add(V: Tensor, size: int, rows: Tensor, other: Tensor) -> int:
 
 def _outside(row: Tensor, V: Tensor) -> Tensor:
     """The parts of rows [n, d] at a right angle to the bases."""
-    return row - ((V @ row.unsqueeze(-1)).mT @ V).squeeze(1)
+    row = row.unsqueeze(1)  # V from the right: from the left a product of so few columns is much slower
+    return (row - (row @ V.mT) @ V).squeeze(1)
 
 
 def _ends(space: _Space, radius: float, ball: bool) -> tuple[Tensor, Tensor]:
@@ -210,8 +211,8 @@ def _ends(space: _Space, radius: float, ball: bool) -> tuple[Tensor, Tensor]:
     values, columns = torch.linalg.eigh(space.H[:, : space.size, : space.size].to("cpu", torch.float64))
     linear = torch.zeros_like(values)
     if space.forms.linear is not None:
-        b = (V @ space.forms.linear.unsqueeze(-1)).to("cpu", torch.float64)
-        linear = (columns.mT @ b).squeeze(-1)
+        b = (space.forms.linear.unsqueeze(1) @ V.mT).to("cpu", torch.float64)
+        linear = (b @ columns).squeeze(1)
     radii = torch.full_like(values[:, 0], radius)
     extremes = [maximise(sign * values, sign * linear, radii, ball) for sign in (-1, 1)]
     places = torch.stack([extreme.points for extreme in extremes], dim=1) @ columns.mT

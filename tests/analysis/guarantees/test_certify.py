@@ -112,13 +112,13 @@ def test_a_maximum_inside_the_ball(method):
 
 @pytest.mark.parametrize("d", [1, 2])
 def test_by_brute_force(d):
-    angles = np.linspace(0, 2 * np.pi, 200_001)
+    angles = np.linspace(0, 2 * np.pi, 40_001)
     circle = np.array([[-1.0], [1.0]]) if d == 1 else np.stack([np.cos(angles), np.sin(angles)], axis=1)
     circle = torch.as_tensor(circle) * d**0.5
     tensor, u = layer(d=d), draw(6, OUT, seed=4)
-    found, values = certify(tensor, u), tensor(circle) @ u.T
-    assert torch.allclose(found.high, values.amax(0), rtol=1e-8)
-    assert torch.allclose(found.low, values.amin(0), rtol=1e-8)
+    found, values = certify(tensor, u), tensor(circle) @ u.T  # a step of the circle costs 1e-8
+    assert torch.allclose(found.high, values.amax(0), rtol=1e-7)
+    assert torch.allclose(found.low, values.amin(0), rtol=1e-7)
     radii = torch.linspace(0, 1, 201).double()[:, None, None]
     inside = tensor((circle[:: 50 if d == 2 else 1] * radii).flatten(0, 1)) @ u.T
     ball = certify(tensor, u, over="ball")
