@@ -61,7 +61,7 @@ from analysis.graphs import (
     summary,
     to_networkx,
 )
-from analysis.guarantees import certify, inputs_where
+from analysis.guarantees import certify, certify_features, certify_logits, inputs_where
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.spectra import (
@@ -113,6 +113,8 @@ __all__ = [
     "causal_check",
     "causal_plot",
     "certify",
+    "certify_features",
+    "certify_logits",
     "completeness",
     "composition_scores",
     "composition_through",

@@ -67,8 +67,10 @@ class _Forms:
 
     def times(self, rows: Tensor) -> Tensor:
         """Q_u times rows [n, p, d], p of them for each u."""
-        hidden = (rows @ self.both).unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-        return (hidden * self.scale.unsqueeze(1)) @ self.both.T
+        n, p, _ = rows.shape
+        # Flat, as matmul would else multiply rows that are not contiguous one form after the other.
+        hidden = (rows.reshape(n * p, -1) @ self.both).view(n, p, 2, -1).flip(2).flatten(2)
+        return ((hidden * self.scale.unsqueeze(1)).flatten(0, 1) @ self.both.T).view(n, p, -1)
 
 
 def krylov_extremes(

@@ -33,7 +33,7 @@ Over = Literal["sphere", "ball"]
 
 Method = Literal["auto", "dense", "krylov"]
 
-LEAST_WIDTH = 256
+LEAST_WIDTH = 128
 """The input width from which many directions are done by Krylov spaces rather than by `eigh`."""
 
 
