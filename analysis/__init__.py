@@ -61,7 +61,15 @@ from analysis.graphs import (
     summary,
     to_networkx,
 )
-from analysis.guarantees import certify, certify_features, certify_logits, inputs_where
+from analysis.guarantees import (
+    certify,
+    certify_features,
+    certify_logits,
+    eigenvectors_needed,
+    inputs_where,
+    pairs_matrix,
+    verify,
+)
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.spectra import (
@@ -128,6 +136,7 @@ __all__ = [
     "effects",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
     "explained_on_text",
@@ -146,6 +155,7 @@ __all__ = [
     "measure",
     "open_prompt",
     "opposing_features",
+    "pairs_matrix",
     "pairwise_cosine",
     "patch_node",
     "predict_target",
@@ -181,6 +191,7 @@ __all__ = [
     "truncate_eigenvectors",
     "truncation_costs",
     "truncation_plot",
+    "verify",
     "virtual_scores",
 ]
 

@@ -1,5 +1,6 @@
 """What a bilinear layer can do at most, over all inputs: ranges, checked claims and certified radii."""
 
+from analysis.guarantees.claims import Verdict, eigenvectors_needed, pairs_matrix, verify
 from analysis.guarantees.forms import QuadraticForm
 from analysis.guarantees.model_ranges import FeatureRanges, certify_features, certify_logits
 from analysis.guarantees.ranges import Range, certify
@@ -9,8 +10,12 @@ __all__ = [
     "FeatureRanges",
     "QuadraticForm",
     "Range",
+    "Verdict",
     "certify",
     "certify_features",
     "certify_logits",
+    "eigenvectors_needed",
     "inputs_where",
+    "pairs_matrix",
+    "verify",
 ]

@@ -37,8 +37,8 @@ class FeatureRanges:
     low: Float[Tensor, " n_feat"]
     high: Float[Tensor, " n_feat"]
     threshold: Float[Tensor, " n_feat"]
-    """The pre-activation above which a feature can be active: 0, or its jumprelu threshold; −∞ for features of
-    a `signed` top-k, which any may be."""
+    """The pre-activation above which a feature can be active: 0, or its jumprelu threshold; −∞ in a `signed`
+    top-k dictionary, where any may be active."""
     layer: Range
     """The ranges of the MLP's output along the encoder, without the constants of the dictionary."""
 
