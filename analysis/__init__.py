@@ -62,6 +62,8 @@ from analysis.graphs import (
     to_networkx,
 )
 from analysis.guarantees import (
+    certified_margins,
+    certified_radius,
     certify,
     certify_features,
     certify_logits,
@@ -120,6 +122,8 @@ __all__ = [
     "carried",
     "causal_check",
     "causal_plot",
+    "certified_margins",
+    "certified_radius",
     "certify",
     "certify_features",
     "certify_logits",

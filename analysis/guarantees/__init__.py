@@ -4,13 +4,17 @@ from analysis.guarantees.claims import Verdict, eigenvectors_needed, pairs_matri
 from analysis.guarantees.forms import QuadraticForm
 from analysis.guarantees.model_ranges import FeatureRanges, certify_features, certify_logits
 from analysis.guarantees.ranges import Range, certify
+from analysis.guarantees.robustness import Robustness, certified_margins, certified_radius
 from analysis.guarantees.subspaces import inputs_where
 
 __all__ = [
     "FeatureRanges",
     "QuadraticForm",
     "Range",
+    "Robustness",
     "Verdict",
+    "certified_margins",
+    "certified_radius",
     "certify",
     "certify_features",
     "certify_logits",
