@@ -8,7 +8,7 @@ has it are exact (`analysis.guarantees.ranges`), and so are moments under a Gaus
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -134,13 +134,17 @@ def verify(
     ]
     if not parts:
         raise InputError("verify got no output direction; expected one or more")
-    columns = {}
-    for field in fields(Verdict)[:6]:
-        pieces = [getattr(part, field.name) for part in parts]
-        if pieces[0] is not None:
-            column = torch.cat(pieces).to(tensor.dtype)
-            columns[field.name] = column.reshape(u.shape[:-1] + column.shape[1:])
-    return Verdict(**{"r_squared_on_points": None} | columns, over=over, radius=radius)
+
+    def joined(name: str) -> Tensor:
+        column = torch.cat([getattr(part, name) for part in parts]).to(tensor.dtype)
+        return column.reshape(u.shape[:-1] + column.shape[1:])
+
+    return Verdict(
+        *(joined(name) for name in ("low", "high", "counterexample", "largest", "r_squared")),
+        r_squared_on_points=None if points is None else joined("r_squared_on_points"),
+        over=over,
+        radius=radius,
+    )
 
 
 @checked
