@@ -2,11 +2,11 @@
 
     python benchmarks/guarantees.py [--device cuda] [--directions N ...] [TEXT ...]
 
-Ascent is projected gradient ascent of 100 steps from 32 random starts, on 200 directions each of random
-layers with and without biases and of `stories`, in float64. Times are of random layers, which have no spectral gap;
-`eigh` is timed on a few directions. With texts (files, documents separated by <|endoftext|>) all features of
-`stories` are certified and held against what a million tokens of them reach, and claims of its features
-against the first of the texts.
+Ascent is projected gradient ascent of 100 steps from 32 random starts, in float64, on 200 directions each of
+random layers with and without biases and of `stories`. Times are of random layers, which have no gaps in
+their spectra; `eigh` is timed on a few directions. With texts (files, documents separated by <|endoftext|>)
+all features of `stories` are certified and held against what a million tokens of them reach, and claims of
+its features against the first of the texts.
 """
 
 from __future__ import annotations

@@ -178,8 +178,10 @@ def eigenvectors_needed(
         form = QuadraticForm.of(tensor, part)
         values = torch.linalg.eigvalsh(form.matrix)
         allowed = torch.full_like(form.constant, error)
-        if relative:
+        if relative and tensor.constant:
             allowed = error * form_ends(form, radius, "sphere").values.abs().amax(1)
+        elif relative:
+            allowed = error * values.abs().amax(1) * radius**2
         # An eigenvalue that is 0 to rounding is nothing to explain.
         rounding = 8 * torch.finfo(values.dtype).eps * values.abs().amax(1)
         allowed = (allowed / radius**2).maximum(rounding).unsqueeze(1)

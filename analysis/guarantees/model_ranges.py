@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from analysis.features.layer import WRITTEN, require_site
+from analysis.features.layer import WRITTEN, as_list, require_site
 from analysis.guarantees.ranges import Over, Range, certify
 from analysis.text.tokens import token_direction
 from bilinear_lm.arguments import checked
+from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import mlp_norm, plain, require_plain_blocks
+from bilinear_lm.families import family_of, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon
 from bilinear_lm.shown import Words, shown
 from bilinear_lm.sites import Site
@@ -31,26 +32,28 @@ from bilinear_lm.weights import mlp_tensor, unembedding
 @shown
 @dataclass(frozen=True)
 class FeatureRanges:
-    """The ranges of the pre-activations of all features of a dictionary, over all inputs of an MLP."""
+    """The ranges of the pre-activations of features of a dictionary, over all inputs of an MLP."""
 
     site: Site
-    low: Float[Tensor, " n_feat"]
-    high: Float[Tensor, " n_feat"]
-    threshold: Float[Tensor, " n_feat"]
+    features: Int[Tensor, " n"]
+    """The features, by number; the fields below follow this order."""
+    low: Float[Tensor, " n"]
+    high: Float[Tensor, " n"]
+    threshold: Float[Tensor, " n"]
     """The pre-activation above which a feature can be active: 0, or its jumprelu threshold; −∞ in a `signed`
     top-k dictionary, where any may be active."""
     layer: Range
     """The ranges of the MLP's output along the encoder, without the constants of the dictionary."""
 
     def _first(self) -> dict[str, Any]:
-        return {"site": Words(str(self.site)), "n_feat": len(self.high), "n_dead": int(self.dead.sum())}
+        return {"site": Words(str(self.site)), "n": len(self.high), "n_dead": int(self.dead.sum())}
 
     @property
-    def dead(self) -> Bool[Tensor, " n_feat"]:
+    def dead(self) -> Bool[Tensor, " n"]:
         """Whether no input of the MLP can make a feature active."""
         return self.high <= self.threshold
 
-    def reached(self, largest: Float[Tensor, " n_feat"]) -> Float[Tensor, " n_feat"]:
+    def reached(self, largest: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The share of what is possible that a text reaches: its largest pre-activations over `high`.
 
         NaN where nothing above 0 is possible.
@@ -60,12 +63,18 @@ class FeatureRanges:
 
 @checked
 def certify_features(
-    model: nn.Module, dictionary: Dictionary, *, layer: int | None = None, over: Over = "ball"
+    model: nn.Module,
+    dictionary: Dictionary,
+    features: Sequence[int] | None = None,
+    *,
+    layer: int | None = None,
+    over: Over = "ball",
 ) -> FeatureRanges:
-    """The range of every feature's pre-activation at mlp-out, over all that the MLP's norm lets through.
+    """The range of features' pre-activations at mlp-out, over all that the MLP's norm lets through.
 
-    The layer is that of the dictionary's site; give `layer` where the dictionary does not tell. The ball is
-    everything that an RMSNorm can put out; the sphere leaves out inputs so small that its ε counts.
+    None: of all features. The layer is that of the dictionary's site; give `layer` where the dictionary does
+    not tell. The ball is everything that an RMSNorm can put out; the sphere leaves out inputs so small that
+    its ε counts.
 
     >>> model = bl.load_pretrained("stories")
     >>> ranges = certify_features(model, bl.load_dictionary("stories-scope/1-mlp-out"))
@@ -83,18 +92,24 @@ def certify_features(
             f"the dictionary {dictionary.nonlinear}, so that a feature reads no single direction; expected "
             "one with a linear encoder"
         )
-    require_plain_blocks(model, "ranges of features")
     tensor = normalised_mlp_tensor(model, number)
+    require_plain_blocks(model, "ranges of features")
     weights = dictionary.to(tensor.device, tensor.dtype)
-    reach = certify(tensor, weights.encoder.T.contiguous(), over=over)
-    offset = torch.zeros_like(reach.high) if weights.b_enc is None else weights.b_enc
+    chosen = range(weights.n_feat) if features is None else as_list(features)
+    for feature in chosen:
+        require_index(feature, weights.n_feat, "output feature")
+    numbers = torch.tensor(list(chosen), dtype=torch.long, device=tensor.device)
+    u = weights.encoder.T[numbers]
+    reach = certify(tensor, u, over=over)
+    offset = torch.zeros_like(reach.high) if weights.b_enc is None else weights.b_enc[numbers]
     if weights.b_dec_to_input and weights.b_dec is not None:
-        offset = offset - weights.b_dec @ weights.encoder
+        offset = offset - u @ weights.b_dec
     return FeatureRanges(
         site=Site(number, WRITTEN),
+        features=numbers,
         low=reach.low + offset,
         high=reach.high + offset,
-        threshold=_thresholds(weights, offset),
+        threshold=_thresholds(weights, numbers),
         layer=reach,
     )
 
@@ -114,23 +129,32 @@ def certify_logits(
     to x), so it holds up to the final norm's 1 / rms, one positive number a position. u is the token's
     direction less the mean of the tokens `against`, by default of all (`token_direction`).
     """
-    require_plain_blocks(model, "ranges of logits")
     tensor = normalised_mlp_tensor(model, layer)
+    require_plain_blocks(model, "ranges of logits")
     W_U = unembedding(model).to(tensor.device, tensor.dtype)
     several = [tokens] if isinstance(tokens, int) else list(tokens)
     others = None if against is None else list(against)
     return certify(tensor, torch.stack([token_direction(W_U, token, others) for token in several]), over=over)
 
 
+def has_range(model: nn.Module, layer: int) -> bool:
+    """Whether the weights bound what features at mlp-out can be: the MLP reads a norm, and adds as it is."""
+    return _unbounded(model, layer) is None and family_of(model).adds_plainly
+
+
+def _unbounded(model: nn.Module, layer: int) -> str | None:
+    """The reason why nothing bounds the input of an MLP, as a predicate; None where a norm does."""
+    norm = mlp_norm(model, layer)
+    if norm is None:
+        return "has no norm in front"
+    epsilon = norm_epsilon(plain(norm))
+    return f"has a norm that is the identity (ε = {epsilon:g})" if epsilon >= IDENTITY_EPS else None
+
+
 def normalised_mlp_tensor(model: nn.Module, layer: int) -> BilinearTensor:
     """The MLP as a function of x / rms(x), in float32 at least; InputError where nothing bounds its input."""
-    norm = mlp_norm(model, layer)
-    if norm is None or norm_epsilon(plain(norm)) >= IDENTITY_EPS:
-        reason = (
-            "has no norm in front"
-            if norm is None
-            else f"has a norm that is the identity (ε = {norm_epsilon(plain(norm)):g})"
-        )
+    reason = _unbounded(model, layer)
+    if reason is not None:
         raise InputError(
             f"the MLP of layer {layer} {reason}: it reads inputs of any length, and its output has no bound; "
             "expected a model whose MLPs read the output of an RMSNorm, or give certify(tensor, u, radius=…) "
@@ -140,8 +164,9 @@ def normalised_mlp_tensor(model: nn.Module, layer: int) -> BilinearTensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _thresholds(dictionary: Dictionary, like: Tensor) -> Tensor:
-    threshold = torch.zeros_like(like) if dictionary.threshold is None else dictionary.threshold
-    if not dictionary.signed:
-        return threshold.clamp(min=0)
-    return torch.full_like(like, -torch.inf) if dictionary.k is not None else threshold
+def _thresholds(dictionary: Dictionary, features: Tensor) -> Tensor:
+    zeros = dictionary.encoder.new_zeros(len(features))
+    if dictionary.signed and dictionary.k is not None:
+        return zeros - torch.inf
+    threshold = zeros if dictionary.threshold is None else dictionary.threshold[features]
+    return threshold if dictionary.signed else threshold.clamp(min=0)
