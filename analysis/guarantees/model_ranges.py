@@ -65,7 +65,7 @@ class FeatureRanges:
 def certify_features(
     model: nn.Module,
     dictionary: Dictionary,
-    features: Sequence[int] | None = None,
+    features: int | Sequence[int] | None = None,
     *,
     layer: int | None = None,
     over: Over = "ball",

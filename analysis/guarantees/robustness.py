@@ -26,8 +26,11 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.shown import Words, shown
 from bilinear_lm.tensor import BilinearTensor
 
-BISECTIONS = 100
-"""Halvings of the interval that holds a distance, at most; float64 is exhausted after some 60."""
+BISECTIONS = 60
+"""Halvings of the interval that holds a distance, at most: what float64 can tell apart."""
+
+FARTHEST = 2.0**40
+"""A class that has not caught up at this distance never does."""
 
 
 @shown
@@ -132,13 +135,10 @@ class _Pair:
 
     def nearest(self) -> tuple[Tensor, Tensor]:
         """The distance at which the margin is 0, ∞ where it never is, and the inputs there."""
-        high = torch.ones_like(self.at_x)
-        for _ in range(BISECTIONS):  # until the margin is gone, or the radius beyond all numbers
-            above = self.least(high) > 0
-            if not above.any():
-                break
-            high = torch.where(above, high * 4, high)
-        never, low = self.least(high) > 0, torch.zeros_like(high)
+        high, low = torch.ones_like(self.at_x), torch.zeros_like(self.at_x)
+        never = self.least(torch.full_like(high, FARTHEST)) > 0
+        while bool((above := (self.least(high) > 0) & ~never).any()):
+            low, high = torch.where(above, high, low), torch.where(above, high * 4, high)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
             above = self.least(middle) > 0
