@@ -140,7 +140,11 @@ def verify(
         return column.reshape(u.shape[:-1] + column.shape[1:])
 
     return Verdict(
-        *(joined(name) for name in ("low", "high", "counterexample", "largest", "r_squared")),
+        low=joined("low"),
+        high=joined("high"),
+        counterexample=joined("counterexample"),
+        largest=joined("largest"),
+        r_squared=joined("r_squared"),
         r_squared_on_points=None if points is None else joined("r_squared_on_points"),
         over=over,
         radius=radius,
