@@ -31,7 +31,6 @@ from analysis import (
     verify,
 )
 from analysis.features import explained_on_text
-from analysis.spectra import Eigendecomposition
 from analysis.text.windows import document_windows
 from bilinear_lm import BilinearTensor
 from bilinear_lm.sites import Site, mlp_inputs, site_activations
@@ -224,44 +223,38 @@ def beside_samples() -> None:
         x = mlp_inputs(model, ids, [layer])[0].flatten(0, 1).double()
         mean, cov = x.mean(0), x.T.cov()
         u = bl.load_dictionary(f"stories-scope/{layer}-mlp-out").encoder.T[7].double()
-        values, columns = torch.linalg.eigh(cov)
-        root = values.clamp(min=0).sqrt().unsqueeze(1) * columns.mT
-        eigen = eigendecompose(tensor, u, 8)
-        for name, claim in {
-            "8 eigenvectors": eigen,
-            "32 HOSVD directions": truncate(tensor, hosvd(tensor, 32), 32),
-        }.items():
-            verdict = verify(tensor, u, claim, mean=mean, cov=cov)
-            sampled, error = _sampled(tensor, u, claim, mean, root, layer)
-            exact = float(verdict.r_squared)
-            print(
-                f"| {layer} | {name} | {exact:.5f} | {sampled:.5f} | {abs(exact - sampled) / error:.2f} |",
-                flush=True,
-            )
+        eigen, narrow = eigendecompose(tensor, u, 8), truncate(tensor, hosvd(tensor, 32), 32)
+        matrices = {
+            "8 eigenvectors": (eigen.vectors.T * eigen.values) @ eigen.vectors,
+            "32 HOSVD directions": narrow.interaction_matrix(u),
+        }
+        sampled = samples(tensor.interaction_matrix(u), list(matrices.values()), mean, cov, seed=layer)
+        for (name, matrix), (r_squared, error) in zip(matrices.items(), sampled, strict=True):
+            exact = float(verify(tensor, u, matrix, mean=mean, cov=cov).r_squared)
+            apart = abs(exact - r_squared) / error
+            print(f"| {layer} | {name} | {exact:.5f} | {r_squared:.5f} | {apart:.2f} |", flush=True)
 
 
-def _sampled(
-    tensor: BilinearTensor,
-    u: torch.Tensor,
-    claim: BilinearTensor | Eigendecomposition,
-    mean: torch.Tensor,
-    root: torch.Tensor,
-    seed: int,
-) -> tuple[float, float]:
-    """The R² over samples, and its standard error."""
+def samples(
+    Q: torch.Tensor, claims: list[torch.Tensor], mean: torch.Tensor, cov: torch.Tensor, seed: int
+) -> list[tuple[float, float]]:
+    """R² of each claim over samples of z ~ N(mean, cov), and its standard error."""
     generator = torch.Generator().manual_seed(seed)
-    exact, missed = [], []
-    for _ in range(SAMPLES // 50_000):
-        z = mean + torch.randn(50_000, len(mean), generator=generator, dtype=torch.float64) @ root
-        f = tensor(z) @ u
-        g = claim(z) @ u if isinstance(claim, BilinearTensor) else claim.activations(z).sum(-1)
-        exact.append(f)
-        missed.append((f - g).square())
-    f, square = torch.cat(exact), torch.cat(missed)
+    values, columns = torch.linalg.eigh(cov)
+    root = values.clamp(min=0).sqrt().unsqueeze(1) * columns.mT
+    rows = []
+    for _ in range(SAMPLES // 20_000):
+        z = mean + torch.randn(20_000, len(mean), generator=generator, dtype=torch.float64) @ root
+        f, *claimed = (((z @ matrix) * z).sum(-1) for matrix in (Q, *claims))
+        rows.append(torch.stack([f, *((f - g).square() for g in claimed)]))
+    f, *squares = torch.cat(rows, dim=1)
     spread = (f - f.mean()).square()
-    ratio = float(square.mean() / spread.mean())
-    error = float((square - ratio * spread).std() / spread.mean()) / len(f) ** 0.5
-    return 1 - ratio, error
+    results = []
+    for square in squares:
+        ratio = float(square.mean() / spread.mean())
+        error = float((square - ratio * spread).std() / spread.mean()) / len(f) ** 0.5
+        results.append((1 - ratio, error))
+    return results
 
 
 def main() -> None:
