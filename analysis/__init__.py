@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `graphs`, `circuits`.
+`text`, `attention`, `paths`, `interventions`, `guarantees`, `graphs`, `circuits`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -62,6 +62,17 @@ from analysis.graphs import (
     summary,
     to_networkx,
 )
+from analysis.guarantees import (
+    certified_margins,
+    certified_radius,
+    certify,
+    certify_features,
+    certify_logits,
+    eigenvectors_needed,
+    inputs_where,
+    pairs_matrix,
+    verify,
+)
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.spectra import (
@@ -112,6 +123,11 @@ __all__ = [
     "carried",
     "causal_check",
     "causal_plot",
+    "certified_margins",
+    "certified_radius",
+    "certify",
+    "certify_features",
+    "certify_logits",
     "completeness",
     "composition_scores",
     "composition_through",
@@ -125,6 +141,7 @@ __all__ = [
     "effects",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
     "explained_on_text",
@@ -133,6 +150,7 @@ __all__ = [
     "feature_scores",
     "gaussian_similarity",
     "hosvd",
+    "inputs_where",
     "interaction_index",
     "interaction_statistics",
     "labelled",
@@ -143,10 +161,12 @@ __all__ = [
     "open_interactions",
     "open_prompt",
     "opposing_features",
+    "pairs_matrix",
     "pairwise_cosine",
     "patch_node",
     "predict_target",
     "prompt_ids",
+    "reach_plot",
     "read_tokens",
     "replaced_mlp",
     "save_circuit_tracer",
@@ -178,6 +198,7 @@ __all__ = [
     "truncate_eigenvectors",
     "truncation_costs",
     "truncation_plot",
+    "verify",
     "virtual_scores",
 ]
 
@@ -185,6 +206,7 @@ _FIGURES = (
     "ablation_plot",
     "causal_plot",
     "correlation_plot",
+    "reach_plot",
     "save_figure",
     "spectrum_plot",
     "submatrix_plot",
