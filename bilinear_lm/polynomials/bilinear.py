@@ -21,14 +21,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.glu_weights import GLUWeights, double_weights
 from bilinear_lm.numerics.rescaling import require_holds
+from bilinear_lm.numerics.ridge import solve_ridge
 from bilinear_lm.polynomials.expansion import (
-    HiddenLayer,
-    UnitExpansion,
-    expand_units,
+    QuadraticUnits,
+    expand_to_quadratics,
     gradients,
-    hidden_layer,
     second_factors,
 )
 from bilinear_lm.polynomials.fourth_moments import (
@@ -38,7 +37,7 @@ from bilinear_lm.polynomials.fourth_moments import (
     quadratic_variance,
     second_moments,
 )
-from bilinear_lm.polynomials.gaussian import Gaussian, one_gaussian
+from bilinear_lm.polynomials.gaussian import FactoredCovariance, Gaussian, one_gaussian
 from bilinear_lm.polynomials.hermite import Activation
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
@@ -57,6 +56,7 @@ class BilinearApproximation(GLUWeights):
     The fractions compare it with the least-squares quadratic P of the GLU, E over the Gaussian, in float64.
     """
 
+    W_in: Float[Tensor, "d_in d_mlp"]
     explained_variance: float
     """1 − E‖P − layer‖² / E‖P − E P‖²; below 0 where a constant is nearer to P."""
     explained_second_moment: float
@@ -88,7 +88,7 @@ def bilinear_approximation(
     b_out: Float[Tensor, " d_out"] | None = None,
     *,
     mean: Float[Tensor, "*components d_in"] | None = None,
-    cov: Float[Tensor, "*cov_components d_in d_in"] | None = None,
+    cov: Float[Tensor, "*cov_components d_in d_in"] | FactoredCovariance | None = None,
     biases: bool = True,
 ) -> BilinearApproximation:
     """The bilinear layer of the same width nearest to σ(x W_gate + b_gate) ∘ (x W_in + b_in) W_out + b_out.
@@ -106,7 +106,7 @@ def bilinear_approximation(
 
     Computed in float64, returned in the dtype of the weights.
     """
-    layer = hidden_layer(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
+    layer = double_weights(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
     form = product_form(layer, activation, one_gaussian(mean, cov, layer.W_gate), W_gate.dtype)
     return form.with_biases() if biases else form.without_biases()
 
@@ -119,8 +119,8 @@ class ProductForm:
     Both layers of `bilinear_approximation` are made from it.
     """
 
-    layer: HiddenLayer
-    units: UnitExpansion
+    layer: GLUWeights
+    units: QuadraticUnits
     cross: Float[Tensor, " d_mlp"]
     """The coefficient of p q in the products: e_1, but for units that are no product."""
     gate: Float[Tensor, "d_in_and_1 d_mlp"]
@@ -149,7 +149,7 @@ class ProductForm:
             W_out=self.layer.W_out,
             b_gate=self.gate[-1],
             b_in=self.into[-1],
-            b_out=self.constant @ self.layer.W_out + self.layer.b_out,
+            b_out=self.constant @ self.layer.W_out + self.layer.biases[2],
             explained_variance=fractions[0],
             explained_second_moment=fractions[1],
             n_inexact_units=int(cut.sum()),
@@ -165,7 +165,7 @@ class ProductForm:
         for rows, block in form_covariances(P, Q, target.tensor, at):
             right[rows] += block @ target.tensor.W_out
         gram = second_moments(P, Q, at)
-        W_out = _solved(gram, right)
+        W_out = solve_ridge(gram, right, RIDGE)
         error = target.square - 2 * float((W_out * right).sum()) + float((W_out * (gram @ W_out)).sum())
         fractions = target.fractions(max(error, 0.0))
         n_inexact = int(self._inexact.sum())
@@ -187,13 +187,13 @@ class ProductForm:
         tensor = BilinearTensor(self.layer.W_gate, second_factors(self.layer, self.units), self.layer.W_out)
         gradient = gradients(self.layer, self.units) @ self.layer.W_out
         variance = float((gradient * self.at.times_cov(gradient)).sum()) + quadratic_variance(tensor, self.at)
-        mean = self.units.mean @ self.layer.W_out + self.layer.b_out
+        mean = self.units.mean @ self.layer.W_out + self.layer.biases[2]
         return _Quadratic(tensor, gradient, mean, variance)
 
 
-def product_form(layer: HiddenLayer, activation: Activation, at: Gaussian, dtype: torch.dtype) -> ProductForm:
+def product_form(layer: GLUWeights, activation: Activation, at: Gaussian, dtype: torch.dtype) -> ProductForm:
     """The products of a GLU's hidden units at x ~ N(mean, cov), for layers whose weights will be `dtype`."""
-    units = expand_units(layer, activation, at)
+    units = expand_to_quadratics(layer, activation, at)
     alpha, cross = _offsets(units, torch.finfo(dtype).eps)
     gate, up, constant = _products(layer, replace(units, cross=cross), alpha, at)
     return ProductForm(layer, units, cross, gate, up, constant, at, dtype)
@@ -222,7 +222,7 @@ class _Quadratic:
         return shares[0], shares[1]
 
 
-def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
+def _offsets(units: QuadraticUnits, eps: float) -> tuple[Tensor, Tensor]:
     """α of every unit, and the coefficient of p q that comes with it, g_v / α: e_1 wherever that is best.
 
     α is g_v / e_1 or ± s 2^j, whichever has the least squared error: from leaving e_1, and from rounding
@@ -247,7 +247,7 @@ def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _products(
-    layer: HiddenLayer, units: UnitExpansion, alpha: Tensor, at: Gaussian
+    layer: GLUWeights, units: QuadraticUnits, alpha: Tensor, at: Gaussian
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gate and in as [d_in + 1, d_mlp], biases last, and the constant that is left of every unit."""
     half = units.curvature / 2
@@ -267,20 +267,10 @@ def _balanced(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return gate * scale, up / scale
 
 
-def _solved(gram: Tensor, right: Tensor) -> Tensor:
-    """The output weights: gram⁻¹ right, with the ridge."""
-    size = gram.diagonal().clamp(min=0).sqrt()
-    size = torch.where(size == 0, 1.0, size)
-    correlations = gram / size / size.unsqueeze(1)
-    correlations.diagonal().add_(RIDGE)
-    root = torch.linalg.cholesky(correlations)
-    return torch.cholesky_solve(right / size.unsqueeze(1), root) / size.unsqueeze(1)
-
-
 def _constant_predictor(at: Gaussian) -> Tensor:
     """t = E[xxᵀ]⁻¹ E[x], the pseudo-inverse where it is singular: x·t is nearest to 1."""
     if at.cov is None:
         return at.mean / (1 + at.mean @ at.mean)
     if not at.mean.any():
         return at.mean
-    return torch.linalg.pinv(at.cov + at.mean.outer(at.mean), hermitian=True) @ at.mean
+    return torch.linalg.pinv(at.dense_cov() + at.mean.outer(at.mean), hermitian=True) @ at.mean

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import bilinear_lm.numerics.memory
 import bilinear_lm.polynomials.fourth_moments
 from bilinear_lm.errors import InputError
+from bilinear_lm.glu_weights import double_weights
 from bilinear_lm.polynomials.approximate import approximate_glu
 from bilinear_lm.polynomials.bilinear import bilinear_approximation, product_form
-from bilinear_lm.polynomials.expansion import hidden_layer
 from bilinear_lm.polynomials.fourth_moments import (
     form_covariances,
     product_means,
@@ -225,7 +225,7 @@ def test_precision_follows_the_weights():
 
 def test_both_layers_from_one_form():
     weights, inputs = glu(dtype=torch.float32), gaussian(dtype=torch.float32)
-    layer = hidden_layer(**weights)
+    layer = double_weights(**weights)
     form = product_form(layer, "gelu", one_gaussian(**inputs, like=layer.W_gate), torch.float32)
     for found, biases in ((form.without_biases(), False), (form.with_biases(), True)):
         expected = bilinear_approximation(**weights, activation="gelu", **inputs, biases=biases)
