@@ -37,6 +37,8 @@ class UnitExpansion:
     """h_0, h_1, …: up to degree n for an MLP, n + 1 for a GLU."""
     spread: Float[Tensor, " d_mlp"]
     """s; 1 for a unit that does not move, whose moments above h_0 are 0."""
+    variance: Float[Tensor, " d_mlp"]
+    """s², 0 for a unit that does not move."""
     in_mean: Float[Tensor, " d_mlp"]
     """m_z; 1 for an MLP."""
     in_variance: Float[Tensor, " d_mlp"]
@@ -66,11 +68,11 @@ def expand_units(layer: GLUWeights, activation: Activation, at: Gaussian, degree
     moments = hermite_moments(activation, m_y, s, degree + (layer.W_in is not None))
     spread, zero = torch.where(s > 0, s, 1.0), torch.zeros_like(s)
     if layer.W_in is None:
-        return UnitExpansion(moments, spread, torch.ones_like(s), zero, zero)
+        return UnitExpansion(moments, spread, variance, torch.ones_like(s), zero, zero)
     in_variance = at.variances(layer.W_in)
     covariance = at.covariances(layer.W_gate, layer.W_in, (variance, in_variance))
     m_z = at.mean @ layer.W_in + b_in
-    return UnitExpansion(moments, spread, m_z, in_variance, covariance / spread)
+    return UnitExpansion(moments, spread, variance, m_z, in_variance, covariance / spread)
 
 
 def in_powers(series: Float[Tensor, "orders d_mlp"]) -> Float[Tensor, "orders d_mlp"]:
@@ -127,7 +129,7 @@ def expand_to_quadratics(layer: GLUWeights, activation: Activation, at: Gaussian
         in_slope=h[0],
         curvature=divided(units.along_gate(2), 2),
         cross=divided(h[1], 1),
-        variance=at.variances(layer.W_gate),
+        variance=units.variance,
         in_variance=units.in_variance,
         covariance=units.share * s,
     )

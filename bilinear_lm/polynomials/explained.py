@@ -17,7 +17,6 @@ their (y, z) (Gebelein's inequality).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,8 +26,8 @@ from torch import Tensor
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.glu_weights import GLUWeights, double_weights
-from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.polynomials.expansion import UnitExpansion, expand_units
+from bilinear_lm.polynomials.fourth_moments import PairProducts, pair_products
 from bilinear_lm.polynomials.gaussian import FactoredCovariance, Gaussian, one_gaussian
 from bilinear_lm.polynomials.hermite import MOST_ORDER, Activation, activation_function, hermite_moments
 from bilinear_lm.shown import shown
@@ -91,56 +90,32 @@ def explained_variance(
         beyond -= _unit_part(units, k)
     beyond = beyond.clamp(min=0)
     parts, error = layer.W_out.new_zeros(order + 1), 0.0
-    for rows, products in _products(layer, units, at):
+    for rows, products in pair_products(layer.W_gate / units.spread, layer.W_in, at):
         weights = layer.W_out[rows] @ layer.W_out.T
         parts[1:] += _parts(units, rows, products, weights)
         weights[range(len(weights)), range(*rows.indices(len(beyond)))] = 0
-        left = weights.abs() * products.largest_correlation(units, rows) ** (order + 1)
+        left = weights.abs() * _largest_correlations(units, rows, products) ** (order + 1)
         error += float(beyond[rows].sqrt() @ left @ beyond.sqrt())
     parts = parts.clamp(min=0)
     variance = float(parts.sum() + layer.W_out.square().sum(1) @ beyond)
     return ExplainedVariance(parts[: degree + 1], variance, error)
 
 
-@dataclass(frozen=True)
-class _Products:
-    """ŵ·ŵ', ŵ·v', v·ŵ', v·v' of hidden units i (rows) and j, in the covariance of the inputs; an MLP has no
-    v."""
-
-    ww: Tensor
-    wv: Tensor | None = None
-    vw: Tensor | None = None
-    vv: Tensor | None = None
-
-    def largest_correlation(self, units: UnitExpansion, rows: slice) -> Tensor:
-        """ρ: the largest singular value of the correlations between (y, z) of i and of j."""
-        if self.wv is None or self.vw is None or self.vv is None:
-            return self.ww.abs().clamp(max=1)
-        rest = (units.in_variance - units.share.square()).clamp(min=0).sqrt()
-        inverse = torch.where(rest > 1e-6 * units.in_variance.sqrt(), 1 / rest, 0.0)
-        i, j = units.share[rows].unsqueeze(1), units.share
-        right = (self.wv - self.ww * j) * inverse
-        left = (self.vw - self.ww * i) * inverse[rows].unsqueeze(1)
-        both = (self.vv - i * self.wv - j * self.vw + i * j * self.ww) * inverse * inverse[rows].unsqueeze(1)
-        squares = self.ww.square() + right.square() + left.square() + both.square()
-        determinant = self.ww * both - left * right
-        root = (squares.square() - 4 * determinant.square()).clamp(min=0).sqrt()
-        return ((squares + root) / 2).sqrt().clamp(max=1)
-
-
-def _products(layer: GLUWeights, units: UnitExpansion, at: Gaussian) -> Iterator[tuple[slice, _Products]]:
-    """The products of all pairs of hidden units, by blocks of i."""
-    W, V = layer.W_gate / units.spread, layer.W_in
-    cov_W, cov_V = at.times_cov(W), None if V is None else at.times_cov(V)
-    chunk = rows_at_once(16 * W.shape[1] * W.dtype.itemsize)
-    for start in range(0, W.shape[1], chunk):
-        rows = slice(start, start + chunk)
-        left = W[:, rows].T
-        if V is None or cov_V is None:
-            yield rows, _Products(left @ cov_W)
-        else:
-            in_left = V[:, rows].T
-            yield rows, _Products(left @ cov_W, left @ cov_V, in_left @ cov_W, in_left @ cov_V)
+def _largest_correlations(units: UnitExpansion, rows: slice, at: PairProducts) -> Tensor:
+    """ρ: the largest singular value of the correlations between (y, z) of i and of j."""
+    if at.crossed is None:
+        return at.ww.abs().clamp(max=1)
+    wv, vw, vv = at.crossed
+    rest = (units.in_variance - units.share.square()).clamp(min=0).sqrt()
+    inverse = torch.where(rest > 1e-6 * units.in_variance.sqrt(), 1 / rest, 0.0)
+    i, j = units.share[rows].unsqueeze(1), units.share
+    right = (wv - at.ww * j) * inverse
+    left = (vw - at.ww * i) * inverse[rows].unsqueeze(1)
+    both = (vv - i * wv - j * vw + i * j * at.ww) * inverse * inverse[rows].unsqueeze(1)
+    squares = at.ww.square() + right.square() + left.square() + both.square()
+    determinant = at.ww * both - left * right
+    root = (squares.square() - 4 * determinant.square()).clamp(min=0).sqrt()
+    return ((squares + root) / 2).sqrt().clamp(max=1)
 
 
 def _coefficients(units: UnitExpansion, k: int) -> tuple[Tensor, Tensor]:
@@ -170,19 +145,19 @@ def _unit_variances(
     return square - units.along_gate(0).square()
 
 
-def _parts(units: UnitExpansion, rows: slice, at: _Products, weights: Tensor) -> Float[Tensor, " order"]:
+def _parts(units: UnitExpansion, rows: slice, at: PairProducts, weights: Tensor) -> Float[Tensor, " order"]:
     """Σ_ij weights_ij Cov_k(f_i, f_j) for every degree k from 1 on, i in `rows`."""
-    orders = len(units.moments) - (at.wv is not None)
+    orders = len(units.moments) - (at.crossed is not None)
     low, mid = torch.zeros_like(weights), weights  # times r^{k−2}, r^{k−1}
     totals = []
     for k in range(1, orders):
         a, b = _coefficients(units, k)
         high = mid * at.ww
         total = a[rows] @ (high @ a)
-        if at.wv is not None and at.vw is not None and at.vv is not None:
-            crossed = a[rows] @ ((mid * at.wv) @ b) + b[rows] @ ((mid * at.vw) @ a)
-            total = total + math.sqrt(k) * crossed
-            total = total + b[rows] @ ((mid * at.vv + (k - 1) * low * at.wv * at.vw) @ b)
+        if at.crossed is not None:
+            wv, vw, vv = at.crossed
+            total = total + math.sqrt(k) * (a[rows] @ ((mid * wv) @ b) + b[rows] @ ((mid * vw) @ a))
+            total = total + b[rows] @ ((mid * vv + (k - 1) * low * wv * vw) @ b)
         totals.append(total)
         low, mid = mid, high
     return torch.stack(totals)

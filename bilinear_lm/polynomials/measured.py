@@ -183,7 +183,7 @@ class _NormalEquations:
         n, d = len(self.gram), len(self.center)
         if self.count < n:
             raise InputError(f"{self.count} points for {n} monomials; expected as many points at least")
-        theta = solve_ridge(self.gram, self.right, RIDGE)
+        theta = solve_ridge(self.gram.clone(), self.right, RIDGE)
         error = self.square - 2 * float((theta * self.right).sum())
         error = error + float((theta * (self.gram @ theta)).sum())
         variance = self.square - float(self.right[0].square().sum()) / self.count
