@@ -33,7 +33,6 @@ from bilinear_lm.polynomials.fourth_moments import (
     Columns,
     ProductMoments,
     product_gradients,
-    product_means,
     product_moments,
     quadratic_variance,
 )
@@ -176,7 +175,7 @@ class ProductForm:
         target = self._target(moments.target_variance)
         right = moments.with_target
         right += product_gradients(P, Q, self.at).T @ self.at.times_cov(target.gradient)
-        right.addr_(product_means(P, Q, self.at), target.mean)
+        right.addr_(moments.means, target.mean)
         sizes = moments.gram.diagonal().clone()
         W_out = solve_ridge(moments.gram, right, RIDGE)
         # E‖P − layer‖²: gram W_out is the right side less the ridge's part.

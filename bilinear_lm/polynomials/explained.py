@@ -85,10 +85,12 @@ def explained_variance(
     layer = double_weights(**layer.weights)
     at = one_gaussian(mean, cov, layer.W_gate)
     units = expand_units(layer, activation, at, order)
-    beyond = _unit_variances(layer, units, activation, at)
+    squares = _unit_squares(layer, units, activation, at)
+    beyond = squares - units.along_gate(0).square()
     for k in range(1, order + 1):
         beyond -= _unit_part(units, k)
-    beyond = beyond.clamp(min=0)
+    # Within the rounding of the second moments that it is a difference of, it is 0.
+    beyond = torch.where(beyond > 8 * torch.finfo(beyond.dtype).eps * squares, beyond, 0.0)
     parts, error = layer.W_out.new_zeros(order + 1), 0.0
     for rows, products in pair_products(layer.W_gate / units.spread, layer.W_in, at):
         weights = layer.W_out[rows] @ layer.W_out.T
@@ -133,16 +135,15 @@ def _unit_part(units: UnitExpansion, k: int) -> Tensor:
     return a.square() + 2 * math.sqrt(k) * a * b * units.share + b.square() * rest
 
 
-def _unit_variances(
+def _unit_squares(
     layer: GLUWeights, units: UnitExpansion, activation: Activation, at: Gaussian
 ) -> Float[Tensor, " d_mlp"]:
-    """Var f of every unit, by the moments of σ²."""
+    """E f² of every unit, by the moments of σ²."""
     function = activation_function(activation)
-    mean, spread = at.mean @ layer.W_gate + layer.biases[0], at.variances(layer.W_gate).sqrt()
+    mean, spread = at.mean @ layer.W_gate + layer.biases[0], units.variance.sqrt()
     zeroth, first, second = hermite_moments(lambda y: function(y).square(), mean, spread, order=2)
     square = (units.in_mean.square() + units.in_variance) * zeroth
-    square = square + 2 * units.in_mean * units.share * first + units.share.square() * second
-    return square - units.along_gate(0).square()
+    return square + 2 * units.in_mean * units.share * first + units.share.square() * second
 
 
 def _parts(units: UnitExpansion, rows: slice, at: PairProducts, weights: Tensor) -> Float[Tensor, " order"]:

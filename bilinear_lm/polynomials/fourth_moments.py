@@ -95,13 +95,6 @@ class ShiftedProducts:
         return columns.gate * self.along[0] + columns.up * self.along[1]
 
 
-def product_means(
-    P: Float[Tensor, "d_in n"], Q: Float[Tensor, "d_in n"], at: Gaussian
-) -> Float[Tensor, " n"]:
-    """E[h_i]."""
-    return (at.mean @ P) * (at.mean @ Q) + (P * at.times_cov(Q)).sum(0)
-
-
 def product_gradients(
     P: Float[Tensor, "d_in n"], Q: Float[Tensor, "d_in n"], at: Gaussian
 ) -> Float[Tensor, "d_in n"]:
@@ -124,6 +117,8 @@ def quadratic_variance(tensor: BilinearTensor, at: Gaussian) -> float:
 class ProductMoments:
     """Second moments of products h of a layer's columns, and with quadratic targets over the same columns."""
 
+    means: Float[Tensor, " d_mlp"]
+    """E[h_i]."""
     gram: Float[Tensor, "d_mlp d_mlp"]
     """E[h_i h_j]."""
     with_target: Float[Tensor, "d_mlp d_out"]
@@ -167,4 +162,4 @@ def product_moments(
         block = of(R, R).mul_(of(S, S)).addcmul_(of(R, S), of(S, R))
         variance += float((block * (W_out[rows] @ W_out.T)).sum())
     gram.addr_(means, means)
-    return ProductMoments(gram, with_target, max(variance, 0.0))
+    return ProductMoments(means, gram, with_target, max(variance, 0.0))

@@ -178,9 +178,7 @@ def _checked(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _checked_factors(cov: FactoredCovariance, width: int) -> FactoredCovariance:
     if cov.root is None and cov.diagonal is None:
-        raise InputError(
-            "a factored cov without factors; expected root [rank, d_in], diagonal [d_in] or both"
-        )
+        raise InputError("a cov without factors; expected root [rank, d_in], diagonal [d_in] or both")
     for name, value, axes in (("root", cov.root, 2), ("diagonal", cov.diagonal, 1)):
         if value is not None:
             require_finite_numbers(value, f"{name} of cov")
