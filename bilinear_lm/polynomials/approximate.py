@@ -55,8 +55,8 @@ def approximate_mlp(
     >>> P.linear.shape, P.quadratic.d_mlp, P(torch.randn(100, 8)).shape
     (torch.Size([8, 5]), 32, torch.Size([100, 5]))
     """
-    layer = double_weights(W_gate=W_in, W_out=W_out, b_gate=b_in, b_out=b_out)
-    return _approximate(layer, activation, degree, mean, cov).in_precision(W_in.dtype)
+    layer = GLUWeights(W_in, None, W_out, b_in, None, b_out)
+    return approximate_layer(layer, activation, degree=degree, mean=mean, cov=cov)
 
 
 @checked
@@ -83,28 +83,37 @@ def approximate_glu(
     >>> P(x).shape
     torch.Size([999, 8])
     """
-    layer = double_weights(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
-    return _approximate(layer, activation, degree, mean, cov).in_precision(W_gate.dtype)
+    layer = GLUWeights(W_gate, W_in, W_out, b_gate, b_in, b_out)
+    return approximate_layer(layer, activation, degree=degree, mean=mean, cov=cov)
 
 
-def _approximate(
+@checked
+def approximate_layer(
     layer: GLUWeights,
     activation: Activation,
-    degree: int,
-    mean: Tensor | None,
-    cov: Tensor | FactoredCovariance | None,
+    *,
+    degree: int = 2,
+    mean: Float[Tensor, "*components d_in"] | None = None,
+    cov: Float[Tensor, "*cov_components d_in d_in"] | FactoredCovariance | None = None,
 ) -> Polynomial:
+    """The least-squares polynomial of the layer of some weights: `approximate_glu`, without W_in
+    `approximate_mlp`.
+
+    >>> layer = GLUWeights(torch.randn(8, 32), None, torch.randn(32, 5))
+    >>> approximate_layer(layer, "relu", degree=4).degree
+    4
+    """
     got, expected = f"degree {degree} of a polynomial", f"0 to {MOST_DEGREE}"
     require_count(degree, got, expected, least=0, most=MOST_DEGREE)
-    components, mixture = gaussian_components(mean, cov, layer.W_gate)
+    double = double_weights(**layer.weights)
+    components, mixture = gaussian_components(mean, cov, double.W_gate)
     if mixture and degree > 2:
         raise InputError(f"degree {degree} under a mixture of Gaussians; expected 0, 1 or 2, or one Gaussian")
-    polynomials = [expanded(layer, activation, at, degree) for at in components]
-    if mixture:
-        return project_mixture(polynomials, components)
-    if degree > 2:
-        return polynomials[0]
-    return replace(polynomials[0].around(torch.zeros_like(components[0].mean)), center=None)
+    polynomials = [expanded(double, activation, at, degree) for at in components]
+    polynomial = project_mixture(polynomials, components) if mixture else polynomials[0]
+    if degree <= 2 and not mixture:
+        polynomial = replace(polynomial.around(torch.zeros_like(components[0].mean)), center=None)
+    return polynomial.in_precision(layer.W_gate.dtype)
 
 
 def expanded(layer: GLUWeights, activation: Activation, at: Gaussian, degree: int) -> Polynomial:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -37,19 +36,39 @@ class Moments:
     @classmethod
     def of(cls, points: Iterable[Float[Tensor, "... d"]]) -> Moments:
         """The moments of points that come in pieces, each read once."""
-        pieces = (piece.flatten(0, -2).double() for piece in points)
-        first = next(pieces, None)
-        if first is None:
+        sums = MomentSums()
+        for piece in points:
+            sums.add(piece)
+        return sums.moments()
+
+
+@dataclass
+class MomentSums:
+    """Sums of points and of their products, added piece by piece in float64."""
+
+    count: int = 0
+    _origin: Tensor | None = None  # points are shifted by it, so that a large mean costs no digits
+    _total: Tensor | None = None
+    _squares: Tensor | None = None
+
+    def add(self, points: Float[Tensor, "... d"]) -> None:
+        """Counts the points of one more piece."""
+        x = points.reshape(-1, points.shape[-1]).double()
+        if self._origin is None or self._total is None or self._squares is None:
+            self._origin = x.mean(dim=0)
+            self._total, self._squares = torch.zeros_like(self._origin), x.new_zeros(x.shape[1], x.shape[1])
+        x = x - self._origin
+        self._total += x.sum(dim=0)
+        self._squares += x.T @ x
+        self.count += len(x)
+
+    def moments(self) -> Moments:
+        """The moments of all points so far."""
+        if self._origin is None or self._total is None or self._squares is None:
             raise InputError("no points to take moments of; expected one or more")
-        origin = first.mean(dim=0)  # points are shifted by it, so that a large mean costs no digits
-        total, squares, count = torch.zeros_like(origin), first.new_zeros(len(origin), len(origin)), 0
-        for piece in chain([first], pieces):
-            x = piece - origin
-            total += x.sum(dim=0)
-            squares += x.T @ x
-            count += len(x)
-        shift = total / count
-        return cls(origin + shift, squares / count - torch.outer(shift, shift), count)
+        shift = self._total / self.count
+        cov = self._squares / self.count - torch.outer(shift, shift)
+        return Moments(self._origin + shift, cov, self.count)
 
 
 @dataclass

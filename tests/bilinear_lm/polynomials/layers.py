@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from bilinear_lm.glu_weights import GLUWeights
-from bilinear_lm.polynomials.approximate import approximate_glu, approximate_mlp
 
 F64 = torch.float64
 D, H, OUT = 2, 5, 3
@@ -26,13 +25,6 @@ def weights_of(gated, seed=0, d=D, h=H, out=OUT):
         draw(h, seed=seed + 4) if gated else None,
         draw(out, seed=seed + 5),
     )
-
-
-def approximate(layer, activation, **settings):
-    if layer.W_in is not None:
-        return approximate_glu(**layer.weights, activation=activation, **settings)
-    names = {"W_in": layer.W_gate, "W_out": layer.W_out, "b_in": layer.b_gate, "b_out": layer.b_out}
-    return approximate_mlp(**names, activation=activation, **settings)
 
 
 def gaussian(seed=0, d=D):

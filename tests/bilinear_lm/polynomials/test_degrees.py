@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 import bilinear_lm.numerics.memory
 from bilinear_lm.errors import InputError
 from bilinear_lm.glu_weights import GLUWeights
-from bilinear_lm.polynomials.approximate import approximate_glu, approximate_mlp
+from bilinear_lm.polynomials.approximate import approximate_glu, approximate_layer, approximate_mlp
 from bilinear_lm.polynomials.expansion import in_powers
 from bilinear_lm.polynomials.gaussian import FactoredCovariance, one_gaussian
 from bilinear_lm.polynomials.hermite import activation_function, hermite_moments
 from bilinear_lm.polynomials.polynomial import from_forms
 
-from .layers import F64, OUT, approximate, draw, gaussian, grid, monomials, weights_of
+from .layers import F64, OUT, draw, gaussian, grid, monomials, weights_of
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -29,7 +29,7 @@ def test_against_least_squares_on_quadrature_points(gated, degree):
     y = layer.output(x, torch.sin)
     phi, root = monomials(z, degree), weight.sqrt().unsqueeze(1)
     expected = phi @ torch.linalg.lstsq(root * phi, root * y).solution
-    found = approximate(layer, torch.sin, degree=degree, **at)
+    found = approximate_layer(layer, torch.sin, degree=degree, **at)
     error = ((found(x) - expected).square().sum(1) @ weight).sqrt()
     assert error < 1e-10 * (expected.square().sum(1) @ weight).sqrt()
     assert found.degree == degree
@@ -56,7 +56,7 @@ def test_a_polynomial_network_is_reproduced(seed, degree, gated, far):
 
     x = one_gaussian(**at, like=layer.W_gate).sample(50)
     expected = layer.output(x, activation)
-    found = approximate(layer, activation, degree=degree if degree or not gated else 1, **at)
+    found = approximate_layer(layer, activation, degree=degree if degree or not gated else 1, **at)
     assert (found(x) - expected).abs().max() < 1e-9 * expected.square().mean().sqrt()
 
 
@@ -71,7 +71,7 @@ def test_relu_at_standard_normal_inputs_has_half_the_product_of_weights():
 @pytest.mark.parametrize("degree", [2, 3, 8])
 def test_a_bilinear_layer_is_its_own_quadratic(degree):
     layer, at = weights_of(True, d=7), gaussian(d=7)
-    found = approximate(layer, "linear", degree=degree, **at)
+    found = approximate_layer(layer, "linear", degree=degree, **at)
     x = draw(20, 7)
     assert torch.allclose(found(x), layer.tensor(x))
     if degree > 2:
@@ -83,7 +83,7 @@ def test_a_bilinear_layer_is_its_own_quadratic(degree):
 def test_mean_derivatives_by_autograd(gated, degree):
     """The expected gradient and second derivatives of P at the mean are those of E f by the mean."""
     layer, at = weights_of(gated, d=3), gaussian(d=3)
-    found = approximate(layer, "silu", degree=degree, **at)
+    found = approximate_layer(layer, "silu", degree=degree, **at)
     x, n = draw(200_000, 3, seed=8), 200_000
     x = (torch.cat([x, -x]) - x.new_zeros(1)) @ torch.linalg.cholesky(at["cov"]).T
     mean = at["mean"].clone().requires_grad_()
@@ -99,7 +99,7 @@ def test_mean_derivatives_by_autograd(gated, degree):
 @pytest.mark.parametrize("degree", [1, 2, 4])
 def test_derivatives_and_centers(gated, degree, monkeypatch):
     layer, at = weights_of(gated, d=4), gaussian(d=4)
-    found = approximate(layer, "gelu", degree=degree, **at)
+    found = approximate_layer(layer, "gelu", degree=degree, **at)
     x, point = draw(6, 4, seed=3), draw(4, seed=4)
     monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", 2**10)
     by_autograd = torch.stack([torch.autograd.functional.jacobian(found, each).T for each in x])
@@ -119,7 +119,7 @@ def test_derivatives_and_centers(gated, degree, monkeypatch):
 
 
 def test_terms_are_symmetric_tensors():
-    term = approximate(weights_of(True, d=4), "silu", degree=4).term(4)
+    term = approximate_layer(weights_of(True, d=4), "silu", degree=4).term(4)
     points = draw(4, 4, seed=2)
     value = term.multilinear(*points)
     for order in itertools.permutations(range(4)):
@@ -162,16 +162,16 @@ def test_factored_covariances(kind, gated):
     layer, mean, cov = weights_of(gated, d=5), draw(5, seed=40), factored(kind, 5)
     for degree in (1, 2, 4):
         found, dense = (
-            approximate(layer, "silu", degree=degree, mean=mean, cov=c) for c in (cov, cov.dense())
+            approximate_layer(layer, "silu", degree=degree, mean=mean, cov=c) for c in (cov, cov.dense())
         )
         x = one_gaussian(mean, cov, layer.W_gate).sample(200)
         assert torch.allclose(found(x), dense(x), atol=1e-8)
     at = one_gaussian(mean, cov, layer.W_gate)
     assert torch.allclose(at.sample(200_000).T.cov(), cov.dense(), atol=0.05 * float(cov.dense().max()))
-    mixture = approximate(layer, "silu", degree=1, mean=draw(3, 5), cov=cov)
+    mixture = approximate_layer(layer, "silu", degree=1, mean=draw(3, 5), cov=cov)
     assert torch.allclose(
         mixture.linear,
-        approximate(layer, "silu", degree=1, mean=draw(3, 5), cov=cov.dense()).linear,
+        approximate_layer(layer, "silu", degree=1, mean=draw(3, 5), cov=cov.dense()).linear,
         atol=1e-8,
     )
 
@@ -185,11 +185,11 @@ def test_units_that_do_not_move(gated):
     layer.W_gate[:, 1] -= line * (line @ layer.W_gate[:, 1]) / (line @ line)
     x = torch.linspace(-1, 1, 9, dtype=F64).unsqueeze(1) * line
     for activation in ("silu", "relu", lambda y: y**3):
-        found = approximate(layer, activation, degree=4, cov=cov)
+        found = approximate_layer(layer, activation, degree=4, cov=cov)
         assert torch.isfinite(found(x)).all()
     expected = layer.output(x, lambda y: y**3)
     assert torch.allclose(found(x), expected) if not gated else True
-    still = approximate(layer, "tanh", degree=5, mean=line, cov=torch.zeros(4, 4))
+    still = approximate_layer(layer, "tanh", degree=5, mean=line, cov=torch.zeros(4, 4))
     assert torch.allclose(still(line), layer.output(line, torch.tanh))
 
 
@@ -209,7 +209,7 @@ def test_precision_and_pieces():
     layer, at = weights_of(True, d=6), gaussian(d=6)
     single = {name: value.float() for name, value in layer.weights.items()}
     found = approximate_glu(**single, activation="silu", degree=4, **at)
-    exact, x = approximate(layer, "silu", degree=4, **at), draw(10, 6, seed=2) + at["mean"]
+    exact, x = approximate_layer(layer, "silu", degree=4, **at), draw(10, 6, seed=2) + at["mean"]
     assert {each.dtype for each in found.units.tensors.values()} == {torch.float32}
     assert torch.allclose(
         found(x.float()).double(), exact(x), rtol=1e-4, atol=1e-4 * float(exact(x).abs().max())
@@ -231,4 +231,4 @@ def test_precision_and_pieces():
 )
 def test_bad_factors_of_a_covariance(cov, message):
     with pytest.raises(InputError, match=message):
-        approximate(weights_of(True), "silu", cov=cov)
+        approximate_layer(weights_of(True), "silu", cov=cov)

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 import bilinear_lm.numerics.memory
 from bilinear_lm.errors import InputError
 from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.polynomials.approximate import approximate_layer
 from bilinear_lm.polynomials.explained import explained_variance
 from bilinear_lm.polynomials.gaussian import one_gaussian
 from bilinear_lm.polynomials.hermite import activation_function
 from bilinear_lm.polynomials.measured import RSquared
 
-from .layers import approximate, draw, gaussian, grid, weights_of
+from .layers import draw, gaussian, grid, weights_of
 
 F64 = torch.float64
 
@@ -30,7 +31,7 @@ def test_against_quadrature(gated, activation):
     assert found.variance == pytest.approx(variance, rel=1e-6, abs=found.error)
     assert found.error < 1e-2 * variance
     for degree in range(5):
-        error = weight @ (y - approximate(layer, activation, degree=degree, **at)(x)).square().sum(1)
+        error = weight @ (y - approximate_layer(layer, activation, degree=degree, **at)(x)).square().sum(1)
         assert float(found.unexplained[degree]) == pytest.approx(float(error) / variance, abs=1e-6)
 
 
@@ -42,7 +43,7 @@ def test_against_sampling(gated, activation):
     y = layer.output(x, activation_function(activation))
     found = explained_variance(layer, activation, degree=3, **at)
     for degree in (1, 2, 3):
-        sampled, P = RSquared(), approximate(layer, activation, degree=degree, **at)
+        sampled, P = RSquared(), approximate_layer(layer, activation, degree=degree, **at)
         for piece in x.split(30_000):
             sampled.add(layer.output(piece, activation_function(activation)), P(piece))
         assert abs(float(found.r_squared[degree]) - sampled.value) < 4 * sampled.standard_error

@@ -7,15 +7,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.polynomials.approximate import approximate_layer
 from bilinear_lm.polynomials.polynomial_folder import load_polynomial, save_polynomial
 
-from .layers import approximate, draw, gaussian, weights_of
+from .layers import draw, gaussian, weights_of
 
 
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("degree", [0, 1, 2, 5])
 def test_what_is_saved_is_loaded(tmp_path, gated, degree):
-    found, x = approximate(weights_of(gated), "silu", degree=degree, **gaussian()), draw(5, 2)
+    found, x = approximate_layer(weights_of(gated), "silu", degree=degree, **gaussian()), draw(5, 2)
     save_polynomial(found, tmp_path / "one")
     loaded = load_polynomial(tmp_path / "one")
     assert torch.equal(loaded(x), found(x))
@@ -36,7 +37,7 @@ def test_what_is_saved_is_loaded(tmp_path, gated, degree):
 )
 def test_damaged_folders_are_refused(tmp_path, change, message):
     folder = tmp_path / "one"
-    save_polynomial(approximate(weights_of(True), "silu", degree=3), folder)
+    save_polynomial(approximate_layer(weights_of(True), "silu", degree=3), folder)
     tensors = load_file(folder / "polynomial.safetensors")
     change(tensors)
     save_file(tensors, folder / "polynomial.safetensors")
@@ -46,9 +47,9 @@ def test_damaged_folders_are_refused(tmp_path, change, message):
 
 def test_a_degree_that_is_none(tmp_path):
     folder = tmp_path / "one"
-    save_polynomial(approximate(weights_of(True), "silu", degree=3), folder)
+    save_polynomial(approximate_layer(weights_of(True), "silu", degree=3), folder)
     (folder / "polynomial.json").write_text('{"degree": "3"}')
     with pytest.raises(InputError, match="degree '3'; expected 0 to 16"):
         load_polynomial(folder)
     with pytest.raises(InputError, match="exists already"):
-        save_polynomial(approximate(weights_of(True), "silu"), folder)
+        save_polynomial(approximate_layer(weights_of(True), "silu"), folder)
