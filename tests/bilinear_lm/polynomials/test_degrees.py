@@ -84,15 +84,15 @@ def test_mean_derivatives_by_autograd(gated, degree):
     """The expected gradient and second derivatives of P at the mean are those of E f by the mean."""
     layer, at = weights_of(gated, d=3), gaussian(d=3)
     found = approximate_layer(layer, "silu", degree=degree, **at)
-    x, n = draw(200_000, 3, seed=8), 200_000
-    x = (torch.cat([x, -x]) - x.new_zeros(1)) @ torch.linalg.cholesky(at["cov"]).T
+    x, n = draw(50_000, 3, seed=8), 50_000
+    x = torch.cat([x, -x]) @ torch.linalg.cholesky(at["cov"]).T
     mean = at["mean"].clone().requires_grad_()
 
     def gradient(function):
         return torch.autograd.grad(function(mean + x).mean(0) @ draw(OUT, seed=3), mean)[0]
 
     exact, ours = gradient(lambda x: layer.output(x, torch.nn.functional.silu)), gradient(found)
-    assert (exact - ours).norm() < 20 / n**0.5 * exact.norm()
+    assert (exact - ours).norm() < 10 / n**0.5 * exact.norm()
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -167,7 +167,7 @@ def test_factored_covariances(kind, gated):
         x = one_gaussian(mean, cov, layer.W_gate).sample(200)
         assert torch.allclose(found(x), dense(x), atol=1e-8)
     at = one_gaussian(mean, cov, layer.W_gate)
-    assert torch.allclose(at.sample(200_000).T.cov(), cov.dense(), atol=0.05 * float(cov.dense().max()))
+    assert torch.allclose(at.sample(50_000).T.cov(), cov.dense(), atol=0.1 * float(cov.dense().max()))
     mixture = approximate_layer(layer, "silu", degree=1, mean=draw(3, 5), cov=cov)
     assert torch.allclose(
         mixture.linear,
