@@ -191,6 +191,9 @@ class _NormalEquations:
         return cls(degree, x.mean(0), scale, y.mean(0), x.new_zeros(n, n), x.new_zeros(n, y.shape[1]))
 
     def add(self, x: Tensor, y: Tensor) -> None:
+        widths, expected = (x.shape[1], y.shape[1]), (len(self.center), len(self.origin))
+        if widths != expected:
+            raise InputError(f"x and y of widths {widths} after pieces of {expected}; expected the same")
         for z, target in self._pieces((x - self.center) / self.scale, y - self.origin):
             monomials = self._monomials(z)
             self.gram.addmm_(monomials.T, monomials)

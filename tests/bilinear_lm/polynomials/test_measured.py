@@ -70,6 +70,8 @@ def test_errors_say_what_was_wrong(monkeypatch):
         fit_polynomial([(x, y)], 3)
     with pytest.raises(InputError, match="expected the same points in both"):
         fit_polynomial([(x, y[:10])])
+    with pytest.raises(InputError, match=r"widths \(4, 1\) after pieces of \(4, 2\)"):
+        fit_polynomial([(x, y), (x, y[:, :1])])
     with pytest.raises(InputError, match="x of a fit holds NaN"):
         fit_polynomial([(x * torch.nan, y)])
     monkeypatch.setattr(bilinear_lm.polynomials.measured, "MAX_BYTES", 1000)
