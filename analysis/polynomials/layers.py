@@ -70,9 +70,10 @@ def approximate_layers(
 ) -> LayerPolynomials:
     """The polynomials of the MLPs of a model, from activations on windows of a text, and their R² on others.
 
-    `layers` are all by default. `degrees` are those of the closed forms, 0 to 16. `fit_degrees` are those of
-    least squares on the activations, 1 or 2; degree 2 needs some d_model²/2 tokens and 4 d_model⁴ bytes
-    (`bilinear_lm.polynomials.measured`). The model is read as often as there are fits and twice more.
+    `layers` are all by default. Polynomials are in float32 at least. `degrees` are those of the closed
+    forms, 0 to 16. `fit_degrees` are those of least squares on the activations, 1 or 2; degree 2 needs some
+    d_model²/2 tokens and 4 d_model⁴ bytes (`bilinear_lm.polynomials.measured`). The model is read as often
+    as there are fits and twice more.
 
     >>> found = approximate_layers(model, windows[:64], windows[64:])  # doctest: +SKIP
     >>> found.on_text[3]  # of layer 3, by degree  # doctest: +SKIP
@@ -85,7 +86,7 @@ def approximate_layers(
         raise InputError(f"{len(layers)} layers and {len(degrees)} degrees; expected one or more of both")
     for text in (windows, held_out):
         require_windows(model, text)
-    mlps = {layer: mlp_weights(model, layer, fold_norm=False) for layer in layers}
+    mlps = {layer: _weights(model, layer) for layer in layers}
     moments = _moments(model, windows, layers)
     polynomials, gaussian, fits = [], [], []
     for layer, (weights, activation) in mlps.items():
@@ -154,6 +155,12 @@ def replacement_losses(
     return ReplacementLosses(layers, loss([]), one, loss(layers))
 
 
+def _weights(model: nn.Module, layer: int) -> tuple[GLUWeights, Activation]:
+    """Weights and activation of an MLP, in float32 at least."""
+    weights, activation = mlp_weights(model, layer, fold_norm=False)
+    return weights.to(torch.promote_types(weights.W_gate.dtype, torch.float32)), activation
+
+
 def _moments(model: nn.Module, windows: Windows, layers: Sequence[int]) -> dict[int, Moments]:
     sums = {layer: MomentSums() for layer in layers}
     sites = [Site(layer, "mlp-in") for layer in layers]
@@ -170,7 +177,8 @@ def _points(
     site = Site(layer, "mlp-in")
     for _, seen in activations_on_windows(model, windows, [site]):
         with torch.no_grad():
-            yield seen[site], weights.output(seen[site], activation)
+            x = seen[site].to(weights.W_gate.dtype)
+            yield x, weights.output(x, activation)
 
 
 def _r_squared(
@@ -183,7 +191,7 @@ def _r_squared(
     sums = [[RSquared() for _ in row] for row in polynomials]
     for _, seen in activations_on_windows(model, windows, sites):
         for layer, (weights, activation) in enumerate(mlps.values()):
-            x = seen[sites[layer]]
+            x = seen[sites[layer]].to(weights.W_gate.dtype)
             with torch.no_grad():
                 y = weights.output(x, activation)
             for polynomial, count in zip(polynomials[layer], sums[layer], strict=True):

@@ -44,6 +44,16 @@ class Polynomial:
     center: Float[Tensor, " d_in"] | None = None
 
     @property
+    def device(self) -> torch.device:
+        """The device of the coefficients."""
+        return self.linear.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the coefficients, and of everything computed from them."""
+        return self.linear.dtype
+
+    @property
     def quadratic(self) -> BilinearTensor:
         """The term of degree 2; below that degree the zero tensor with one hidden unit."""
         if self.units is None:
@@ -113,10 +123,9 @@ class Polynomial:
         require_floating(x, "x")
         if not x.ndim or x.shape[-1] != len(self.linear):
             raise InputError(f"x of shape {list(x.shape)}; expected a last axis of {len(self.linear)}")
-        if x.dtype != self.linear.dtype:
+        if x.dtype != self.dtype:
             raise InputError(
-                f"x is in {x.dtype}, the polynomial in {self.linear.dtype}; expected one precision, convert "
-                "with .to"
+                f"x is in {x.dtype}, the polynomial in {self.dtype}; expected one precision, convert with .to"
             )
         return x if self.center is None else x - self.center
 

@@ -53,6 +53,19 @@ def test_a_bilinear_model_is_explained_and_unchanged_at_degree_2(make_model):
     assert losses.all == float(losses.one)
 
 
+def test_a_model_in_half_precision(make_model):
+    model = make_model(gate="silu").bfloat16()
+    found = approximate_layers(model, WINDOWS, HELD_OUT, degrees=(3,), layers=[0])
+    (polynomial,) = found.polynomials[0]
+    assert polynomial.dtype == torch.float32
+    assert replacement_losses(model, HELD_OUT, {0: polynomial}).all > 0
+    narrow = type(polynomial)(torch.zeros(16), torch.zeros(8, 16), None, 1)
+    with pytest.raises(
+        InputError, match=r"a polynomial \[8, 16\] cannot replace an MLP; expected .* 16 to 16"
+    ):
+        replacement_losses(model, HELD_OUT, {0: narrow})
+
+
 def test_losses_with_one_and_all_replaced(make_model):
     model = make_model(gate="silu")
     losses = replacement_losses(model, HELD_OUT, {0: torch.zeros_like, 1: torch.zeros_like})
