@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `guarantees`, `graphs`, `circuits`.
+`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -75,6 +75,13 @@ from analysis.guarantees import (
 )
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
+from analysis.polynomials import (
+    approximate_layers,
+    attack_success,
+    eigen_attack,
+    replacement_losses,
+    svd_attack,
+)
 from analysis.spectra import (
     as_squares,
     cp_decompose,
@@ -117,7 +124,9 @@ __all__ = [
     "Vocabulary",
     "ablation_control",
     "ablation_plot",
+    "approximate_layers",
     "as_squares",
+    "attack_success",
     "attention_layer",
     "attribute",
     "carried",
@@ -139,6 +148,7 @@ __all__ = [
     "direction_similarity",
     "effective_rank",
     "effects",
+    "eigen_attack",
     "eigendecompose",
     "eigendecompose_to_folder",
     "eigenvectors_needed",
@@ -169,6 +179,7 @@ __all__ = [
     "reach_plot",
     "read_tokens",
     "replaced_mlp",
+    "replacement_losses",
     "save_circuit_tracer",
     "save_decomposition",
     "save_figure",
@@ -187,6 +198,7 @@ __all__ = [
     "strongest_token_interactions",
     "submatrix_plot",
     "summary",
+    "svd_attack",
     "to_networkx",
     "token_direction",
     "token_paths",

@@ -36,13 +36,26 @@ class Measured:
     """Memory above what the process held before the first repetition."""
 
 
-def measure(function: Callable[..., Any], *settings: Any, device: str, repeats: int = 3) -> Measured:
-    """Runs `function(*settings, device)`, which prepares its inputs and returns the call to measure."""
+def measure(
+    function: Callable[..., Any],
+    *settings: Any,
+    device: str,
+    repeats: int = 3,
+    warm: Sequence[Any] | None = None,
+) -> Measured:
+    """Runs `function(*settings, device)`, which prepares its inputs and returns the call to measure.
+
+    `warm` are settings of a small run before it, so that code that is loaded on first use does not count.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measure, (function, settings, device, repeats))
+        return pool.apply(_measure, (function, settings, device, repeats, warm))
 
 
-def _measure(function: Callable[..., Any], settings: tuple, device: str, repeats: int) -> Measured:
+def _measure(
+    function: Callable[..., Any], settings: tuple, device: str, repeats: int, warm: Sequence[Any] | None
+) -> Measured:
+    if warm is not None:
+        function(*warm, device)()
     call = function(*settings, device)
     on_gpu = device != "cpu"
     before = torch.cuda.memory_allocated() if on_gpu else _resident()

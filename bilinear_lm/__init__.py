@@ -21,17 +21,29 @@ if TYPE_CHECKING:
     )
     from bilinear_lm.dictionaries import load_dictionary, save_dictionary
     from bilinear_lm.dictionaries.dictionary import Dictionary
+    from bilinear_lm.glu_weights import GLUWeights
     from bilinear_lm.hooked.adapters import hook, load_hooked, unhook
-    from bilinear_lm.polynomials.approximate import approximate_glu, approximate_mlp
+    from bilinear_lm.polynomials.approximate import approximate_glu, approximate_layer, approximate_mlp
     from bilinear_lm.polynomials.bilinear import BilinearApproximation, bilinear_approximation
+    from bilinear_lm.polynomials.explained import explained_variance
+    from bilinear_lm.polynomials.gaussian import FactoredCovariance
     from bilinear_lm.polynomials.hermite import swish
+    from bilinear_lm.polynomials.measured import fit_polynomial
     from bilinear_lm.polynomials.polynomial import Polynomial
+    from bilinear_lm.polynomials.polynomial_folder import load_polynomial, save_polynomial
     from bilinear_lm.shipped import shipped_models, shipped_scope
     from bilinear_lm.sites import Site
     from bilinear_lm.tensor import BilinearTensor
     from bilinear_lm.text.evaluate import TextLoss, text_loss
     from bilinear_lm.text.generate import sample
-    from bilinear_lm.weights import AttentionWeights, attention_weights, embedding, mlp_tensor, unembedding
+    from bilinear_lm.weights import (
+        AttentionWeights,
+        attention_weights,
+        embedding,
+        mlp_tensor,
+        mlp_weights,
+        unembedding,
+    )
 
 __version__ = "0.1.0"
 
@@ -40,24 +52,32 @@ _ON_FIRST_USE = {
     "BilinearApproximation": "bilinear_lm.polynomials.bilinear",
     "BilinearTensor": "bilinear_lm.tensor",
     "Dictionary": "bilinear_lm.dictionaries.dictionary",
+    "FactoredCovariance": "bilinear_lm.polynomials.gaussian",
+    "GLUWeights": "bilinear_lm.glu_weights",
     "Polynomial": "bilinear_lm.polynomials.polynomial",
     "Site": "bilinear_lm.dictionaries.dictionary",
     "TextLoss": "bilinear_lm.text.evaluate",
     "approximate_glu": "bilinear_lm.polynomials.approximate",
+    "approximate_layer": "bilinear_lm.polynomials.approximate",
     "approximate_mlp": "bilinear_lm.polynomials.approximate",
     "attention_weights": "bilinear_lm.weights",
     "bilinear_approximation": "bilinear_lm.polynomials.bilinear",
     "checkpoint_info": "bilinear_lm.checkpoints",
     "embedding": "bilinear_lm.weights",
+    "explained_variance": "bilinear_lm.polynomials.explained",
     "export": "bilinear_lm.checkpoints",
+    "fit_polynomial": "bilinear_lm.polynomials.measured",
     "hook": "bilinear_lm.hooked.adapters",
     "load_dictionary": "bilinear_lm.dictionaries",
     "load_hooked": "bilinear_lm.hooked.adapters",
+    "load_polynomial": "bilinear_lm.polynomials.polynomial_folder",
     "load_pretrained": "bilinear_lm.checkpoints",
     "load_tokenizer": "bilinear_lm.checkpoints",
     "mlp_tensor": "bilinear_lm.weights",
+    "mlp_weights": "bilinear_lm.weights",
     "sample": "bilinear_lm.text.generate",
     "save_dictionary": "bilinear_lm.dictionaries",
+    "save_polynomial": "bilinear_lm.polynomials.polynomial_folder",
     "shipped_models": "bilinear_lm.shipped",
     "shipped_scope": "bilinear_lm.shipped",
     "swish": "bilinear_lm.polynomials.hermite",
@@ -75,6 +95,11 @@ _LIGHT = (
     "bilinear_lm.shipped",
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
+    "bilinear_lm.glu_weights",
+    "bilinear_lm.polynomials.explained",
+    "bilinear_lm.polynomials.gaussian",
+    "bilinear_lm.polynomials.measured",
+    "bilinear_lm.polynomials.polynomial_folder",
 )
 """Modules that do not need transformers."""
 
@@ -83,25 +108,33 @@ __all__ = [
     "BilinearApproximation",
     "BilinearTensor",
     "Dictionary",
+    "FactoredCovariance",
+    "GLUWeights",
     "InputError",
     "Polynomial",
     "Site",
     "TextLoss",
     "approximate_glu",
+    "approximate_layer",
     "approximate_mlp",
     "attention_weights",
     "bilinear_approximation",
     "checkpoint_info",
     "embedding",
+    "explained_variance",
     "export",
+    "fit_polynomial",
     "hook",
     "load_dictionary",
     "load_hooked",
+    "load_polynomial",
     "load_pretrained",
     "load_tokenizer",
     "mlp_tensor",
+    "mlp_weights",
     "sample",
     "save_dictionary",
+    "save_polynomial",
     "shipped_models",
     "shipped_scope",
     "swish",

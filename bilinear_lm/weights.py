@@ -10,6 +10,7 @@ OLMo 2) and Granite's `residual_multiplier` come after it, between its output an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -30,6 +31,7 @@ from bilinear_lm.families import (
     mlp_norm,
     plain,
 )
+from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
@@ -53,13 +55,29 @@ def mlp_tensor(
 
     Raises InputError where the gate has an activation.
     """
-    family, mlp = family_of(model_or_bridge), decoder_block(model_or_bridge, layer).mlp
-    activation = plain(getattr(plain(mlp), family.activation))
+    weights, activation = mlp_weights(model_or_bridge, layer, fold_norm, fold_norm_after)
     if not is_linear(activation):
         raise InputError(
             f"layer {layer} has a {type(activation).__name__} gate; expected a linear one: make the model "
             "bilinear with finetune.convert, or `bilinear-lm convert MODEL -o DIR`"
         )
+    return weights.tensor
+
+
+@checked
+def mlp_weights(
+    model_or_bridge: nn.Module, layer: int, fold_norm: bool = True, fold_norm_after: bool = False
+) -> tuple[GLUWeights, Callable[[Tensor], Tensor]]:
+    """The weights of a gated MLP with any activation, and the activation σ of its gate.
+
+    Its output is [σ(x W_gate + b_gate) ∘ (x W_in + b_in)] W_out + b_out. Input x and output are those of
+    `mlp_tensor`.
+
+    >>> weights, activation = mlp_weights(model, 3, fold_norm=False)  # doctest: +SKIP
+    >>> weights.output(x, activation)  # of the MLP's inputs x  # doctest: +SKIP
+    """
+    family, mlp = family_of(model_or_bridge), decoder_block(model_or_bridge, layer).mlp
+    activation = plain(getattr(plain(mlp), family.activation))
     out = plain(plain(mlp).down_proj)
     d_mlp = out.weight.shape[1]
     factor = _factor(mlp_norm(model_or_bridge, layer)) if fold_norm else None
@@ -67,7 +85,7 @@ def mlp_tensor(
     W_out, b_out = out.weight.detach().T, _bias(out)
     if fold_norm_after and (behind := _factor_behind(model_or_bridge, layer)) is not None:
         W_out, b_out = W_out * behind.to(W_out), None if b_out is None else b_out * behind.to(b_out)
-    return BilinearTensor.from_layer(W_gate, W_in, W_out, b_gate, b_in, b_out)
+    return GLUWeights(W_gate, W_in, W_out, b_gate, b_in, b_out), activation
 
 
 def _factor_behind(model_or_bridge: nn.Module, layer: int) -> Tensor | None:

@@ -18,6 +18,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import decoder_block, mlp_norm, plain
 from bilinear_lm.norms import normalised
+from bilinear_lm.polynomials.polynomial import Polynomial
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
@@ -28,7 +29,7 @@ from bilinear_lm.weights import mlp_tensor
 def replaced_mlp(
     model_or_bridge: nn.Module,
     layer: int,
-    replacement: BilinearTensor | Callable[[Tensor], Tensor],
+    replacement: BilinearTensor | Polynomial | Callable[[Tensor], Tensor],
     fold_norm: bool = True,
 ) -> Iterator[None]:
     """Within the block, MLP `layer` gives `replacement(x)` [..., d_model] instead of its own output.
@@ -36,15 +37,15 @@ def replaced_mlp(
     x is what the tensor of `mlp_tensor(model_or_bridge, layer, fold_norm)` reads: x / rms(x) of the residual
     stream (x itself where norms are the identity), or the output of the norm with fold_norm=False. So that
     tensor as the replacement leaves the logits unchanged to rounding. Any map of [..., d_model] will do,
-    and the MLP that is replaced may have any activation; no weight is changed. A tensor computes on its own
-    device and in its own precision.
+    and the MLP that is replaced may have any activation; no weight is changed. A tensor or a polynomial
+    computes on its own device and in its own precision.
 
     >>> with replaced_mlp(model, 3, truncate(tensor, hosvd(tensor), 8)):  # doctest: +SKIP
     ...     logits = model(input_ids=ids).logits
     """
     mlp = plain(decoder_block(model_or_bridge, layer).mlp)
     norm = mlp_norm(model_or_bridge, layer) if fold_norm else None
-    if isinstance(replacement, BilinearTensor):
+    if isinstance(replacement, BilinearTensor | Polynomial):
         _require_fit(replacement, plain(mlp.down_proj).weight.shape[0])
     points: list[Tensor] = []
 
@@ -53,7 +54,7 @@ def replaced_mlp(
 
     def swap(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         x = args[0] if norm is None else points.pop()
-        if isinstance(replacement, BilinearTensor):
+        if isinstance(replacement, BilinearTensor | Polynomial):
             x = x.to(replacement.device, replacement.dtype)
         return replacement(x).to(output)
 
@@ -68,8 +69,15 @@ def replaced_mlp(
             handle.remove()
 
 
-def _require_fit(tensor: BilinearTensor, d_model: int) -> None:
-    widths = (tensor.d_in - tensor.constant, tensor.d_out)
+def _require_fit(replacement: BilinearTensor | Polynomial, d_model: int) -> None:
+    if isinstance(replacement, Polynomial):
+        if replacement.linear.shape != (d_model, d_model):
+            raise InputError(
+                f"a polynomial {list(replacement.linear.shape)} cannot replace an MLP; expected one from "
+                f"width {d_model} to {d_model}"
+            )
+        return
+    tensor, widths = replacement, (replacement.d_in - replacement.constant, replacement.d_out)
     if tensor.batch_shape or widths != (d_model, d_model):
         raise InputError(
             f"a tensor of batch {list(tensor.batch_shape)} from width {widths[0]} to {widths[1]} cannot "

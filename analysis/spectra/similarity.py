@@ -194,7 +194,7 @@ def _at_standard_normal(tensor: BilinearTensor, mean: Tensor | None, cov: Tensor
         )
         tensor = BilinearTensor(W_gate, W_in, tensor.W_out, constant=True)
     if at.cov is not None:
-        values, columns = torch.linalg.eigh(at.cov)
+        values, columns = torch.linalg.eigh(at.dense_cov())
         tensor = tensor.change_basis(inputs=values.clamp(min=0).sqrt().unsqueeze(1) * columns.mT)
     return tensor
 

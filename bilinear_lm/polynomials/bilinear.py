@@ -14,31 +14,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.glu_weights import GLUWeights, double_weights
 from bilinear_lm.numerics.rescaling import require_holds
+from bilinear_lm.numerics.ridge import solve_ridge
 from bilinear_lm.polynomials.expansion import (
-    HiddenLayer,
-    UnitExpansion,
-    expand_units,
+    QuadraticUnits,
+    expand_to_quadratics,
     gradients,
-    hidden_layer,
     second_factors,
 )
 from bilinear_lm.polynomials.fourth_moments import (
-    form_covariances,
+    Columns,
+    ProductMoments,
     product_gradients,
-    product_means,
+    product_moments,
     quadratic_variance,
-    second_moments,
 )
-from bilinear_lm.polynomials.gaussian import Gaussian, one_gaussian
+from bilinear_lm.polynomials.gaussian import FactoredCovariance, Gaussian, one_gaussian
 from bilinear_lm.polynomials.hermite import Activation
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
@@ -57,6 +55,7 @@ class BilinearApproximation(GLUWeights):
     The fractions compare it with the least-squares quadratic P of the GLU, E over the Gaussian, in float64.
     """
 
+    W_in: Float[Tensor, "d_in d_mlp"]
     explained_variance: float
     """1 − E‖P − layer‖² / E‖P − E P‖²; below 0 where a constant is nearer to P."""
     explained_second_moment: float
@@ -88,7 +87,7 @@ def bilinear_approximation(
     b_out: Float[Tensor, " d_out"] | None = None,
     *,
     mean: Float[Tensor, "*components d_in"] | None = None,
-    cov: Float[Tensor, "*cov_components d_in d_in"] | None = None,
+    cov: Float[Tensor, "*cov_components d_in d_in"] | FactoredCovariance | None = None,
     biases: bool = True,
 ) -> BilinearApproximation:
     """The bilinear layer of the same width nearest to σ(x W_gate + b_gate) ∘ (x W_in + b_in) W_out + b_out.
@@ -106,7 +105,7 @@ def bilinear_approximation(
 
     Computed in float64, returned in the dtype of the weights.
     """
-    layer = hidden_layer(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
+    layer = double_weights(W_gate=W_gate, W_in=W_in, W_out=W_out, b_gate=b_gate, b_in=b_in, b_out=b_out)
     form = product_form(layer, activation, one_gaussian(mean, cov, layer.W_gate), W_gate.dtype)
     return form.with_biases() if biases else form.without_biases()
 
@@ -119,14 +118,15 @@ class ProductForm:
     Both layers of `bilinear_approximation` are made from it.
     """
 
-    layer: HiddenLayer
-    units: UnitExpansion
+    layer: GLUWeights
+    units: QuadraticUnits
     cross: Float[Tensor, " d_mlp"]
     """The coefficient of p q in the products: e_1, but for units that are no product."""
     gate: Float[Tensor, "d_in_and_1 d_mlp"]
-    """One factor of each product, its bias last."""
+    """One factor of each product, its bias last: w times `scale`."""
     into: Float[Tensor, "d_in_and_1 d_mlp"]
     """The other factor of each product, its bias last."""
+    scale: Float[Tensor, " d_mlp"]
     constant: Float[Tensor, " d_mlp"]
     """The constant that is left of each unit."""
     at: Gaussian
@@ -142,14 +142,16 @@ class ProductForm:
             left = replace(self.units, curvature=torch.zeros_like(error), cross=error)
             R = second_factors(self.layer, left)
             lost = BilinearTensor(self.layer.W_gate[:, cut], R[:, cut], self.layer.W_out[cut])
-            fractions = self._target.fractions(quadratic_variance(lost, self.at))
+            W, V = self.layer.W_gate, second_factors(self.layer, self.units)
+            whole = quadratic_variance(BilinearTensor(W, V, self.layer.W_out), self.at)
+            fractions = self._target(whole).fractions(quadratic_variance(lost, self.at))
         return BilinearApproximation(
             W_gate=self.gate[:-1],
             W_in=self.into[:-1],
             W_out=self.layer.W_out,
             b_gate=self.gate[-1],
             b_in=self.into[-1],
-            b_out=self.constant @ self.layer.W_out + self.layer.b_out,
+            b_out=self.constant @ self.layer.W_out + self.layer.biases[2],
             explained_variance=fractions[0],
             explained_second_moment=fractions[1],
             n_inexact_units=int(cut.sum()),
@@ -157,53 +159,61 @@ class ProductForm:
 
     def without_biases(self) -> BilinearApproximation:
         """The least-squares layer of the same products without their constant 1."""
-        at, target = self.at, self._target
-        one = _constant_predictor(at).unsqueeze(1)
-        P, Q = _balanced(*(factor[:-1] + one * factor[-1] for factor in (self.gate, self.into)))
-        right = product_gradients(P, Q, at).T @ at.times_cov(target.gradient)
-        right.addr_(product_means(P, Q, at), target.mean)
-        for rows, block in form_covariances(P, Q, target.tensor, at):
-            right[rows] += block @ target.tensor.W_out
-        gram = second_moments(P, Q, at)
-        W_out = _solved(gram, right)
-        error = target.square - 2 * float((W_out * right).sum()) + float((W_out * (gram @ W_out)).sum())
+        at, layer, t = self.at, self.layer, _constant_predictor(self.at)
+        W, V, W_out = layer.W_gate, layer.W_in, layer.W_out
+        assert V is not None
+        zero, half = torch.zeros_like(self.scale), self.units.curvature / 2
+        P = Columns(self.scale, zero, self.gate[-1])
+        Q = Columns(half / self.scale, self.cross / self.scale, self.into[-1])
+        even = _evening(P.vectors(W, V, t), Q.vectors(W, V, t))
+        P, Q = P.times(even), Q.times(1 / even)
+        target = Columns(torch.ones_like(zero), zero, zero), Columns(half, self.units.cross, zero)
+        moments = product_moments((W, V, W_out), t, (P, Q), target, at)
+        return self._with_solved_output(P.vectors(W, V, t), Q.vectors(W, V, t), moments)
+
+    def _with_solved_output(self, P: Tensor, Q: Tensor, moments: ProductMoments) -> BilinearApproximation:
+        target = self._target(moments.target_variance)
+        right = moments.with_target
+        right += product_gradients(P, Q, self.at).T @ self.at.times_cov(target.gradient)
+        right.addr_(moments.means, target.mean)
+        sizes = moments.gram.diagonal().clone()
+        W_out = solve_ridge(moments.gram, right, RIDGE)
+        # E‖P − layer‖²: gram W_out is the right side less the ridge's part.
+        error = target.square - float((W_out * right).sum()) - RIDGE * float(sizes @ W_out.square().sum(1))
         fractions = target.fractions(max(error, 0.0))
-        n_inexact = int(self._inexact.sum())
         return BilinearApproximation(
             W_gate=P,
             W_in=Q,
             W_out=W_out,
             explained_variance=fractions[0],
             explained_second_moment=fractions[1],
-            n_inexact_units=n_inexact,
+            n_inexact_units=int(self._inexact.sum()),
         ).in_precision(self.dtype)
 
     @property
     def _inexact(self) -> Tensor:
         return (self.cross != self.units.cross) & (self.units.variance > 0)
 
-    @cached_property
-    def _target(self) -> _Quadratic:
-        tensor = BilinearTensor(self.layer.W_gate, second_factors(self.layer, self.units), self.layer.W_out)
+    def _target(self, quadratic_part: float) -> _Quadratic:
+        """The quadratic P, given Σ_outputs of the variance of its part of degree 2."""
         gradient = gradients(self.layer, self.units) @ self.layer.W_out
-        variance = float((gradient * self.at.times_cov(gradient)).sum()) + quadratic_variance(tensor, self.at)
-        mean = self.units.mean @ self.layer.W_out + self.layer.b_out
-        return _Quadratic(tensor, gradient, mean, variance)
+        variance = float((gradient * self.at.times_cov(gradient)).sum()) + quadratic_part
+        mean = self.units.mean @ self.layer.W_out + self.layer.biases[2]
+        return _Quadratic(gradient, mean, variance)
 
 
-def product_form(layer: HiddenLayer, activation: Activation, at: Gaussian, dtype: torch.dtype) -> ProductForm:
+def product_form(layer: GLUWeights, activation: Activation, at: Gaussian, dtype: torch.dtype) -> ProductForm:
     """The products of a GLU's hidden units at x ~ N(mean, cov), for layers whose weights will be `dtype`."""
-    units = expand_units(layer, activation, at)
+    units = expand_to_quadratics(layer, activation, at)
     alpha, cross = _offsets(units, torch.finfo(dtype).eps)
-    gate, up, constant = _products(layer, replace(units, cross=cross), alpha, at)
-    return ProductForm(layer, units, cross, gate, up, constant, at, dtype)
+    gate, up, scale, constant = _products(layer, replace(units, cross=cross), alpha, at)
+    return ProductForm(layer, units, cross, gate, up, scale, constant, at, dtype)
 
 
 @dataclass(frozen=True)
 class _Quadratic:
     """The least-squares quadratic P of a GLU, and its moments over the Gaussian."""
 
-    tensor: BilinearTensor
     gradient: Tensor
     """The mean gradient of P."""
     mean: Tensor
@@ -222,7 +232,7 @@ class _Quadratic:
         return shares[0], shares[1]
 
 
-def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
+def _offsets(units: QuadraticUnits, eps: float) -> tuple[Tensor, Tensor]:
     """α of every unit, and the coefficient of p q that comes with it, g_v / α: e_1 wherever that is best.
 
     α is g_v / e_1 or ± s 2^j, whichever has the least squared error: from leaving e_1, and from rounding
@@ -247,34 +257,24 @@ def _offsets(units: UnitExpansion, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _products(
-    layer: HiddenLayer, units: UnitExpansion, alpha: Tensor, at: Gaussian
-) -> tuple[Tensor, Tensor, Tensor]:
-    """gate and in as [d_in + 1, d_mlp], biases last, and the constant that is left of every unit."""
+    layer: GLUWeights, units: QuadraticUnits, alpha: Tensor, at: Gaussian
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """gate and in as [d_in + 1, d_mlp], biases last, the scale of gate, and what is left of every unit."""
     half = units.curvature / 2
     beta = units.slope - alpha * half
     R = second_factors(layer, units)
     gate = torch.cat([layer.W_gate, (alpha - at.mean @ layer.W_gate).unsqueeze(0)])
     up = torch.cat([R, (beta - at.mean @ R).unsqueeze(0)])
     expected = half * units.variance + units.cross * units.covariance + alpha * beta
-    return *_balanced(gate, up), units.mean - expected
+    scale = _evening(gate, up)
+    return gate * scale, up / scale, scale, units.mean - expected
 
 
-def _balanced(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """The same products, with equal norms of the two columns of a unit."""
+def _evening(gate: Tensor, up: Tensor) -> Tensor:
+    """The scale with which gate · scale and up / scale have equal norms, a unit."""
     norms = gate.norm(dim=0), up.norm(dim=0)
     zero = (norms[0] == 0) | (norms[1] == 0)
-    scale = torch.where(zero, 1.0, (norms[1] / norms[0]).sqrt())
-    return gate * scale, up / scale
-
-
-def _solved(gram: Tensor, right: Tensor) -> Tensor:
-    """The output weights: gram⁻¹ right, with the ridge."""
-    size = gram.diagonal().clamp(min=0).sqrt()
-    size = torch.where(size == 0, 1.0, size)
-    correlations = gram / size / size.unsqueeze(1)
-    correlations.diagonal().add_(RIDGE)
-    root = torch.linalg.cholesky(correlations)
-    return torch.cholesky_solve(right / size.unsqueeze(1), root) / size.unsqueeze(1)
+    return torch.where(zero, 1.0, (norms[1] / norms[0]).sqrt())
 
 
 def _constant_predictor(at: Gaussian) -> Tensor:
@@ -283,4 +283,4 @@ def _constant_predictor(at: Gaussian) -> Tensor:
         return at.mean / (1 + at.mean @ at.mean)
     if not at.mean.any():
         return at.mean
-    return torch.linalg.pinv(at.cov + at.mean.outer(at.mean), hermitian=True) @ at.mean
+    return torch.linalg.pinv(at.dense_cov() + at.mean.outer(at.mean), hermitian=True) @ at.mean

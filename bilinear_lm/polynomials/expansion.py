@@ -1,99 +1,112 @@
-"""The quadratic expansion of an MLP's hidden units at Gaussian inputs: a few numbers a unit.
+"""The Hermite expansion of a layer's hidden units at Gaussian inputs: a few numbers a unit and a degree.
 
-For y = w·x + b_y and z = v·x + b_z, jointly Gaussian with means m_y, m_z, s² = Var y, c = Cov(y, z), and
-e_k = E[σ⁽ᵏ⁾(y)], the least-squares quadratic of f = σ(y) z is, with p = w·(x − mean), q = v·(x − mean),
+For y = w·x + b_y and z = v·x + b_z, jointly Gaussian with means m_y, m_z, s² = Var y, c = Cov(y, z), let ξ =
+(y − m_y)/s and h_k = E[σ(y) He_k(ξ)]. In f = σ(y) z, z is E[z|y] = m_z + (c/s) ξ plus a rest that does not
+depend on y; so the least-squares polynomial of degree n of f is P_n[σ(y) E[z|y]] + P_{n−1}[σ(y)] (z −
+E[z|y]), with P_n[g] = Σ_{k≤n} E[g He_k]/k! He_k(ξ). Collected, with q = v·(x − mean),
 
-    E f + g_w p + g_v q + (a/2) (p² − s²) + e_1 (p q − c),
-    E f = m_z e_0 + c e_1,  g_w = m_z e_1 + c e_2,  g_v = e_0,  a = m_z e_2 + c e_3.
+    Σ_{k≤n} (m_z h_k + [k ≥ n−1] (c/s) h_{k+1}) He_k(ξ)/k!  +  q Σ_{k<n} h_k He_k(ξ)/k!.
 
-It is the Hermite expansion to second order: E f, the mean gradient, half the mean Hessian (Stein's lemma).
 A plain unit σ(y) is the case z = 1.
+
+Its part of degree k in the sense of variance, the k-th Wiener chaos, is He_k contracted with the mean k-th
+derivative (Stein's lemma): (m_z h_k + (c/s) h_{k+1}) ŵ^k + k h_{k−1} sym(ŵ^{k−1} v), with ŵ = w/s.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bilinear_lm.checks import require_floating
-from bilinear_lm.errors import InputError
+from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.polynomials.gaussian import Gaussian
-from bilinear_lm.polynomials.hermite import Activation, derivative_moments
+from bilinear_lm.polynomials.hermite import Activation, hermite_moments
 from bilinear_lm.shown import shown
 
 
 @shown
 @dataclass(frozen=True)
-class HiddenLayer:
-    """The weights, in float64, of a GLU, [σ(x W_gate + b_gate) ∘ (x W_in + b_in)] W_out + b_out, or of an
-    MLP, σ(x W_gate + b_gate) W_out + b_out.
-    """
+class UnitExpansion:
+    """The numbers of the formulas above for every hidden unit, in float64."""
 
-    W_gate: Float[Tensor, "d_in d_mlp"]
-    b_gate: Float[Tensor, " d_mlp"]
-    W_in: Float[Tensor, "d_in d_mlp"] | None
-    """None for an MLP without the ungated factor."""
-    b_in: Float[Tensor, " d_mlp"]
-    W_out: Float[Tensor, "d_mlp d_out"]
-    b_out: Float[Tensor, " d_out"]
+    moments: Float[Tensor, "orders d_mlp"]
+    """h_0, h_1, …: up to degree n for an MLP, n + 1 for a GLU."""
+    spread: Float[Tensor, " d_mlp"]
+    """s; 1 for a unit that does not move, whose moments above h_0 are 0."""
+    variance: Float[Tensor, " d_mlp"]
+    """s², 0 for a unit that does not move."""
+    in_mean: Float[Tensor, " d_mlp"]
+    """m_z; 1 for an MLP."""
+    in_variance: Float[Tensor, " d_mlp"]
+    """Var z."""
+    share: Float[Tensor, " d_mlp"]
+    """c/s: the covariance of z and ξ; 0 for an MLP."""
+
+    def along_gate(self, k: int) -> Float[Tensor, " d_mlp"]:
+        """m_z h_k + (c/s) h_{k+1}, the coefficient of ŵ^k in the mean k-th derivative."""
+        own = self.in_mean * self.moments[k]
+        return own if k + 1 >= len(self.moments) else own + self.share * self.moments[k + 1]
+
+    def hermite_series(self, degree: int) -> tuple[Float[Tensor, "n d_mlp"], Float[Tensor, "m d_mlp"]]:
+        """Coefficients of He_k(ξ)/k!, k = 0 … degree, and of q He_k(ξ)/k!, k < degree, in the projection."""
+        own = [
+            self.along_gate(k) if k >= degree - 1 else self.in_mean * self.moments[k]
+            for k in range(degree + 1)
+        ]
+        return torch.stack(own), self.moments[:degree]
 
 
-def hidden_layer(**weights: Tensor | None) -> HiddenLayer:
-    """The layer of W_gate, W_in, W_out, b_gate, b_in, b_out, in float64. Without W_in it is an MLP; a bias
-    that is not given is 0.
+def expand_units(layer: GLUWeights, activation: Activation, at: Gaussian, degree: int) -> UnitExpansion:
+    """The expansion of every hidden unit at x ~ N(mean, cov), up to a degree."""
+    b_gate, b_in, _ = layer.biases
+    variance = at.variances(layer.W_gate)
+    m_y, s = at.mean @ layer.W_gate + b_gate, variance.sqrt()
+    moments = hermite_moments(activation, m_y, s, degree + (layer.W_in is not None))
+    spread, zero = torch.where(s > 0, s, 1.0), torch.zeros_like(s)
+    if layer.W_in is None:
+        return UnitExpansion(moments, spread, variance, torch.ones_like(s), zero, zero)
+    in_variance = at.variances(layer.W_in)
+    covariance = at.covariances(layer.W_gate, layer.W_in, (variance, in_variance))
+    m_z = at.mean @ layer.W_in + b_in
+    return UnitExpansion(moments, spread, variance, m_z, in_variance, covariance / spread)
 
-    `InputError` for shapes that do not fit, and for weights that are not finite.
-    """
-    given = {name: value for name, value in weights.items() if value is not None}
-    for name, value in given.items():
-        require_floating(value, name)
-    W_gate, W_out = given["W_gate"], given["W_out"]
-    in_shape, (d_mlp, d_out) = tuple(W_gate.shape), (*W_out.shape, None)[:2]
-    expected = {"W_gate": (*in_shape[:1], d_mlp), "W_in": in_shape, "W_out": (*in_shape[1:], d_out)}
-    expected |= {"b_gate": in_shape[1:], "b_in": in_shape[1:], "b_out": (d_out,)}
-    for name, value in given.items():
-        if tuple(value.shape) != expected[name]:
-            shapes = ", ".join(f"{each} {list(tensor.shape)}" for each, tensor in given.items())
-            raise InputError(
-                f"weights of a layer: {shapes}; expected [d_in, d_mlp] into it, W_out [d_mlp, d_out], and "
-                "biases as long as the last axis of their weights"
-            )
-        if not torch.isfinite(value).all():
-            raise InputError(f"{name} holds numbers that are not finite; expected finite weights")
 
-    def double(name: str) -> Tensor:
-        if name in given:
-            return given[name].detach().to(torch.float64)
-        return W_gate.new_zeros(len(W_out.T) if name == "b_out" else len(W_out), dtype=torch.float64)
-
-    return HiddenLayer(
-        W_gate=double("W_gate"),
-        b_gate=double("b_gate"),
-        W_in=double("W_in") if "W_in" in given else None,
-        b_in=double("b_in"),
-        W_out=double("W_out"),
-        b_out=double("b_out"),
-    )
+def in_powers(series: Float[Tensor, "orders d_mlp"]) -> Float[Tensor, "orders d_mlp"]:
+    """The coefficients of ξ^j of Σ_k series_k He_k(ξ)/k!."""
+    powers = torch.zeros_like(series)
+    before, row = [0.0], [1.0]  # coefficients of He_{k−1} and He_k
+    for k in range(len(series)):
+        for j, coefficient in enumerate(row):
+            if coefficient:
+                powers[j] += coefficient / math.factorial(k) * series[k]
+        shifted = [0.0, *row]
+        before, row = row, [c - k * (before[j] if j < len(before) else 0.0) for j, c in enumerate(shifted)]
+    return powers
 
 
 @shown
 @dataclass(frozen=True)
-class UnitExpansion:
-    """The numbers of the formula above for every hidden unit, in float64."""
+class QuadraticUnits:
+    """The expansion to second order in p = w·x̃ and q = v·x̃, x̃ = x − mean, with e_k = E[σ⁽ᵏ⁾(y)] = h_k/s^k:
+
+    E f + g_w p + g_v q + (a/2) (p² − s²) + e_1 (p q − c),
+    E f = m_z e_0 + c e_1,  g_w = m_z e_1 + c e_2,  g_v = e_0,  a = m_z e_2 + c e_3.
+    """
 
     mean: Float[Tensor, " d_mlp"]
     """E f."""
     slope: Float[Tensor, " d_mlp"]
     """g_w, along the gate's direction."""
     in_slope: Float[Tensor, " d_mlp"]
-    """g_v, along the direction of the ungated factor; 0 for an MLP."""
+    """g_v, along the direction of the ungated factor."""
     curvature: Float[Tensor, " d_mlp"]
     """a."""
     cross: Float[Tensor, " d_mlp"]
-    """e_1; 0 for an MLP."""
+    """e_1."""
     variance: Float[Tensor, " d_mlp"]
     """s² = Var y."""
     in_variance: Float[Tensor, " d_mlp"]
@@ -102,36 +115,36 @@ class UnitExpansion:
     """c = Cov(y, z)."""
 
 
-def expand_units(layer: HiddenLayer, activation: Activation, at: Gaussian) -> UnitExpansion:
-    """The expansion of every hidden unit at x ~ N(mean, cov)."""
-    variance = at.variances(layer.W_gate)
-    m_y, s = at.mean @ layer.W_gate + layer.b_gate, variance.sqrt()
-    if layer.W_in is None:
-        e_0, e_1, e_2 = derivative_moments(activation, m_y, s, order=2)
-        zero = torch.zeros_like(e_0)
-        return UnitExpansion(e_0, e_1, zero, e_2, zero, variance, zero, zero)
-    e_0, e_1, e_2, e_3 = derivative_moments(activation, m_y, s, order=3)
-    m_z, in_variance = at.mean @ layer.W_in + layer.b_in, at.variances(layer.W_in)
-    c = at.covariances(layer.W_gate, layer.W_in, (variance, in_variance))
-    return UnitExpansion(
-        mean=m_z * e_0 + c * e_1,
-        slope=m_z * e_1 + c * e_2,
-        in_slope=e_0,
-        curvature=m_z * e_2 + c * e_3,
-        cross=e_1,
-        variance=variance,
-        in_variance=in_variance,
-        covariance=c,
+def expand_to_quadratics(layer: GLUWeights, activation: Activation, at: Gaussian) -> QuadraticUnits:
+    """The expansion of every hidden unit of a GLU at x ~ N(mean, cov) to second order."""
+    units = expand_units(layer, activation, at, degree=2)
+    s, h = units.spread, units.moments
+
+    def divided(numbers: Tensor, power: int) -> Tensor:
+        return torch.where(numbers == 0, 0.0, numbers / s**power)
+
+    return QuadraticUnits(
+        mean=units.along_gate(0),
+        slope=divided(units.along_gate(1), 1),
+        in_slope=h[0],
+        curvature=divided(units.along_gate(2), 2),
+        cross=divided(h[1], 1),
+        variance=units.variance,
+        in_variance=units.in_variance,
+        covariance=units.share * s,
     )
 
 
-def gradients(layer: HiddenLayer, units: UnitExpansion) -> Float[Tensor, "d_in d_mlp"]:
-    """The mean gradient of every unit: g_w w + g_v v."""
-    along_gate = layer.W_gate * units.slope
-    return along_gate if layer.W_in is None else along_gate + layer.W_in * units.in_slope
+def gradients(layer: GLUWeights, units: QuadraticUnits) -> Float[Tensor, "d_in d_mlp"]:
+    """The mean gradient of every unit of a GLU: g_w w + g_v v."""
+    return _combined(layer, units.slope, units.in_slope)
 
 
-def second_factors(layer: HiddenLayer, units: UnitExpansion) -> Float[Tensor, "d_in d_mlp"]:
-    """r = a/2 w + e_1 v of every unit: (a/2) p² + e_1 p q is the product of w·x̃ and r·x̃."""
-    along_gate = layer.W_gate * (units.curvature / 2)
-    return along_gate if layer.W_in is None else along_gate + layer.W_in * units.cross
+def second_factors(layer: GLUWeights, units: QuadraticUnits) -> Float[Tensor, "d_in d_mlp"]:
+    """r = a/2 w + e_1 v of every unit of a GLU: (a/2) p² + e_1 p q is the product of w·x̃ and r·x̃."""
+    return _combined(layer, units.curvature / 2, units.cross)
+
+
+def _combined(layer: GLUWeights, along_gate: Tensor, along_in: Tensor) -> Tensor:
+    combined = layer.W_gate * along_gate
+    return combined if layer.W_in is None else combined.addcmul_(layer.W_in, along_in)

@@ -1,9 +1,9 @@
 """Moments of an activation at a Gaussian pre-activation.
 
 For y = m + s ξ, ξ ~ N(0, 1), the Hermite moments h_k = E[σ(y) He_k(ξ)] are all that a least-squares
-polynomial of σ(y) needs: σ(y) ≈ Σ_k h_k/k! He_k((y − m)/s). By Stein's lemma h_k = s^k E[σ⁽ᵏ⁾(y)], where
-the derivatives of a kink are those of a distribution. ReLU, ReLU², exact GELU and the identity are in closed
-form; every other activation is integrated numerically to 1e-9 of its own size.
+polynomial of σ(y) needs, whatever its degree: σ(y) ≈ Σ_k h_k/k! He_k((y − m)/s). By Stein's lemma h_k = s^k
+E[σ⁽ᵏ⁾(y)], where the derivatives of a kink are those of a distribution. ReLU, ReLU², exact GELU and the
+identity are in closed form; every other activation is integrated numerically to 1e-9 of its own size.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_floating, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.polynomials.quadrature import evaluate, integrate_hermite
+
+MOST_ORDER = 64
+"""The highest order of a Hermite moment."""
 
 Activation = str | Callable[[Tensor], Tensor]
 """A name that Hugging Face configs use (`activation_names()`), or an elementwise function or module."""
@@ -58,9 +61,9 @@ def activation_function(activation: Activation) -> Callable[[Tensor], Tensor]:
 def hermite_moments(
     activation: Activation, mean: Float[Tensor, "*units"], spread: Float[Tensor, "*units"], order: int = 2
 ) -> Float[Tensor, "orders *units"]:
-    """h_k = E[σ(m + s ξ) He_k(ξ)], k = 0 … order (at most 3), for every mean m and spread s ≥ 0; float64.
+    """h_k = E[σ(m + s ξ) He_k(ξ)], k = 0 … order (at most 64), for every mean m and spread s ≥ 0; float64.
 
-    He_0 … He_3 = 1, ξ, ξ² − 1, ξ³ − 3ξ. Closed forms are exact to rounding; otherwise the error is below
+    He_k = 1, ξ, ξ² − 1, ξ³ − 3ξ, … Closed forms are exact to rounding; otherwise the error is below
     1e-9 sqrt(E[σ²] k!), checked by the integration itself (`bilinear_lm.polynomials.quadrature` says when).
     At s = 0, or below the rounding of m, only h_0 = σ(m) is not zero.
 
@@ -68,7 +71,9 @@ def hermite_moments(
     tensor([[0.3989, 0.7979],
             [0.5000, 1.0000]], dtype=torch.float64)
     """
-    require_count(order, f"Hermite moments up to order {order}", "0, 1, 2 or 3", least=0, most=3)
+    require_count(
+        order, f"Hermite moments up to order {order}", f"0 to {MOST_ORDER}", least=0, most=MOST_ORDER
+    )
     require_floating(mean, "means of pre-activations")
     require_floating(spread, "spreads of pre-activations")
     function = activation_function(activation)
@@ -84,7 +89,7 @@ def hermite_moments(
     moments[0, fixed] = evaluate(function, m[fixed])
     m, s = m[~fixed], s[~fixed]
     if isinstance(activation, str) and activation in _CLOSED_FORMS:
-        moments[:, ~fixed] = torch.stack(_CLOSED_FORMS[activation](m, s)[: order + 1])
+        moments[:, ~fixed] = torch.stack(_CLOSED_FORMS[activation](m, s, order)[: order + 1])
     else:
         moments[:, ~fixed] = integrate_hermite(function, m, s, order)
     return moments.reshape(order + 1, *mean.shape)
@@ -93,7 +98,7 @@ def hermite_moments(
 def derivative_moments(
     activation: Activation, mean: Float[Tensor, "*units"], spread: Float[Tensor, "*units"], order: int = 2
 ) -> Float[Tensor, "orders *units"]:
-    """e_k = E[σ⁽ᵏ⁾(y)] for y ~ N(mean, spread²), k = 0 … order (at most 3): h_k / s^k; float64.
+    """e_k = E[σ⁽ᵏ⁾(y)] for y ~ N(mean, spread²), k = 0 … order: h_k / s^k; float64.
 
     At spread 0, where y does not move, e_k is 0 for k > 0: it multiplies nothing but zeros.
     """
@@ -104,40 +109,41 @@ def derivative_moments(
     return moments
 
 
-def _linear(m: Tensor, s: Tensor) -> list[Tensor]:
-    return [m, s, torch.zeros_like(m), torch.zeros_like(m)]
+def _linear(m: Tensor, s: Tensor, order: int) -> list[Tensor]:
+    return [m, s, *[torch.zeros_like(m)] * (order - 1)]
 
 
-def _relu(m: Tensor, s: Tensor) -> list[Tensor]:
+def _relu(m: Tensor, s: Tensor, order: int) -> list[Tensor]:
     """E[σ'] = Φ(m/s), and the derivatives of that by m."""
     t = m / s
-    density = _density(t)
-    below = torch.special.ndtr(t)
-    return [m * below + s * density, s * below, s * density, -s * t * density]
+    bumps, below = _bumps(t, max(order - 2, 0)), torch.special.ndtr(t)
+    return [m * below + s * bumps[0], s * below, *(s * bump for bump in bumps)]
 
 
-def _relu_squared(m: Tensor, s: Tensor) -> list[Tensor]:
+def _relu_squared(m: Tensor, s: Tensor, order: int) -> list[Tensor]:
     """The derivative of relu² is 2 relu."""
-    relu = _relu(m, s)
-    return [m * relu[0] + s * relu[1], *(2 * s * each for each in relu[:3])]
+    relu = _relu(m, s, order)
+    return [m * relu[0] + s * relu[1], *(2 * s * each for each in relu)]
 
 
-def _gelu(m: Tensor, s: Tensor) -> list[Tensor]:
+def _gelu(m: Tensor, s: Tensor, order: int) -> list[Tensor]:
     """E[y Φ(y)] = m Φ(u) + s²/r φ(u) with r² = 1 + s², u = m/r, and its derivatives by m times s^k."""
     r = torch.hypot(torch.ones_like(s), s)
     u, share = m / r, s / r
-    density, below = _density(u), torch.special.ndtr(u)
-    bend = 1 + (1 - u**2) / r**2
-    return [
-        m * below + s * share * density,
-        s * (below + u * density / r**2),
-        s * share * density * bend,
-        -s * share**2 * u * density * (bend + 2 / r**2),
-    ]
+    bumps, below = _bumps(u, order), torch.special.ndtr(u)
+    higher = [s * share ** (k - 1) * (bumps[k - 2] - bumps[k] / r**2) for k in range(2, order + 1)]
+    return [m * below + s * share * bumps[0], s * (below + u * bumps[0] / r**2), *higher]
 
 
-def _density(t: Tensor) -> Tensor:
-    return torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi)
+def _bumps(t: Tensor, order: int) -> list[Tensor]:
+    """(−1)^k He_k(t) φ(t), the k-th derivatives of the density φ, k = 0 … order."""
+    before, bump = torch.zeros_like(t), torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi)
+    bumps = []
+    for k in range(order + 1):
+        bumps.append(bump)
+        # Far out φ is 0 and t may be infinite in its powers.
+        before, bump = bump, torch.where(bump == 0, 0.0, -t * bump) - k * before
+    return bumps
 
 
 def _identity(y: Tensor) -> Tensor:

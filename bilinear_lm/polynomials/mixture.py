@@ -19,8 +19,7 @@ from torch import Tensor
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.polynomials.gaussian import Gaussian
-from bilinear_lm.polynomials.polynomial import Polynomial, zero_tensor
-from bilinear_lm.tensor import BilinearTensor
+from bilinear_lm.polynomials.polynomial import Polynomial, from_forms
 
 TOLERANCE = 1e-10
 """Largest correlation left of f − P with monomials, relative to the equations' right side, per output."""
@@ -36,10 +35,10 @@ _VECTORS = 8  # of d_out · d_in² numbers that live at once
 def project_mixture(polynomials: Sequence[Polynomial], components: Sequence[Gaussian]) -> Polynomial:
     """The polynomial nearest to f in the mean over the components; `polynomials` are nearest under each.
 
-    Float64, of the same degree. At degree 2 its hidden units are the d_in (d_in + 1) / 2 monomials x_i x_j,
-    and E[(f − P) φ] is below 1e-10 of its size for every orthonormal monomial φ of z. `InputError` if the
-    memory needed, about 64 d_out d_in² + 4 d_in² (2 d_in + d_out) bytes, is more than `MAX_BYTES`, or if the
-    iteration does not settle: components far narrower than their distances.
+    Float64, of the same degree. At degree 2 its hidden units are those of `from_forms`, and E[(f − P) φ] is
+    below 1e-10 of its size for every orthonormal monomial φ of z. `InputError` if the memory needed, about
+    64 d_out d_in² + 4 d_in² (2 d_in + d_out) bytes, is more than `MAX_BYTES`, or if the iteration does not
+    settle: components far narrower than their distances.
     """
     degree, d_in, d_out = polynomials[0].degree, *polynomials[0].linear.shape
     if degree == 2:
@@ -93,16 +92,14 @@ def _whitening(components: Sequence[Gaussian]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _hermite_coordinates(polynomial: Polynomial, mean: Tensor, root: Tensor) -> Tensor:
     """k, l, √2 Q [d_out, 1 + r (+ r²)] with P = k + l·z + zQz − tr Q: orthonormal for z ~ N(0, 1)."""
-    linear = polynomial.linear.T @ root.T
-    constant = polynomial(mean)
-    if polynomial.degree < 2:
+    inside = polynomial.around(mean)
+    constant, linear = inside.constant, inside.linear.T @ root.T
+    if inside.degree < 2:
         return torch.cat([constant.unsqueeze(1), linear], dim=1)
-    tensor = polynomial.quadratic
-    outputs = torch.eye(tensor.d_out).to(mean)
-    linear = linear + 2 * tensor.matvec(outputs, mean) @ root.T
     if not len(root):
         return constant.unsqueeze(1)
-    Q = tensor.change_basis(inputs=root).interaction_matrix(outputs)
+    outputs = torch.eye(len(constant)).to(mean)
+    Q = inside.quadratic.change_basis(inputs=root).interaction_matrix(outputs)
     constant = constant + Q.diagonal(dim1=1, dim2=2).sum(1)
     return torch.cat([constant.unsqueeze(1), linear, math.sqrt(2) * Q.flatten(1)], dim=1)
 
@@ -154,18 +151,13 @@ def _conjugate_gradients(normal: Callable[[Tensor], Tensor], right: Tensor) -> T
 
 
 def _in_monomials(theta: Tensor, mean: Tensor, inverse: Tensor, degree: int) -> Polynomial:
-    d, r = inverse.shape
+    r = inverse.shape[1]
     constant, linear = theta[:, 0], inverse @ theta[:, 1 : 1 + r].T
     if degree < 2:
         linear = linear if degree else 0 * linear
-        return Polynomial(constant - mean @ linear, linear, zero_tensor(inverse, len(theta)), degree)
+        return Polynomial(constant - mean @ linear, linear, None, degree)
     Q = theta[:, 1 + r :].reshape(len(theta), r, r) / math.sqrt(2)
     constant = constant - Q.diagonal(dim1=1, dim2=2).sum(1) - mean @ linear
     Q = inverse @ Q @ inverse.T
     slope = Q @ mean
-    constant = constant + slope @ mean
-    first, second = torch.triu_indices(d, d, device=Q.device)
-    eye = torch.eye(d).to(Q)
-    coefficients = Q[:, first, second] * torch.where(first == second, 1.0, 2.0)
-    tensor = BilinearTensor(eye[:, first], eye[:, second], coefficients.T)
-    return Polynomial(constant, linear - 2 * slope.T, tensor, degree)
+    return from_forms(constant + slope @ mean, linear - 2 * slope.T, Q)

@@ -25,6 +25,12 @@ TOLERANCE = 1e-12
 REACH = 9.5
 """Spreads on either side of the mean; 2e-21 of a Gaussian lies further out."""
 
+FAR_REACH = 13.0
+"""The same for orders above 3, whose Hermite polynomials are large further out."""
+
+CHUNK_BYTES = 2**22
+"""Intermediates of the units that are integrated at once; what fits the cache is integrated fastest."""
+
 _WIDTH = REACH / 9  # of the first panels, in spreads
 
 _EDGES = (-64.0, -8.0, -1.0, 0.0, 1.0, 8.0, 64.0)  # of the first panels, where activations bend
@@ -61,11 +67,13 @@ def integrate_hermite(
     1e-9 sqrt(k!) S for functions of at most polynomial growth that are smooth but for single kinks or jumps,
     whatever the spread. S = sqrt(E[f²]) + 0.01 min(1, sqrt(E[y²])): the second term, y the argument of f,
     leaves room for the rounding of f where it nearly vanishes. `InputError` where the estimate does not come
-    down, where f is not finite, or where it grows so fast that the tails beyond `REACH` spreads count.
+    down, where f is not finite, or where it grows so fast that the tails beyond
+    `REACH` (`FAR_REACH`) spreads count.
     """
     units = mean.shape[0]
-    panels_each = round(2 * REACH / _WIDTH) + len(_EDGES)
-    chunk = rows_at_once(panels_each * 17 * (order + 8) * 8)
+    panels_each = round(2 * _reach(order) / _WIDTH) + len(_EDGES)
+    bytes_each = panels_each * 8 * (17 * 10 + 5 * (order + 1))
+    chunk = min(rows_at_once(bytes_each), max(1, CHUNK_BYTES // bytes_each))
     parts = [
         _integrate(function, mean[i : i + chunk], spread[i : i + chunk], order)
         for i in range(0, units, chunk)
@@ -74,7 +82,7 @@ def integrate_hermite(
 
 
 def _integrate(function: Callable, mean: Tensor, spread: Tensor, order: int) -> Tensor:
-    unit, left, right = _first_panels(mean, spread)
+    unit, left, right = _first_panels(mean, spread, _reach(order))
     integrals = mean.new_zeros(order + 1, len(mean))
     size: Tensor | None = None
     # The Kronrod sum of k = 0 … order, each in units of sqrt(k!), the norm of He_k.
@@ -102,11 +110,15 @@ def _integrate(function: Callable, mean: Tensor, spread: Tensor, order: int) -> 
     )
 
 
-def _first_panels(mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit, left and right end of panels that cover ±REACH: a grid in spreads, cut where activations bend."""
-    grid = torch.linspace(-REACH, REACH, round(2 * REACH / _WIDTH) + 1).to(mean)
+def _reach(order: int) -> float:
+    return REACH if order <= 3 else FAR_REACH
+
+
+def _first_panels(mean: Tensor, spread: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit, left and right end of panels that cover ±reach: a grid in spreads, cut where activations bend."""
+    grid = torch.linspace(-reach, reach, round(2 * reach / _WIDTH) + 1).to(mean)
     bends = (torch.tensor(_EDGES).to(mean) - mean.unsqueeze(1)) / spread.unsqueeze(1)
-    bends = bends.nan_to_num(nan=REACH).clamp(-REACH, REACH)
+    bends = bends.nan_to_num(nan=reach).clamp(-reach, reach)
     edges = torch.cat([grid.expand(len(mean), -1), bends], dim=1).sort(dim=1).values
     left, right = edges[:, :-1].flatten(), edges[:, 1:].flatten()
     unit = torch.arange(len(mean), device=mean.device).repeat_interleave(edges.shape[1] - 1)
@@ -170,11 +182,16 @@ def evaluate(function: Callable[[Tensor], Tensor], y: Float[Tensor, "*axes"]) ->
 
 
 def _require_decay(function: Callable, mean: Tensor, spread: Tensor, size: Tensor, order: int) -> None:
-    ends = torch.stack([mean - REACH * spread, mean + REACH * spread])
-    beyond = math.exp(-(REACH**2) / 2) * REACH**order * evaluate(function, ends).abs()
+    reach = _reach(order)
+    ends = torch.stack([mean - reach * spread, mean + reach * spread])
+    # |He_k| is at most r^k out there, and sqrt(k!) exp(r²/4) everywhere.
+    largest = max(
+        min(reach**k / math.sqrt(math.factorial(k)), math.exp(reach**2 / 4)) for k in range(order + 1)
+    )
+    beyond = math.exp(-(reach**2) / 2) * largest * evaluate(function, ends).abs()
     if not ((beyond <= 1e-10 * size) & torch.isfinite(size)).all():
         raise InputError(
-            f"{_named(function)} grows too fast: the tails of the Gaussian beyond {REACH} spreads count; "
+            f"{_named(function)} grows too fast: the tails of the Gaussian beyond {reach} spreads count; "
             "expected an activation of at most polynomial growth"
         )
 

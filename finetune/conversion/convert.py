@@ -23,15 +23,15 @@ from transformers import PreTrainedModel
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
-from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.glu_weights import GLUWeights, double_weights
 from bilinear_lm.polynomials.bilinear import product_form
-from bilinear_lm.polynomials.expansion import hidden_layer
 from bilinear_lm.polynomials.gaussian import one_gaussian
+from bilinear_lm.polynomials.measured import Moments
 from bilinear_lm.text.evaluate import window_loss
 from finetune.choices import Method
 from finetune.conversion.glu_fit import LINEAR, FitSettings, explained, fit_bilinear
 from finetune.conversion.glus import GLU, bilinear_glus, find_glus
-from finetune.data.calibration import BATCH, Moments, glu_inputs
+from finetune.data.calibration import BATCH, glu_inputs
 from finetune.pretraining.model_config import make_linear, may_have_biases, require_linear_config
 
 HELD_OUT = 8
@@ -208,7 +208,7 @@ def _closed_form(
 ) -> list[GLUWeights]:
     assert windows is not None
     moments = Moments.of(_inputs(model, glu, windows, progress))
-    layer = hidden_layer(**glu.factors().to(torch.float32).weights)
+    layer = double_weights(**glu.factors().to(torch.float32).weights)
     at = one_gaussian(moments.mean, moments.cov, layer.W_gate)
     form = product_form(layer, glu.activation, at, torch.float32)
     return [form.with_biases()] if biases else [form.without_biases(), form.with_biases()]

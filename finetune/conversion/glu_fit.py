@@ -104,7 +104,7 @@ def best_lines(
     Without `biases` the line goes through the origin, and the GLU's own biases are dropped.
     """
     if glu.b_gate is None:
-        glu = replace(glu, b_gate=torch.zeros_like(glu.W_gate[0]), b_in=torch.zeros_like(glu.W_in[0]))
+        glu = replace(glu, b_gate=torch.zeros_like(glu.W_gate[0]), b_in=torch.zeros_like(glu.W_gate[0]))
     sums = torch.zeros(4, glu.W_gate.shape[1], dtype=torch.float64, device=points.device)
     for x in points.split(CHUNK):
         y = x @ glu.W_gate + glu.b_gate

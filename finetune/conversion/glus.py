@@ -195,7 +195,8 @@ def _computes(glu: GLU) -> bool:
     weight = factors.W_gate
     draws = torch.Generator().manual_seed(0)
     x = torch.randn(1, _PROBES, len(weight), generator=draws).to(weight)
-    size = max(float((x @ W).float().square().mean()) for W in (factors.W_gate, factors.W_in)) ** 0.5
+    matrices = [W for W in (factors.W_gate, factors.W_in) if W is not None]
+    size = max(float((x @ W).float().square().mean()) for W in matrices) ** 0.5
     x = x * (_PREACTIVATION / size) if size > 0 else x
     training = glu.module.training
     glu.module.eval()

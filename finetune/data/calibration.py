@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -108,29 +106,3 @@ def glu_inputs(
                     yield seen.pop()
     finally:
         handle.remove()
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean and covariance of points, in float64."""
-
-    mean: Float[Tensor, " d"]
-    cov: Float[Tensor, "d d"]
-    count: int
-
-    @classmethod
-    def of(cls, points: Iterable[Float[Tensor, "... d"]]) -> Moments:
-        """The moments of points that come in pieces, each read once."""
-        pieces = (piece.flatten(0, -2).double() for piece in points)
-        first = next(pieces, None)
-        if first is None:
-            raise InputError("no points to take moments of; expected one or more")
-        origin = first.mean(dim=0)  # points are shifted by it, so that a large mean costs no digits
-        total, squares, count = torch.zeros_like(origin), first.new_zeros(len(origin), len(origin)), 0
-        for piece in chain([first], pieces):
-            x = piece - origin
-            total += x.sum(dim=0)
-            squares += x.T @ x
-            count += len(x)
-        shift = total / count
-        return cls(origin + shift, squares / count - torch.outer(shift, shift), count)

@@ -121,9 +121,18 @@ SETTINGS = {
     "read_tokens k": (lambda v: read_tokens(draw(9), v), (*COUNTS, 10)),
     "hermite_moments order": (lambda v: hermite_moments("relu", draw(2), draw(2).abs(), v), (*WHOLE, 4)),
     "swish beta": (bl.swish, (NAN, INF, "1", None, True)),
-    "approximate_mlp degree": (lambda v: bl.approximate_mlp(W_GATE, W_OUT, "relu", degree=v), (*WHOLE, 3)),
-    "approximate_glu degree": (lambda v: bl.approximate_glu(*LAYER, "relu", degree=v), (*WHOLE, 3)),
+    "approximate_mlp degree": (lambda v: bl.approximate_mlp(W_GATE, W_OUT, "relu", degree=v), (*WHOLE, 17)),
+    "approximate_glu degree": (lambda v: bl.approximate_glu(*LAYER, "relu", degree=v), (*WHOLE, 17)),
     "approximate_glu activation": (lambda v: bl.approximate_glu(*LAYER, v), NAMES),
+    "explained_variance degree": (
+        lambda v: bl.explained_variance(bl.GLUWeights(*LAYER), "relu", degree=v),
+        (*WHOLE, 33),
+    ),
+    "explained_variance order": (
+        lambda v: bl.explained_variance(bl.GLUWeights(*LAYER), "relu", order=v),
+        (*WHOLE, 64),
+    ),
+    "fit_polynomial degree": (lambda v: bl.fit_polynomial([(X, X)], v), (*WHOLE, 3)),
     "bilinear_approximation activation": (lambda v: bl.bilinear_approximation(*LAYER, v), NAMES),
 }
 
@@ -168,6 +177,8 @@ TAKES = {
     "approximate_glu W_out": (lambda v: bl.approximate_glu(W_GATE, W_IN, v, "relu"), W_OUT),
     "approximate_glu mean": (lambda v: bl.approximate_glu(*LAYER, "relu", mean=v), X[0]),
     "approximate_glu cov": (lambda v: bl.approximate_glu(*LAYER, "relu", cov=v), X.T @ X),
+    "fit_polynomial x": (lambda v: bl.fit_polynomial([(v, X), (X, X)], 1), X),
+    "fit_polynomial y": (lambda v: bl.fit_polynomial([(X, v), (X, X)], 1), X),
     "approximate_mlp W_in": (lambda v: bl.approximate_mlp(v, W_OUT, "relu"), W_GATE),
     "approximate_mlp b_in": (lambda v: bl.approximate_mlp(W_GATE, W_OUT, "relu", v), W_GATE[0]),
     "bilinear_approximation W_in": (lambda v: bl.bilinear_approximation(W_GATE, v, W_OUT, "silu"), W_IN),

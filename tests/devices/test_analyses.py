@@ -14,11 +14,15 @@ from analysis.features.patterns import Pattern
 from bilinear_lm import (
     BilinearTensor,
     Dictionary,
+    FactoredCovariance,
+    GLUWeights,
     Site,
     approximate_glu,
     approximate_mlp,
     attention_weights,
     bilinear_approximation,
+    explained_variance,
+    fit_polynomial,
     hook,
     mlp_tensor,
     text_loss,
@@ -114,6 +118,23 @@ def closed_forms(x: Things):
         approximate_mlp(t.W_gate, t.W_out, "gelu", b, x.u[1], degree=2, mean=mean, cov=cov),
         approximate_glu(t.W_gate, t.W_in, t.W_out, "silu", degree=2, mean=mean[0], cov=cov[0]),
         bilinear_approximation(t.W_gate, t.W_in, t.W_out, "silu"),
+    ]
+
+
+def polynomials(x: Things):
+    t, mean = x.tensor, x.u[0]
+    labels, attack = torch.zeros(len(x.u), dtype=torch.long, device=x.device), {"norm": 1.0, "k": 2}
+    layer = GLUWeights(t.W_gate, t.W_in, t.W_out)
+    P = approximate_glu(t.W_gate, t.W_in, t.W_out, "silu", degree=4, mean=mean)
+    return [
+        P(x.u),
+        P.jacobian(x.u),
+        P.around(x.u[0])(x.u),
+        P.term(3)(x.u),
+        explained_variance(layer, "silu", cov=FactoredCovariance(x.u[:2], mean.square())).by_degree,
+        fit_polynomial([(x.inputs.decoder, x.inputs.decoder.square())], 1).polynomial(x.u),
+        analysis.svd_attack(P, x.u, labels, **attack).images,
+        analysis.eigen_attack(P, x.u, labels, **attack).images,
     ]
 
 
@@ -275,6 +296,7 @@ def conversions(x: Things):
 CASES = [
     tensor_methods,
     closed_forms,
+    polynomials,
     decompositions,
     block_method,
     similarities,

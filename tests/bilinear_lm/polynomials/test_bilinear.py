@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 import bilinear_lm.numerics.memory
 import bilinear_lm.polynomials.fourth_moments
 from bilinear_lm.errors import InputError
+from bilinear_lm.glu_weights import double_weights
 from bilinear_lm.polynomials.approximate import approximate_glu
 from bilinear_lm.polynomials.bilinear import bilinear_approximation, product_form
-from bilinear_lm.polynomials.expansion import hidden_layer
 from bilinear_lm.polynomials.fourth_moments import (
-    form_covariances,
-    product_means,
+    Columns,
+    pair_products,
+    product_moments,
     quadratic_variance,
-    second_moments,
 )
 from bilinear_lm.polynomials.gaussian import Gaussian, one_gaussian
 from bilinear_lm.tensor import BilinearTensor
@@ -133,20 +133,25 @@ def test_without_biases_it_is_the_least_squares_layer(activation, at_zero):
 def test_moments_of_products_against_sampling_and_pieces(monkeypatch):
     inputs, n = gaussian(), 400_000
     at, x = Gaussian(inputs["mean"], inputs["cov"]), sample(inputs, n)
-    P, Q, W_out = draw(D, 5, seed=1) / 3, draw(D, 5, seed=2) / 3, draw(5, 3, seed=3)
-    products = (x @ P) * (x @ Q)
-    assert torch.allclose(product_means(P, Q, at), products.mean(0), rtol=0.02, atol=0.01)
-    whole = second_moments(P, Q, at)
-    assert torch.allclose(
-        whole, products.T @ products / n, rtol=0.05, atol=0.05 * float(whole.diagonal().mean())
-    )
-    tensor = BilinearTensor(P, Q, W_out)
-    variance = quadratic_variance(tensor, at)
-    assert variance == pytest.approx(float(tensor(x - at.mean).var(0).sum()), rel=0.03)
+    W, V, t, W_out = draw(D, 5, seed=1) / 3, draw(D, 5, seed=2) / 3, draw(D, seed=3) / 3, draw(5, 3, seed=4)
+    columns = [Columns(*draw(3, 5, seed=seed)) for seed in (5, 6, 7, 8)]
+    P, Q, R, S = (each.vectors(W, V, t) for each in columns)
+    assert torch.allclose(P, W * columns[0].gate + V * columns[0].up + t.outer(columns[0].shift))
+    products, targets = (x @ P) * (x @ Q), BilinearTensor(R, S, W_out)(x - at.mean)
+    found = product_moments((W, V, W_out), t, tuple(columns[:2]), tuple(columns[2:]), at)
+    assert torch.allclose(found.means, products.mean(0), rtol=0.02, atol=0.02)
+    size = float(found.gram.diagonal().mean())
+    assert torch.allclose(found.gram, products.T @ products / n, rtol=0.05, atol=0.05 * size)
+    crossed = (products - products.mean(0)).T @ targets / n
+    assert torch.allclose(found.with_target, crossed, rtol=0.05, atol=0.05 * float(crossed.abs().mean()))
+    assert found.target_variance == pytest.approx(float(targets.var(0).sum()), rel=0.03)
+    assert quadratic_variance(BilinearTensor(R, S, W_out), at) == pytest.approx(found.target_variance)
     monkeypatch.setattr(bilinear_lm.numerics.memory, "CHUNK_BYTES", 1)
-    assert len(list(form_covariances(P, Q, tensor, at))) == 5
-    assert torch.allclose(second_moments(P, Q, at), whole)
-    assert quadratic_variance(tensor, at) == pytest.approx(variance)
+    assert len(list(pair_products(W, V, at))) == 5
+    again = product_moments((W, V, W_out), t, tuple(columns[:2]), tuple(columns[2:]), at)
+    assert torch.allclose(again.gram, found.gram)
+    assert torch.allclose(again.with_target, found.with_target)
+    assert again.target_variance == pytest.approx(found.target_variance)
 
 
 def even(y):
@@ -225,7 +230,7 @@ def test_precision_follows_the_weights():
 
 def test_both_layers_from_one_form():
     weights, inputs = glu(dtype=torch.float32), gaussian(dtype=torch.float32)
-    layer = hidden_layer(**weights)
+    layer = double_weights(**weights)
     form = product_form(layer, "gelu", one_gaussian(**inputs, like=layer.W_gate), torch.float32)
     for found, biases in ((form.without_biases(), False), (form.with_biases(), True)):
         expected = bilinear_approximation(**weights, activation="gelu", **inputs, biases=biases)

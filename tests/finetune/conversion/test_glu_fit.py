@@ -9,9 +9,9 @@ from torch.nn.functional import gelu, relu, silu
 
 from bilinear_lm import InputError, bilinear_approximation
 from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.polynomials.measured import Moments
 from finetune import FitSettings, fit_bilinear
 from finetune.conversion.glu_fit import LINEAR, best_lines, explained
-from finetune.data.calibration import Moments
 
 QUICK = FitSettings(steps=150, batch_size=256)
 
