@@ -80,7 +80,7 @@ class QuadraticForm:
         trace = (
             self.matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
             if at.cov is None
-            else (self.matrix * at.cov).sum((-2, -1))
+            else (self.matrix * at.dense_cov()).sum((-2, -1))
         )
         return trace + ((self.matrix @ at.mean + 2 * self.linear) * at.mean).sum(-1) + self.constant
 
@@ -89,9 +89,10 @@ class QuadraticForm:
 
         (Isserlis; Mathai and Provost, "Quadratic Forms in Random Variables", 1992, section 3.2d.)
         """
-        left, right = (form.matrix if at.cov is None else form.matrix @ at.cov for form in (self, other))
+        cov = None if at.cov is None else at.dense_cov()
+        left, right = (form.matrix if cov is None else form.matrix @ cov for form in (self, other))
         slopes = [form.matrix @ at.mean + form.linear for form in (self, other)]
-        carried = slopes[1] if at.cov is None else slopes[1] @ at.cov
+        carried = slopes[1] if cov is None else slopes[1] @ cov
         return 2 * (left * right.mT).sum((-2, -1)) + 4 * (slopes[0] * carried).sum(-1)
 
 

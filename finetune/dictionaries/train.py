@@ -206,8 +206,9 @@ def _tapped(model: nn.Module, sites: Sequence[Site]) -> Iterator[None]:
     """Gives the model a module for each site, an identity that the site's activations pass through."""
     taps = nn.ModuleDict({str(site): nn.Identity() for site in sites})
     with contextlib.ExitStack() as stack:
-        model.base_model.add_module(TAPS, taps)
-        stack.callback(delattr, model.base_model, TAPS)
+        base: nn.Module = model.base_model  # type: ignore[assignment]
+        base.add_module(TAPS, taps)
+        stack.callback(delattr, base, TAPS)
         for site in sites:
             stack.enter_context(watched(model, site, taps[str(site)]))
         yield
