@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `graphs`, `circuits`.
+`text`, `attention`, `paths`, `interventions`, `guarantees`, `graphs`, `circuits`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -61,6 +61,7 @@ from analysis.graphs import (
     summary,
     to_networkx,
 )
+from analysis.guarantees import certify, inputs_where
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.spectra import (
@@ -111,6 +112,7 @@ __all__ = [
     "carried",
     "causal_check",
     "causal_plot",
+    "certify",
     "completeness",
     "composition_scores",
     "composition_through",
@@ -132,6 +134,7 @@ __all__ = [
     "feature_scores",
     "gaussian_similarity",
     "hosvd",
+    "inputs_where",
     "interaction_index",
     "interaction_statistics",
     "labelled",

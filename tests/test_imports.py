@@ -105,7 +105,7 @@ def test_every_public_name_is_there():
 ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "features", "attention", "paths", "interventions"),
-    *("graphs", "circuits", "colours", "plots", "report", "commands"),
+    *("guarantees", "graphs", "circuits", "colours", "plots", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 

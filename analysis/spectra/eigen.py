@@ -125,10 +125,11 @@ def require_decomposable(
     method: Method,
     tolerance: float,
     seed: int,
+    name: str = "eigendecompose",
 ) -> None:
-    """Raises InputError unless `eigendecompose` can answer."""
+    """Raises InputError unless `eigendecompose`, or the function called `name`, can answer."""
     if tensor.batch_shape:
-        raise InputError("eigendecompose takes one layer; give the layers of a batch one by one")
+        raise InputError(f"{name} takes one layer; give the layers of a batch one by one")
     require_full_precision(tensor, "eigenvectors")
     require_choice(method, get_args(Method), "method")
     require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
