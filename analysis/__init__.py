@@ -61,7 +61,7 @@ from analysis.graphs import (
     summary,
     to_networkx,
 )
-from analysis.guarantees import certify, inputs_where
+from analysis.guarantees import certify, diff, difference, inputs_where, largest_change, null_changes
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.spectra import (
@@ -120,6 +120,8 @@ __all__ = [
     "cp_decompose",
     "describe",
     "dictionaries_in",
+    "diff",
+    "difference",
     "direct_scores",
     "direction_similarity",
     "effective_rank",
@@ -138,10 +140,12 @@ __all__ = [
     "interaction_index",
     "interaction_statistics",
     "labelled",
+    "largest_change",
     "load_decomposition",
     "load_graph",
     "match_vectors",
     "measure",
+    "null_changes",
     "open_prompt",
     "opposing_features",
     "pairwise_cosine",

@@ -26,11 +26,11 @@ def commands() -> dict[str, Callable[..., Any]]:
     from analysis.commands.report import report
     from analysis.commands.trace import trace
     from bilinear_lm.commands.checkpoints import export, generate, info
-    from finetune.commands import convert, dictionaries, finetune, train
+    from finetune.commands import convert, dictionaries, edit, finetune, train
 
     functions: tuple[Callable[..., Any], ...] = (
         *(report, info, export, generate, eigen, hosvd, interactions, trace),
-        *(train, dictionaries, convert, finetune),
+        *(train, dictionaries, convert, finetune, edit),
     )
     return {function.__name__: function for function in functions}
 

@@ -207,7 +207,11 @@ def _checked(each: Edit, model: PreTrainedModel) -> Edit:
     config: Any = causal_model(model).config
     name, width = each.name or "an edit", config.hidden_size
     require_number(each.change, f"{name}: a change of {each.change!r}", "a finite number")
-    directions: list[tuple[str, Any]] = [("output", each.output), ("written", each.written), ("keep", each.keep)]
+    directions: list[tuple[str, Any]] = [
+        ("output", each.output),
+        ("written", each.written),
+        ("keep", each.keep),
+    ]
     if not isinstance(each.inputs, tuple | list) or len(each.inputs) != 2:
         raise InputError(f"{name}: inputs {each.inputs!r}; expected two directions, (left, right)")
     directions += [("an input", each.inputs[0]), ("an input", each.inputs[1])]

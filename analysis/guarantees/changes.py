@@ -11,20 +11,20 @@ Residual streams must be the same: a rotation of all of it is a symmetry too, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from analysis.attention.layer import attention_layer
 from analysis.features.layer import WRITTEN
 from analysis.guarantees.heads import head_change
 from analysis.guarantees.tensor_difference import difference
-from analysis.spectra.gram import unfolding_gram
+from analysis.spectra.gram import Leg, unfolding_gram
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import norm_factor
@@ -46,6 +46,10 @@ Kind = Literal[
 ]
 """Parts of a model that are compared."""
 
+ROUNDING = 1e-6
+"""Changes below it, as a part of what they change, are 0: weights that are equal up to a symmetry differ by the
+rounding of float32, 6e-8 each."""
+
 Place = tuple[Kind, int | None]
 """A kind and its layer; None for the embeddings."""
 
@@ -58,6 +62,10 @@ class Sizes:
     change: Float[Tensor, " items"]
     own: Float[Tensor, " items"]
     """The size of the same in the first model."""
+
+    def without_rounding(self) -> Sizes:
+        """The same with 0 for changes that rounding alone makes."""
+        return Sizes(torch.where(self.change > ROUNDING * self.own, self.change, 0), self.own)
 
     @property
     def relative(self) -> Float[Tensor, " items"]:
@@ -115,15 +123,24 @@ def layer_tensor(model: nn.Module, layer: int) -> BilinearTensor:
     return mlp_tensor(model, layer).to(torch.float64)
 
 
+OwnSizes = dict[Kind, Float[Tensor, " items"]]
+
+
 def changes(
-    model: nn.Module, other: nn.Module, directions: list[Directions], tensors: list[BilinearTensor]
+    model: nn.Module,
+    other: nn.Module,
+    directions: Sequence[Directions],
+    tensors: Sequence[BilinearTensor],
+    own: Sequence[OwnSizes],
 ) -> dict[Place, Sizes]:
-    """The size of every change from one model to another; `directions` and `tensors` are of the first."""
+    """The size of every change from one model to another.
+
+    `directions`, `tensors` and `own` (`sizes_along` of the tensors) are of the first, by layer.
+    """
     found: dict[Place, Sizes] = {}
-    for layer, (along, tensor) in enumerate(zip(directions, tensors, strict=True)):
-        changed = difference(layer_tensor(other, layer), tensor)
-        for kind, (change, own) in _of_mlp(tensor, changed, along).items():
-            found[kind, layer] = Sizes(change, own)
+    for layer, (along, tensor, size) in enumerate(zip(directions, tensors, own, strict=True)):
+        for kind, change in sizes_along(difference(layer_tensor(other, layer), tensor), along).items():
+            found[kind, layer] = Sizes(change, size[kind])
         heads = head_change(*(attention_layer(each, layer) for each in (model, other)))
         found["head writes", layer] = Sizes(heads.ov, heads.ov_own)
         if heads.qk is not None:
@@ -134,20 +151,19 @@ def changes(
     # A vector that is added to all tokens' directions changes no probability.
     centred = [part - part.mean(dim=1, keepdim=True) for part in (changed_logits, W_U)]
     found["unembedding", None] = _rows(*(part.T for part in centred))
-    return found
+    return {place: sizes.without_rounding() for place, sizes in found.items()}
 
 
-def _of_mlp(
-    tensor: BilinearTensor, changed: BilinearTensor, along: Directions
-) -> dict[Kind, tuple[Tensor, Tensor]]:
-    """Change and own size of a layer, and along each of the directions, all from two Gram matrices each."""
-    grams = [{leg: unfolding_gram(part, leg) for leg in ("input", "output")} for part in (changed, tensor)]
-    sizes: dict[Kind, list[Tensor]] = {"MLP": [gram["output"].trace().reshape(1) for gram in grams]}
+def sizes_along(tensor: BilinearTensor, along: Directions) -> OwnSizes:
+    """The norm of a layer, and of its part along each of the directions, all from two Gram matrices."""
+    grams = {leg: unfolding_gram(tensor, leg) for leg in get_args(Leg)}
+    squares: OwnSizes = {"MLP": grams["output"].trace().reshape(1)}
     for kind, rows in along.by_kind().items():
-        leg = "input" if kind.startswith("MLP reads") else "output"
-        rows = pad(rows, (0, int(tensor.constant))) if leg == "input" else rows
-        sizes[kind] = [((rows @ gram[leg]) * rows).sum(-1) for gram in grams]
-    return {kind: (a.clamp(min=0).sqrt(), b.clamp(min=0).sqrt()) for kind, (a, b) in sizes.items()}
+        gram = grams["output"]
+        if kind.startswith("MLP reads"):
+            gram = grams["input"][: rows.shape[1], : rows.shape[1]]
+        squares[kind] = ((rows @ gram) * rows).sum(-1)
+    return {kind: square.clamp(min=0).sqrt() for kind, square in squares.items()}
 
 
 def _rows(change: Tensor, own: Tensor) -> Sizes:

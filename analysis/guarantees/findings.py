@@ -146,7 +146,10 @@ def ranked(
     rows: list[tuple[float, Place, int]] = []
     for place, values in by_place.items():
         top = values.topk(min(k, len(values)))
-        rows += [(score, place, item) for score, item in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+        rows += [
+            (score, place, item)
+            for score, item in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+        ]
     rows = sorted((row for row in rows if row[0] > 0), key=lambda row: -row[0])[:k]
     return tuple(_finding(found, null, names, *row) for row in rows)
 

@@ -53,7 +53,9 @@ def head_change(layer: AttentionLayer, other: AttentionLayer) -> HeadChange:
     if layer.qk_norm is None:
         query, key = _triangles(ours["Q"], theirs["Q"]), _triangles(ours["K"], theirs["K"])
         at = [_products(_turned(layer, query, offset), key, layer.scale) for offset in offsets]
-        qk_own, qk = (torch.stack([_frobenius(pair[i]) for pair in at]).square().mean(0).sqrt() for i in (0, 1))
+        qk_own, qk = (
+            torch.stack([_frobenius(pair[i]) for pair in at]).square().mean(0).sqrt() for i in (0, 1)
+        )
         qk_largest = torch.stack([torch.linalg.matrix_norm(pair[1], ord=2) for pair in at]).amax(0)
     ov_largest = torch.linalg.matrix_norm(changed, ord=2)
     return HeadChange(_frobenius(changed), _frobenius(own), ov_largest, qk, qk_own, qk_largest, offsets)
@@ -68,7 +70,9 @@ def _read(layer: AttentionLayer) -> dict[str, Float[Tensor, "n_heads width d_hea
     reading = {"O": weights.W_O.mT.double()}
     for name in "QKV":
         weight, bias = getattr(weights, f"W_{name}").double(), getattr(weights, f"b_{name}")
-        row = weight.new_zeros(len(weight), 1, weight.shape[-1]) if bias is None else bias.double().unsqueeze(1)
+        row = (
+            weight.new_zeros(len(weight), 1, weight.shape[-1]) if bias is None else bias.double().unsqueeze(1)
+        )
         reading[name] = torch.cat([weight, row], dim=1)
     return reading
 

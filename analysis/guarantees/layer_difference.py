@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from analysis.features.interactions import Interactions, strongest_interactions
 from analysis.features.layer import FeatureLayer
-from analysis.guarantees.changes import Directions, Kind
+from analysis.guarantees.changes import Directions, Kind, Sizes
 from analysis.guarantees.ranges import certify
 from analysis.guarantees.tensor_difference import LargestChange, difference, largest_change
 from analysis.spectra.hosvd import hosvd
@@ -94,6 +93,7 @@ def layer_difference(
     layer: int,
     tensor: BilinearTensor,
     other: BilinearTensor,
+    size: Sizes,
     along: Directions,
     strongest: Mapping[Kind, Sequence[int]],
     names: Names,
@@ -104,9 +104,8 @@ def layer_difference(
 ) -> LayerDifference:
     """The difference of one layer, with the items of each kind that are to be certified."""
     changed = difference(other, tensor)
-    own, size = float(tensor.norm()), float(changed.norm())
     directions: list[DirectionChange] = []
-    if size > 0:
+    if size.change > 0:
         rows = along.by_kind()
         for kind in WRITTEN_ALONG:
             if items := list(strongest.get(kind, ())):
@@ -117,8 +116,8 @@ def layer_difference(
         directions += _certified(changed, "singular", u, [str(number) for number in range(len(u))])
     return LayerDifference(
         layer,
-        size,
-        size / own if own else math.inf,
+        float(size.change),
+        float(size.relative),
         float(tensor.cosine(other)),
         largest_change(changed, seed=seed),
         tuple(sorted(directions, key=lambda direction: -direction.largest)),

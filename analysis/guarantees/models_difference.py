@@ -14,7 +14,17 @@ from torch import Tensor, nn
 
 from analysis.attention.layer import attention_layer
 from analysis.features.dictionaries import Dictionaries, require_dictionary
-from analysis.guarantees.changes import Directions, Kind, Place, Sizes, changes, directions_of, layer_tensor
+from analysis.guarantees.changes import (
+    Directions,
+    Kind,
+    OwnSizes,
+    Place,
+    Sizes,
+    changes,
+    directions_of,
+    layer_tensor,
+    sizes_along,
+)
 from analysis.guarantees.findings import Finding, NullChanges, first_of_each_subject, ranked
 from analysis.guarantees.heads import head_change
 from analysis.guarantees.layer_difference import LayerDifference, Names, layer_difference
@@ -55,7 +65,11 @@ class Difference:
 
     def _told(self) -> dict[str, Any]:
         first = [Words(f"{finding}") for finding in self.strongest[:3]]
-        return {"layers": len(self.layers), "n_null": self.n_null, "strongest": Words("; ".join(first) or "none")}
+        return {
+            "layers": len(self.layers),
+            "n_null": self.n_null,
+            "strongest": Words("; ".join(first) or "none"),
+        }
 
     @cached_property
     def strongest(self) -> tuple[Finding, ...]:
@@ -75,6 +89,7 @@ class Reference:
     model: nn.Module
     tensors: list[BilinearTensor]
     directions: list[Directions]
+    own: list[OwnSizes]
 
     @classmethod
     def of(cls, model: nn.Module, dictionaries: Mapping[Site, Dictionary]) -> Reference:
@@ -83,12 +98,14 @@ class Reference:
         _require_finite(model, "the first model")
         layers = range(cast(Any, causal_model(model)).config.num_hidden_layers)
         tensors = [layer_tensor(model, layer) for layer in layers]
-        return cls(model, tensors, [directions_of(model, layer, dictionaries) for layer in layers])
+        directions = [directions_of(model, layer, dictionaries) for layer in layers]
+        own = [sizes_along(*part) for part in zip(tensors, directions, strict=True)]
+        return cls(model, tensors, directions, own)
 
     def changes(self, other: nn.Module, which: str = "the second model") -> dict[Place, Sizes]:
         """The sizes of all changes to another model."""
         _require_alike(self.model, other, which)
-        return changes(self.model, other, self.directions, self.tensors)
+        return changes(self.model, other, self.directions, self.tensors, self.own)
 
 
 @checked
@@ -154,6 +171,7 @@ def diff(
             layer,
             reference.tensors[layer],
             layer_tensor(model_b, layer),
+            sizes["MLP", layer],
             reference.directions[layer],
             _strongest_written(findings, sizes, layer, k),
             names,

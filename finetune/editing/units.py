@@ -151,7 +151,9 @@ def _duals(rows: Float[Tensor, "n d"], name: str) -> Float[Tensor, "n d"]:
     return torch.linalg.pinv(unit_rows).T / lengths
 
 
-def solved(units: Units, coefficients: Float[Tensor, "edits units"], changes: Float[Tensor, " edits"]) -> Units:
+def solved(
+    units: Units, coefficients: Float[Tensor, "edits units"], changes: Float[Tensor, " edits"]
+) -> Units:
     """The units in amounts that make every edit's change exactly, what they do to each other included."""
     scale = coefficients.abs().amax(1, keepdim=True)
     singular = torch.linalg.svdvals(coefficients / scale) if bool((scale > 0).all()) else scale.new_zeros(1)

@@ -54,7 +54,9 @@ def _widen(glu: GLU, units: Units | None, n: int) -> None:
     weights = glu.factors()
     own = {"gate": weights.W_gate, "up": weights.W_in, "down": weights.W_out.T}
     given = {} if units is None else {"gate": units.W_gate, "up": units.W_in, "down": units.W_out.T}
-    columns = {name: torch.cat([part, _padded(given.get(name), part, n)], dim=1) for name, part in own.items()}
+    columns = {
+        name: torch.cat([part, _padded(given.get(name), part, n)], dim=1) for name, part in own.items()
+    }
     biases = {"gate": weights.b_gate, "up": weights.b_in}
     longer = {
         name: None if bias is None else torch.cat([bias, bias.new_zeros(n)]) for name, bias in biases.items()
@@ -66,7 +68,11 @@ def _widen(glu: GLU, units: Units | None, n: int) -> None:
         _put(module, glu.up, columns["up"].T, longer["up"])
         return
     order = ("gate", "up") if glu.gate_first else ("up", "gate")
-    bias = None if longer["gate"] is None else torch.cat([part for name in order if (part := longer[name]) is not None])
+    bias = (
+        None
+        if longer["gate"] is None
+        else torch.cat([part for name in order if (part := longer[name]) is not None])
+    )
     _put(module, glu.gate, torch.cat([columns[name].T for name in order]), bias)
 
 
