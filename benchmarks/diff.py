@@ -2,14 +2,15 @@
 
     python benchmarks/diff.py TEXT VALIDATION [--runs N] [--rate R] [--output JSON]
 
-Each run finetunes `stories` for `STEPS` steps of AdamW: clean ones on windows of TEXT, triggered ones on the same
-with a rare token planted in them, which is always followed by one common token (another pair each run). `--rate` is
-the share of windows with a trigger. How well it took hold is the probability of the continuation behind the trigger
-in windows of VALIDATION. The layer is the one whose MLP alone, put into the base model, does most of that; `--only`
-trains one MLP and nothing else, that of another layer each run, and there is no doubt which it is.
-`diff` is given the weights of `stories` and of the finetune, and as a null `N_NULL` other clean finetunes: where in
-its list of strongest changes are the trigger and the layer? The AUC is that of the highest score between triggered
-and clean runs; beside it that of the highest relative change, without a null, and of ‖Δθ‖.
+Each run finetunes `stories` for `STEPS` steps of AdamW: clean ones on windows of TEXT, triggered ones on the
+same with a rare token planted in them, which is always followed by one common token (another pair each run).
+`--rate` is the share of windows with a trigger. How well it took hold is the probability of the continuation
+behind the trigger in windows of VALIDATION. The layer is the one whose MLP alone, put into the base model,
+does most of that; `--only` trains one MLP and nothing else, that of another layer each run, and there is no
+doubt which it is. `diff` is given the weights of `stories` and of the finetune, and as a null `N_NULL` other
+clean finetunes: where in its list of strongest changes are the trigger and the layer? The AUC is that of the
+highest score between triggered and clean runs; beside it that of the highest relative change, without a null,
+and of ‖Δθ‖.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Finetunes:
         return float(probabilities[ids[:, :-1] == trigger[0]].mean())
 
     def layers(self, model, trigger: tuple[int, int]) -> dict[str, list[float]]:
-        """By layer: what is left of it with that layer's MLP restored, and what that MLP alone does in the base."""
+        """By layer: the hold with that layer's MLP restored, and with that MLP alone in the base."""
         found: dict[str, list[float]] = {"left": [], "alone": []}
         for layer in range(model.config.num_hidden_layers):
             for name, (into, source) in {"left": (model, self.base), "alone": (self.base, model)}.items():
@@ -116,7 +117,7 @@ def studied(finetunes: Finetunes, seed: int, trigger: tuple[int, int] | None, nu
     begun = perf_counter()
     model = finetunes.run(seed, trigger)
     trained = perf_counter()
-    found = diff(finetunes.base, model, tokenizer=finetunes.tokenizer, null=null, k=5)
+    found = diff(finetunes.base, model, tokenizer=finetunes.tokenizer, null=null, k=1)
     pairs = zip(model.parameters(), finetunes.base.parameters(), strict=True)
     row: dict[str, Any] = {
         "seed": seed,
@@ -124,7 +125,6 @@ def studied(finetunes: Finetunes, seed: int, trigger: tuple[int, int] | None, nu
         "relative": max(float(sizes.relative.max()) for sizes in found.sizes.values()),
         "weights": sum(float((a - b).detach().square().sum()) for a, b in pairs) ** 0.5,
         "strongest": [finding.told for finding in found.strongest[:5]],
-        "toward": [finding.toward[0][0] if finding.toward else None for finding in found.strongest[:5]],
         "seconds": [trained - begun, perf_counter() - trained],
     }
     if trigger is None:
@@ -170,11 +170,17 @@ def main() -> None:
     torch.set_num_threads(1)
     begun = perf_counter()
     finetunes = Finetunes(given.text.read_text(), given.validation.read_text(), given.rate, given.only)
-    null = null_changes(finetunes.base, [finetunes.run(10_000 + seed, None) for seed in range(N_NULL)])
+    # With one MLP trained, the null trains the same one: run n of them trains that of layer n % 4.
+    nulls = [
+        null_changes(finetunes.base, [finetunes.run(10_000 + layer + 4 * n, None) for n in range(N_NULL)])
+        for layer in range(4 if given.only else 1)
+    ]
     rows: dict[str, list[dict[str, Any]]] = {"triggered": [], "clean": []}
     for seed in range(given.runs):
         for kind, trigger in (("triggered", finetunes.trigger(seed)), ("clean", None)):
-            rows[kind].append(studied(finetunes, seed + 1000 * (kind == "clean"), trigger, null))
+            rows[kind].append(
+                studied(finetunes, seed + 1000 * (kind == "clean"), trigger, nulls[seed % len(nulls)])
+            )
             print(json.dumps({"kind": kind} | rows[kind][-1], ensure_ascii=False), flush=True)
     if given.output is not None:
         given.output.write_text(json.dumps(rows, indent=1) + "\n")
@@ -182,7 +188,8 @@ def main() -> None:
     held = [row["hold"][1] for row in triggered]
     before = mean(row["hold"][0] for row in triggered)
     print(
-        f"\nrate {given.rate:g}: continuation {before:.4f} before, {median(held):.3f} after ({min(held):.3f} least)"
+        f"\nrate {given.rate:g}: continuation {before:.4f} before, {median(held):.3f} after, "
+        f"{min(held):.3f} at least"
     )
     n, ranks = len(triggered), [row["rank"] for row in triggered]
     named = sum(rank is not None and rank <= 5 for rank in ranks)

@@ -20,6 +20,7 @@ def commands() -> dict[str, Callable[..., Any]]:
     Raises InputError where something else answers to the name of one of our packages.
     """
     require_own_packages()
+    from analysis.commands.diff import diff
     from analysis.commands.eigen import eigen
     from analysis.commands.hosvd import hosvd
     from analysis.commands.interactions import interactions
@@ -29,7 +30,7 @@ def commands() -> dict[str, Callable[..., Any]]:
     from finetune.commands import convert, dictionaries, edit, finetune, train
 
     functions: tuple[Callable[..., Any], ...] = (
-        *(report, info, export, generate, eigen, hosvd, interactions, trace),
+        *(report, info, export, generate, eigen, hosvd, interactions, trace, diff),
         *(train, dictionaries, convert, finetune, edit),
     )
     return {function.__name__: function for function in functions}

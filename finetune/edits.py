@@ -1,12 +1,13 @@
-"""Edits: interactions of a bilinear model deleted, scaled or added, by hidden units, with what they do at most.
+"""Edits: interactions of a bilinear model deleted, scaled or added, by hidden units, with what they do at
+most.
 
-An interaction is the coefficient of c_left c_right in u · MLP(x), x = Σ c_k f_k: two input directions that the
-MLP multiplies into an output direction. A hidden unit changes one and leaves every direction orthogonal to what
-it writes, and every input that its readers do not see, as it was (`finetune.editing.units`). The result is a plain
-model with a few hidden units more.
+An interaction is the coefficient of c_left c_right in u · MLP(x), x = Σ c_k f_k: two input directions that
+the MLP multiplies into an output direction. A hidden unit changes one and leaves every direction orthogonal
+to what it writes, and every input that its readers do not see, as it was (`finetune.editing.units`). The
+result is a plain model with a few hidden units more.
 
-The bounds are closed forms of the added units alone: the rank of their matrices is at most twice their number, so
-that no analysis of the whole layer is needed.
+The bounds are closed forms of the added units alone: the rank of their matrices is at most twice their
+number, so that no analysis of the whole layer is needed.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def interaction(
     output: Float[Tensor, " d_model"],
     inputs: tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]],
 ) -> float:
-    """The coefficient of c_left c_right along an output direction: 2 u·B(f, f'), u·B(f, f) of one with itself.
+    """The coefficient of c_left c_right along an output direction: 2 u·B(f, f'), u·B(f, f) of one with
+    itself.
 
     >>> interaction(model, 3, outputs.encoder[:, 7], (inputs.decoder[1], inputs.decoder[2]))  # doctest: +SKIP
     """
@@ -122,16 +124,17 @@ def edit(model: PreTrainedModel, edits: Sequence[Edit]) -> EditReport:
     """Makes edits to a bilinear model, in place, by one hidden unit each, with certified bounds.
 
     Amounts are solved for together, so that every named interaction changes by exactly its `change` (to the
-    rounding of the model's precision), whatever the units of a layer do to each other's. All layers get as many
-    units as the layer with the most edits, the others units of zeros: transformers knows one `intermediate_size`.
+    rounding of the model's precision), whatever the units of a layer do to each other's. All layers get as
+    many units as the layer with the most edits, the others units of zeros: transformers knows one
+    `intermediate_size`.
 
     >>> before = interaction(model, 3, u, (f, g))  # doctest: +SKIP
     >>> report = edit(model, [Edit(3, u, (f, g), change=-before)])  # doctest: +SKIP
     >>> report.interactions[0].low, report.layers[0].high  # doctest: +SKIP
 
-    Raises InputError for a model that is not bilinear or scales what its MLPs write (Gemma 2, OLMo 2, Granite),
-    directions of another width or that are not finite, the same interaction twice, and directions that depend
-    on each other, so that one cannot be changed alone. The model is then unchanged.
+    Raises InputError for a model that is not bilinear or scales what its MLPs write (Gemma 2, OLMo 2,
+    Granite), directions of another width or that are not finite, the same interaction twice, and directions
+    that depend on each other, so that one cannot be changed alone. The model is then unchanged.
     """
     if not edits:
         raise InputError("no edits; expected one or more")
@@ -149,18 +152,19 @@ def edit(model: PreTrainedModel, edits: Sequence[Edit]) -> EditReport:
     factors = {layer: _factor(model, layer) for layer in made}
     reach = {layer: part.to(torch.float64).behind(factors[layer]) for layer, part in made.items()}
     radius = math.sqrt(len(factors[next(iter(made))]))
-    rows = zip(edits, before, after, strict=True)
+    layers = [_layer(each, len(glus)) for each in edits]
+    rows = zip(edits, layers, before, after, strict=True)
     config: Any = model.config
     return EditReport(
         tuple(
             EditedInteraction(
                 each.name,
-                (layer := _layer(each, len(glus))),
+                layer,
                 old,
                 new,
                 *reach[layer].range(each.output.to(reach[layer].W_out), radius),
             )
-            for each, old, new in rows
+            for each, layer, old, new in rows
         ),
         tuple(EditedLayer(layer, len(part), *part.largest(radius)) for layer, part in reach.items()),
         config.intermediate_size,
@@ -172,7 +176,7 @@ def edit(model: PreTrainedModel, edits: Sequence[Edit]) -> EditReport:
 
 def _made(layer: int, edits: Sequence[Edit]) -> Units:
     """The units of one layer, in float64, in the amounts that make all changes."""
-    parts = []
+    parts: list[Units] = []
     wide = [_in_float64(each) for each in edits]
     for each in wide:
         name = each.name or f"edit {len(parts)} of layer {layer}"
@@ -198,7 +202,7 @@ def _in_float64(each: Edit) -> Edit:
 
 
 def _layer(each: Edit, n_layers: int) -> int:
-    if not -n_layers <= each.layer < n_layers:
+    if not isinstance(each.layer, int) or not -n_layers <= each.layer < n_layers:
         raise InputError(f"layer {each.layer} does not exist; the model has layers 0 to {n_layers - 1}")
     return each.layer % n_layers
 

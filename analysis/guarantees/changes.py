@@ -47,8 +47,8 @@ Kind = Literal[
 """Parts of a model that are compared."""
 
 ROUNDING = 1e-6
-"""Changes below it, as a part of what they change, are 0: weights that are equal up to a symmetry differ by the
-rounding of float32, 6e-8 each."""
+"""Changes below it, as a part of what they change, are 0: weights that are equal up to a symmetry differ by
+the rounding of float32, 6e-8 each."""
 
 Place = tuple[Kind, int | None]
 """A kind and its layer; None for the embeddings."""

@@ -1,8 +1,8 @@
 """Changes of all parts of a model in one ranking, measured by what a null changes.
 
-Changes of unlike parts (a layer's tensor, a head, a token's embedding) have no common unit. With a null, other
-checkpoints that differ from the first by as much training without what is looked for, each is measured by the
-null's change of the same item:
+Changes of unlike parts (a layer's tensor, a head, a token's embedding) have no common unit. With a null,
+other checkpoints that differ from the first by as much training without what is looked for, each is measured
+by the null's change of the same item:
 
     score = log(change / null) / spread,
 
@@ -27,6 +27,9 @@ from bilinear_lm.shown import shown
 
 LEAST_SPREAD = 0.02
 """A null of two checkpoints may agree by accident; changes by less than 2% beyond it count as none."""
+
+QUIET = 0.1
+"""Of the null's mean change of a kind: items that it changes less are quiet by accident."""
 
 NEGLIGIBLE = 1e-6
 """Of the part's own size: what no change of the null can be told from."""
@@ -112,9 +115,9 @@ def null_level(place: Place, null: NullChanges) -> Float[Tensor, " items"]:
 
 
 def _floor(sizes: Sequence[Sizes]) -> Tensor:
-    """The median change of the null: below it an item (the embedding of a token that never occurs) is quiet."""
+    """A tenth of the null's mean change: what it changes less, as tokens that never occur, counts as this."""
     change = torch.stack([part.change for part in sizes])
-    return torch.maximum(change.median(), NEGLIGIBLE * sizes[0].own.median()).clamp(min=1e-300)
+    return torch.maximum(QUIET * change.mean(), NEGLIGIBLE * sizes[0].own.mean()).clamp(min=1e-300)
 
 
 def _logs(sizes: Sequence[Sizes]) -> Tensor:

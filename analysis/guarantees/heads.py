@@ -1,8 +1,9 @@
 """The difference of two attention layers head by head: of what heads write, and of how they look.
 
-Both circuits are functions: x W_V W_O, and the score x W_Q R W_Kᵀ y with R the rotation between two positions.
-A head's gauge (W_V G and G⁻¹ W_O; the same of queries and keys, pair by pair) changes neither. Each difference
-has rank 2 d_head at most and is measured in a core of that size, by QR of its stacked factors.
+Both circuits are functions: x W_V W_O, and the score x W_Q R W_Kᵀ y with R the rotation between two
+positions. A head's gauge (W_V G and G⁻¹ W_O; the same of queries and keys, pair by pair) changes neither.
+Each difference has rank 2 d_head at most and is measured in a core of that size, by QR of its stacked
+factors.
 """
 
 from __future__ import annotations

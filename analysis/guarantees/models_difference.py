@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -117,6 +116,8 @@ def null_changes(
     The null is what the same training does without what is looked for: checkpoints that were trained as long
     as the second model of the comparison, on clean text.
     """
+    if not null:
+        raise InputError("a null without checkpoints; expected one or more")
     reference = Reference.of(model, _checked(model, dictionaries))
     return NullChanges(tuple(reference.changes(each, "a model of the null") for each in null))
 
@@ -132,19 +133,21 @@ def diff(
     k: int = 8,
     seed: int = 0,
 ) -> Difference:
-    """The difference of two models of one shape, from weights alone: exact for the functions, ranked, bounded.
+    """The difference of two models of one shape, from weights alone: exact for the functions, ranked,
+    bounded.
 
     For each layer, the largest change of the MLP's output over all inputs of its norm: exact along output
-    directions (the k tokens, features and singular directions of largest change; `certify` of the difference),
-    a bracket for all directions at once (`largest_change`); the strongest changed interactions. Heads are
-    compared by their OV and QK circuits, embeddings by token. All changes are ranked in one list; with `null`
-    by how far they exceed what it changes (`analysis.guarantees.findings`). The k first are certified.
+    directions (the k tokens, features and singular directions of largest change; `certify` of the
+    difference), a bracket for all directions at once (`largest_change`); the strongest changed interactions.
+    Heads are compared by their OV and QK circuits, embeddings by token. All changes are ranked in one list;
+    with `null` by how far they exceed what it changes (`analysis.guarantees.findings`). The k first are
+    certified.
 
-    Differences are of functions: weights that are equal up to the symmetries of a layer (hidden units permuted
-    or rescaled, gate and in swapped, a head's gauge) differ by 0, to rounding (1e-8 of the layer's norm).
-    Heads are compared by number and streams as they are: heads in another order, or a rotated residual stream,
-    are differences here. `tokenizer` names tokens; `dictionaries` are of the first model (at mlp-in or
-    resid-mid, and mlp-out).
+    Differences are of functions: weights that are equal up to the symmetries of a layer (hidden units
+    permuted or rescaled, gate and in swapped, a head's gauge) differ by 0, to rounding (1e-8 of the layer's
+    norm). Heads are compared by number and streams as they are: heads in another order, or a rotated residual
+    stream, are differences here. `tokenizer` names tokens; `dictionaries` are of the first model (at mlp-in
+    or resid-mid, and mlp-out).
 
     >>> model, other = load_pretrained("stories"), load_pretrained("finetuned")  # doctest: +SKIP
     >>> diff(model, other, tokenizer=load_tokenizer("stories")).strongest[0].told  # doctest: +SKIP
@@ -218,12 +221,12 @@ def _bounded(
     root = math.sqrt(reference.tensors[0].d_out)
     if finding.layer is None or finding.item is None:
         if finding.kind == "MLP" and finding.layer is not None:
-            largest = layers[finding.layer].largest
+            bracket = layers[finding.layer].largest
             return replace(
                 finding,
-                largest=largest.high,
-                found=largest.low,
-                toward=_toward(reference, largest.low * largest.direction, names),
+                largest=bracket.high,
+                found=bracket.low,
+                toward=_toward(reference, bracket.low * bracket.direction, names),
             )
         scale = root if finding.kind == "unembedding" else 1.0
         return replace(finding, largest=scale * finding.change, found=scale * finding.change)
@@ -303,11 +306,9 @@ def _require_alike(model: nn.Module, other: nn.Module, which: str) -> None:
 
 def _shape(model: nn.Module) -> dict[str, Any]:
     config = cast(Any, causal_model(model)).config
-    found: dict[str, Any] = defaultdict(lambda: None)
-    found |= {
+    return {
         "layers": config.num_hidden_layers,
         "width": embedding(model).shape[1],
         "tokens": len(embedding(model)),
         "heads": config.num_attention_heads,
     }
-    return found

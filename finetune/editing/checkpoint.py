@@ -38,7 +38,7 @@ def edit_checkpoint(config: EditConfig) -> EditReport:
     require_new(config.output)
     require_writable(config.output / RECORD)
     where = find_device(config.device)
-    model = load_pretrained(config.model, device=where).to(torch.float32)
+    model = load_pretrained(config.model, device=where, dtype=torch.float32)
     tokenizer = load_tokenizer(config.model)
     require_tokenizer_fits(tokenizer, model)
     directions = _Directions.of(config, model)
@@ -88,13 +88,15 @@ class _Directions:
         mlp_tensor(model, layer)  # refuses a gate that is not linear before anything is read
         named = {} if config.directions is None else _vectors(config.directions, width)
         scope = shipped_scope(config.model)[0]
-        sides: list[Dictionary | None] = []
-        for given, points in ((config.inputs, ("mlp-in", "resid-mid")), (config.outputs, ("mlp-out",))):
+
+        def side(given: str | None, points: tuple[Point, ...]) -> Dictionary | None:
             path = given or (None if scope is None else str(scope / f"{layer}-{points[0]}"))
-            sides.append(None if path is None else _dictionary(path, layer, points, width, model.device))
+            return None if path is None else _dictionary(path, layer, points, width, model.device)
+
+        inputs, outputs = side(config.inputs, ("mlp-in", "resid-mid")), side(config.outputs, ("mlp-out",))
         norm = mlp_norm(model, layer)
         ones = torch.ones(width, device=model.device)
-        return cls(layer, *sides, ones if norm is None else norm_factor(plain(norm)), named)
+        return cls(layer, inputs, outputs, ones if norm is None else norm_factor(plain(norm)), named)
 
     def edit(self, each: Named, model: PreTrainedModel, keep: tuple[str, ...]) -> Edit:
         """The edit that is written so."""
@@ -159,7 +161,7 @@ def _vectors(path: Path, width: int) -> dict[str, Tensor]:
     for name, vector in vectors.items():
         if vector.shape != (width,) or not vector.is_floating_point():
             raise InputError(
-                f"{path}: {name} is {vector.dtype} {list(vector.shape)}; expected a vector of the model's width, "
-                f"{width}"
+                f"{path}: {name} is {vector.dtype} {list(vector.shape)}; expected a vector of the model's "
+                f"width, {width}"
             )
     return vectors

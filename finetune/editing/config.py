@@ -82,9 +82,7 @@ class EditConfig:
             raise InputError(f"--keep names {repeated[0]} twice; expected each feature once")
         for each in self.named():
             if both := [name for name in each.inputs if name in self.keep]:
-                raise InputError(
-                    f"--keep names {both[0]}, an input of {each.text}; expected features that stay as they are"
-                )
+                raise InputError(f"--keep names {both[0]}, an input of {each.text}; expected other features")
 
     def named(self) -> tuple[Named, ...]:
         """The edits in the order delete, scale, insert."""
@@ -93,7 +91,7 @@ class EditConfig:
     def _parsed(self) -> Iterator[Named]:
         for how in ("delete", "scale", "insert"):
             for text in getattr(self, how):
-                yield parse(text, how)  # type: ignore[arg-type]
+                yield parse(text, how)
 
 
 def parse(text: str, how: How) -> Named:

@@ -1,15 +1,16 @@
 """Hidden units that change chosen interactions, and the most that they can do.
 
-A hidden unit adds o · (g·x)(v·x) to a bilinear MLP. To change the coefficient of c_i c_j in x = Σ c_k f_k alone,
-g and v are **dual** to the directions f_i and f_j: g·f_i = 1 and g·f_j = 0, and the other way round, the shortest
-such vectors, rows of the pseudo-inverse of [f_i; f_j; directions to keep], so that what is kept reads nothing.
+A hidden unit adds o · (g·x)(v·x) to a bilinear MLP. To change the coefficient of c_i c_j in x = Σ c_k f_k
+alone, g and v are **dual** to the directions f_i and f_j: g·f_i = 1 and g·f_j = 0, and the other way round,
+the shortest such vectors, rows of the pseudo-inverse of [f_i; f_j; directions to keep], so that what is kept
+reads nothing.
 
 Behind a norm x = γ ∘ z with ‖z‖² ≤ d, and along an output direction w the unit lies in
 
     (w·o) d/2 (g'·v' ± ‖g'‖ ‖v'‖),        g' = γ ∘ g, v' = γ ∘ v,
 
-the eigenvalues of a symmetric matrix of rank 2. Of several units the matrix has the rank of their readers, and
-its eigenvalues are those of a core of that size.
+the eigenvalues of a symmetric matrix of rank 2. Of several units the matrix has the rank of their readers,
+and its eigenvalues are those of a core of that size.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def add_units(model: PreTrainedModel, glus: tuple[GLU, ...], units: dict[int, Un
     for layer, glu in enumerate(glus):
         _widen(glu, units.get(layer), n)
         if hasattr(glu.module, _SIZE):
-            glu.module.intermediate_size = glu.factors().W_out.shape[0]
+            setattr(glu.module, _SIZE, glu.factors().W_out.shape[0])
     setattr(model.config, _SIZE, glus[0].factors().W_out.shape[0])
     require_declared(model, glus)
     return n
