@@ -61,7 +61,21 @@ from analysis.graphs import (
     summary,
     to_networkx,
 )
-from analysis.guarantees import certify, diff, difference, inputs_where, largest_change, null_changes
+from analysis.guarantees import (
+    certified_margins,
+    certified_radius,
+    certify,
+    certify_features,
+    certify_logits,
+    diff,
+    difference,
+    eigenvectors_needed,
+    inputs_where,
+    largest_change,
+    null_changes,
+    pairs_matrix,
+    verify,
+)
 from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.spectra import (
@@ -112,7 +126,11 @@ __all__ = [
     "carried",
     "causal_check",
     "causal_plot",
+    "certified_margins",
+    "certified_radius",
     "certify",
+    "certify_features",
+    "certify_logits",
     "completeness",
     "composition_scores",
     "composition_through",
@@ -128,6 +146,7 @@ __all__ = [
     "effects",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
     "explained_on_text",
@@ -148,10 +167,12 @@ __all__ = [
     "null_changes",
     "open_prompt",
     "opposing_features",
+    "pairs_matrix",
     "pairwise_cosine",
     "patch_node",
     "predict_target",
     "prompt_ids",
+    "reach_plot",
     "read_tokens",
     "replaced_mlp",
     "save_circuit_tracer",
@@ -183,6 +204,7 @@ __all__ = [
     "truncate_eigenvectors",
     "truncation_costs",
     "truncation_plot",
+    "verify",
     "virtual_scores",
 ]
 
@@ -190,6 +212,7 @@ _FIGURES = (
     "ablation_plot",
     "causal_plot",
     "correlation_plot",
+    "reach_plot",
     "save_figure",
     "spectrum_plot",
     "submatrix_plot",

@@ -79,6 +79,27 @@ def spectrum_plot(values: Float[Tensor, " k"], title: str = "eigenvalues") -> Fi
 
 
 @styled
+def reach_plot(
+    possible: Float[Tensor, " n"],
+    reached: Float[Tensor, " n"],
+    title: str = "features: what is possible and what a text reaches",
+) -> Figure:
+    """The largest value that each feature can have, in descending order, and the largest it has on a text.
+
+    `possible` is `certify_features(…).high`.
+    """
+    order = possible.argsort(descending=True)
+    figure, axes = _new(4.5, 2.8)
+    places = range(1, len(order) + 1)
+    axes.plot(places, possible[order].tolist(), color=INK, linewidth=1.2, label="possible, from the weights")
+    axes.plot(places, reached[order].tolist(), ".", color=POSITIVE, markersize=3, label="reached on the text")
+    axes.set(xlabel="features, in order", ylabel="pre-activation", title=title)
+    axes.set_ylim(bottom=min(0.0, float(reached.min())))
+    axes.legend()
+    return figure
+
+
+@styled
 def token_plot(reading: TokenReading, labels: Sequence[str], title: str = "eigenvector in tokens") -> Figure:
     """One direction in tokens: the highest scores as bars on top, the lowest at the bottom.
 

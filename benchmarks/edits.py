@@ -33,8 +33,8 @@ from bilinear_lm import Site, load_dictionary, load_pretrained, load_tokenizer, 
 from bilinear_lm.sites import mlp_inputs, replaced
 from finetune import Edit, edit, interaction
 
-LAYER, PAIR, N_CONTROLS = 3, (193, 287), 5
-MOST, FALL, N_WINDOWS = -4.0, 0.9, 200
+LAYER, PAIR, N_CONTROLS = 3, (193, 287), 3
+MOST, FALL, N_WINDOWS = -2.0, 0.92, 200
 
 
 class Behaviour:
@@ -86,7 +86,7 @@ def steered(model, direction: Tensor, amount: float) -> Iterator[Any]:
 def least(most: float, probability: Callable[[float], float], wanted: float) -> float:
     """The amount of least size, from 0 to `most`, by which a probability falls so far; by bisection."""
     low, high = 0.0, most
-    for _ in range(9):
+    for _ in range(7):
         middle = (low + high) / 2
         low, high = (low, middle) if probability(middle) <= wanted else (middle, high)
     return high
@@ -127,7 +127,7 @@ def main() -> None:
         with steered(model, direction, size) as changed:
             return first.probability(changed)
 
-    size = least(-100.0, by_steering, first.probability(new))
+    size = least(-32.0, by_steering, first.probability(new))
     before = interaction(model, LAYER, u, (decoder[PAIR[0]], decoder[PAIR[1]]))
     deleted, _ = edited(-before)
     rows = {

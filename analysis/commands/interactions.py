@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 N_SEEDS = 5
 """Random sets of interactions beside the strongest."""
 
+WORST = 0.1
+"""The error, as a share of a feature's largest value over all inputs, that eigenvectors are counted for."""
+
 
 def interactions(
     checkpoint: Checkpoint = DEFAULT_MODEL,
@@ -48,8 +51,9 @@ def interactions(
 ) -> None:
     """Tabulate and draw which pairs of input features an MLP combines into output features.
 
-    Writes interactions.json (a row for each output feature, and the strongest interactions),
-    interactions.safetensors (the same interactions and the drawn submatrices) and submatrix-FEATURE.png;
+    Writes interactions.json (a row for each output feature, with the range that its pre-activation cannot
+    leave whatever the text, and the strongest interactions), interactions.safetensors (the same interactions
+    and the drawn submatrices) and submatrix-FEATURE.png;
     with a text also correlation.png and ablation.png, and features named by their contexts in it.
 
     Args:
@@ -84,6 +88,7 @@ def interactions(
     asked = list(dict.fromkeys(features)) or None
     strongest = strongest_interactions(between, asked, k, progress=True)
     table = interaction_statistics(between, asked, progress=True)
+    certified = _certified(model, layer, ends[1], table.outputs.tolist())
     drawn = asked or [int(table.outputs[table.strength.argmax()])]
     submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
     reading = _Reading() if words is None else _read(model, checkpoint, layer, ends, words, strongest, seed)
@@ -91,7 +96,7 @@ def interactions(
     result = {
         "settings": {**given, "k": k, "text": None if contexts is None else told(contexts), "seed": seed},
         "versions": versions_of_run(),
-        **_summary(strongest, table, reading),
+        **_summary(strongest, table, certified, reading),
     }
     with new_folder(output) as draft:
         write_json(draft / "interactions.json", result)
@@ -162,8 +167,37 @@ def _read(
     )
 
 
-def _summary(strongest: Interactions, table: InteractionStatistics, reading: _Reading) -> dict[str, Any]:
+def _certified(
+    model: PreTrainedModel, layer: int, outputs: Dictionary, features: list[int]
+) -> list[dict[str, Any]]:
+    """The range of each feature and the eigenvectors needed, or nothing where no norm bounds the layer."""
+    from analysis.guarantees.claims import eigenvectors_needed
+    from analysis.guarantees.model_ranges import certify_features, has_range, normalised_mlp_tensor
+
+    if not has_range(model, layer):
+        return [{"certified": None} for _ in features]
+    ranges = certify_features(model, outputs, features, layer=layer)
+    tensor = normalised_mlp_tensor(model, layer)
+    u = outputs.to(tensor.device, tensor.dtype).encoder.T[features]
+    needed = {
+        name: eigenvectors_needed(tensor, u, WORST, free_constant=free).tolist()
+        for name, free in (("eigenvectors", False), ("eigenvectors_and_constant", True))
+    }
+    rows = zip(ranges.low.tolist(), ranges.high.tolist(), ranges.dead.tolist(), *needed.values(), strict=True)
+    return [
+        {"certified": {"low": low, "high": high, "dead": dead, **dict(zip(needed, counts, strict=True))}}
+        for low, high, dead, *counts in rows
+    ]
+
+
+def _summary(
+    strongest: Interactions,
+    table: InteractionStatistics,
+    certified: list[dict[str, Any]],
+    reading: _Reading,
+) -> dict[str, Any]:
     name_output, name_input = reading.name_output, reading.name_input
+    features = zip(table.rows(), certified, strict=True)
     return {
         "interactions": [
             asdict(item)
@@ -171,7 +205,8 @@ def _summary(strongest: Interactions, table: InteractionStatistics, reading: _Re
             for item in strongest
         ],
         "n_deviations": table.n_deviations,
-        "features": [row | {"name": name_output(row["output"])} for row in table.rows()],
+        "worst_case_error": WORST,
+        "features": [row | reach | {"name": name_output(row["output"])} for row, reach in features],
         **reading.results,
     }
 

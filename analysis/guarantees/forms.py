@@ -56,8 +56,12 @@ class QuadraticForm:
         """d: the width of z."""
         return self.matrix.shape[-1]
 
+    def __getitem__(self, index: int | slice | Tensor) -> QuadraticForm:
+        """Some of a batch of forms."""
+        return QuadraticForm(self.matrix[index], self.linear[index], self.constant[index])
+
     def __call__(self, z: Float[Tensor, "*points d"]) -> Float[Tensor, "*values"]:
-        """f at points z [..., d]; with a batch of forms [n], the points are [n, ..., d] or one for each."""
+        """f at points z [..., d]; of a batch of forms at points that have its axes first, [*axes, ..., d]."""
         z = z.to(self.matrix)
         if self.matrix.ndim == 2:
             return (z * (z @ self.matrix + 2 * self.linear)).sum(-1) + self.constant

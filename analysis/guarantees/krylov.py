@@ -67,8 +67,10 @@ class _Forms:
 
     def times(self, rows: Tensor) -> Tensor:
         """Q_u times rows [n, p, d], p of them for each u."""
-        hidden = (rows @ self.both).unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-        return (hidden * self.scale.unsqueeze(1)) @ self.both.T
+        n, p, _ = rows.shape
+        # Flat, as matmul would else multiply rows that are not contiguous one form after the other.
+        hidden = (rows.reshape(n * p, -1) @ self.both).view(n, p, 2, -1).flip(2).flatten(2)
+        return ((hidden * self.scale.unsqueeze(1)).flatten(0, 1) @ self.both.T).view(n, p, -1)
 
 
 def krylov_extremes(
@@ -107,8 +109,8 @@ def _piece(forms: _Forms, radius: float, ball: bool, tolerance: float, seed: int
     space = _Space.of(forms, seed)
     while True:
         space.grow()
-        places, error = _ends(space, radius, ball)
-        done = (error <= tolerance).all(dim=1) | (space.size == d)
+        places, error, unseen = _ends(space, radius, ball)
+        done = (torch.maximum(error, unseen) <= tolerance).all(dim=1) | (space.size == d)
         rows = going[done]
         points[rows] = places[done] @ space.V[done, : space.size]
         residuals[rows], converged[rows] = error[done], True
@@ -202,10 +204,13 @@ def _outside(row: Tensor, V: Tensor) -> Tensor:
     return (row - (row @ V.mT) @ V).squeeze(1)
 
 
-def _ends(space: _Space, radius: float, ball: bool) -> tuple[Tensor, Tensor]:
-    """The minimising and maximising points in the spaces [n, 2, size], and their residuals [n, 2].
+def _ends(space: _Space, radius: float, ball: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The minimising and maximising points in the spaces [n, 2, size], their residuals [n, 2], and by how
+    much an eigenvalue of Q may lie beyond μ, as far as the extreme Ritz pairs tell.
 
-    In float64, on the CPU: torch's eigh of matrices of such a size does them one by one on a GPU.
+    A stationary point with an eigenvalue beyond μ is not an extreme one: the largest, of which b has no part,
+    may still be hidden in the space. In float64, on the CPU: torch's eigh of matrices of such a size does
+    them one by one on a GPU.
     """
     V = space.V[:, : space.size]
     values, columns = torch.linalg.eigh(space.H[:, : space.size, : space.size].to("cpu", torch.float64))
@@ -220,6 +225,15 @@ def _ends(space: _Space, radius: float, ball: bool) -> tuple[Tensor, Tensor]:
     size = torch.maximum(values.abs().amax(1, keepdim=True), multipliers.abs())
     scale = (size * torch.linalg.vector_norm(places, dim=-1)).to(V)
     places = places.to(V)
-    # Qz + b − μz has no part in the space.
-    errors = torch.linalg.vector_norm(places[..., -space.rows.shape[1] :] @ space.rows, dim=-1)
-    return places, errors / scale.clamp(min=torch.finfo(scale.dtype).tiny)
+    tiny = torch.finfo(scale.dtype).tiny
+    errors = _outside_length(places, space) / scale.clamp(min=tiny)
+    ritz = torch.stack([columns[..., 0], columns[..., -1]], dim=1).to(V)
+    beyond = torch.stack([-values[:, 0], values[:, -1]], dim=1) - multipliers
+    unseen = (beyond.to(V) + _outside_length(ritz, space)) / size.to(V).clamp(min=tiny)
+    return places, errors, unseen
+
+
+def _outside_length(places: Tensor, space: _Space) -> Tensor:
+    """The length of what Q makes of vectors of the space outside of it: a Ritz pair's whole residual, and the
+    whole of Qz + b − μz."""
+    return torch.linalg.vector_norm(places[..., -space.rows.shape[1] :] @ space.rows, dim=-1)

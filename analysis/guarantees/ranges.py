@@ -33,7 +33,7 @@ Over = Literal["sphere", "ball"]
 
 Method = Literal["auto", "dense", "krylov"]
 
-LEAST_WIDTH = 256
+LEAST_WIDTH = 128
 """The input width from which many directions are done by Krylov spaces rather than by `eigh`."""
 
 
@@ -105,10 +105,9 @@ def certify(
     require_choice(over, get_args(Over), "over")
     require_choice(method, get_args(Method), "method")
     width = tensor.d_in - tensor.constant
-    radius = width**0.5 if radius is None else radius
-    require_number(radius, f"radius={radius!r}", "a number above 0", least=math.ulp(0))
+    radius = radius_of(tensor, radius)
     require_decomposable(tensor, u, 1, "auto", tolerance, seed, name="certify")
-    inner, z0, P, reach = restricted(tensor, subspace, float(radius))
+    inner, z0, P, reach = restricted(tensor, subspace, radius)
     balanced, power = inner.balanced()
     rows = u.reshape(-1, tensor.d_out)
     powers = exponents(rows, 1) if len(rows) else rows.new_zeros(0, dtype=torch.int32)
@@ -124,8 +123,16 @@ def certify(
         argmax=points[:, 1].reshape(*axes, width),
         residuals=ends.residuals.reshape(*axes, 2),
         over=over,
-        radius=float(radius),
+        radius=radius,
     )
+
+
+def radius_of(tensor: BilinearTensor, radius: float | None) -> float:
+    """The radius of a sphere of inputs: √d of the tensor, or the one that is given, checked."""
+    if radius is None:
+        return float(tensor.d_in - tensor.constant) ** 0.5
+    require_number(radius, f"radius={radius!r}", "a number above 0", least=math.ulp(0))
+    return float(radius)
 
 
 @dataclass(frozen=True)

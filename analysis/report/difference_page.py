@@ -122,7 +122,8 @@ def _layer(layer: LayerDifference) -> str:
             ("largest change, no input exceeds", f"{layer.largest.high:.3g}"),
         ]
     )
-    directions = _table(
+    directions = _card(
+        "Along single directions",
         "Output directions of largest change: no input changes the output along them by more, and one does.",
         ["Direction", "Lowers it by at most", "Raises it by at most"],
         [
@@ -137,10 +138,9 @@ def _layer(layer: LayerDifference) -> str:
 
 
 def _interactions(interactions: tuple[NamedInteraction, ...]) -> str:
-    if not interactions:
-        return ""
-    return _table(
-        "Interactions that changed most: by how much more of the output there is with each unit of both "
+    return _card(
+        "Interactions that changed most",
+        "By how much more of the output there is with each unit of both "
         "inputs together. Tokens stand for their embeddings, at the length that the norm gives them.",
         ["Output", "Input", "Input", "Change"],
         [
@@ -153,11 +153,16 @@ def _interactions(interactions: tuple[NamedInteraction, ...]) -> str:
     )
 
 
-def _table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
-    """A table of cells that are HTML already."""
+def _card(title: str, about: str, columns: list[str], rows: list[list[str]]) -> str:
+    """A table with a title on a ground of its own; nothing where there are no rows."""
+    return f"<article><h3>{title}</h3>{_table(about, columns, rows)}</article>" if rows else ""
+
+
+def _table(about: str, columns: list[str], rows: list[list[str]]) -> str:
+    """A table of cells that are HTML already, under what it shows."""
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<figure><figcaption>{about}</figcaption><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></figure>"
     )

@@ -18,6 +18,7 @@ from analysis.features.explained import Explained, Probe, explained_by_probes
 from analysis.features.index import InteractionIndex, interaction_index
 from analysis.features.layer import FeatureLayer, feature_layer
 from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
+from analysis.guarantees.model_ranges import certify_features, has_range
 from analysis.report.options import FeatureSource
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
 from analysis.text.tokens import TokenReading, read_tokens
@@ -86,6 +87,9 @@ class FeatureReading:
     interactions, strongest first; features are numbered by their order in `features`."""
     explained: Explained
     """How well the top eigenvectors of each output feature explain it on the text."""
+    most: Float[Tensor, " n"] | None = None
+    """The largest pre-activation of each output feature that any input of the layer gives; None where no norm
+    bounds the layer's input."""
 
     def clarity(self) -> Float[Tensor, " n"]:
         """|strongest interaction| / strength of each output feature, times its correlation, where it is
@@ -217,7 +221,14 @@ class _Reader:
             index=index,
             corners=corners,
             explained=explained,
+            most=self._most(around),
         )
+
+    def _most(self, around: LayerDictionaries) -> Tensor | None:
+        if not has_range(self.model, around.layer):
+            return None
+        written = self.active[around.written].most_active(self.source.n_features)
+        return certify_features(self.model, around.outputs, written.tolist(), layer=around.layer).high
 
     def _side(self, site: Site, dictionary: Dictionary, tokens: TokenReading) -> Side:
         activity = self.active[site]

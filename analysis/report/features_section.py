@@ -115,6 +115,7 @@ def _layer(reading: FeatureReading, data: FeatureData, tokens: _Tokens) -> dict[
             "share": _short(spectra.share[:, : explained.all_tokens.shape[1]]),
             "all": _short(explained.all_tokens),
             "activeOnly": _short(explained.active_tokens),
+            "most": None if reading.most is None else _short(reading.most),
         },
     }
 

@@ -15,6 +15,7 @@ from analysis.plots import (
     POSITIVE,
     ablation_plot,
     correlation_plot,
+    reach_plot,
     save_figure,
     spectrum_plot,
     submatrix_plot,
@@ -31,6 +32,14 @@ def test_spectrum():
     assert (list(negative.get_xdata()), list(negative.get_ydata())) == ([1, 2], [-2.5, -1.0])
     figure.draw_without_rendering()
     assert "2" in [text.get_text() for text in figure.axes[0].get_xticklabels()]
+
+
+def test_what_is_reached_stands_below_what_is_possible():
+    figure = reach_plot(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([0.5, 1.0, -0.5]))
+    possible, reached = figure.axes[0].lines
+    assert list(possible.get_ydata()) == [3, 2, 1]
+    assert list(reached.get_ydata()) == [1, -0.5, 0.5]
+    assert figure.axes[0].get_ylim()[0] == -0.5
 
 
 def test_tokens_stand_highest_first_with_their_own_labels():

@@ -148,6 +148,26 @@ def similarities(x: Things):
     ]
 
 
+def guarantees(x: Things):
+    torch.manual_seed(0)
+    factors = torch.randn(30, 40), torch.randn(30, 40), torch.randn(40, 5)
+    wide = BilinearTensor.from_layer(*factors, b_in=torch.randn(40), b_out=torch.randn(5)).to(x.device)
+    u, mean, cov = x.u[:, :5], x.u[0], torch.eye(D, device=x.device)
+    ranges = [analysis.certify(wide, u, method=method) for method in ("dense", "krylov")]
+    subspace = analysis.inputs_where(x.u, x.u[:, 0])
+    return [
+        *(number for found in ranges for number in (found.low, found.high)),
+        analysis.certify(x.tensor, x.u, over="ball", subspace=analysis.inputs_where(x.u)).high,
+        analysis.certify(x.tensor, x.u[0], radius=20.0, subspace=subspace).high,
+        analysis.certify_features(x.model, x.outputs).high,
+        analysis.certify_logits(x.model, 1, [3, 4]).low,
+        analysis.verify(x.tensor, x.u, x.other, mean=mean, cov=cov, points=x.u),
+        analysis.verify(x.tensor, x.u, analysis.eigendecompose(x.tensor, x.u, 3)).worst,
+        analysis.eigenvectors_needed(x.tensor, x.u, 0.1, free_constant=True),
+        analysis.certified_margins(x.tensor.change_basis(outputs=x.u), x.u, 0.5),
+    ]
+
+
 def interactions(x: Things):
     strongest = analysis.strongest_interactions(x.features, k=6)
     return [
@@ -258,6 +278,7 @@ CASES = [
     decompositions,
     block_method,
     similarities,
+    guarantees,
     interactions,
     on_text,
     attention,

@@ -7,7 +7,7 @@ import torch
 import tyro
 from safetensors.torch import load_file
 
-from analysis import feature_layer, strongest_interactions
+from analysis import certify_features, feature_layer, strongest_interactions
 from analysis.commands.interactions import interactions
 from bilinear_lm import Dictionary, InputError, Site, load_pretrained, save_dictionary
 from bilinear_lm.checkpoints import save_folder
@@ -37,6 +37,11 @@ def test_without_a_text(files, capsys):
     assert [row["output"] for row in told["features"]] == list(range(20))
     assert all(len(row["mass"]) == 10 for row in told["features"])
     assert told["settings"]["layer"] == 1
+    assert told["worst_case_error"] == 0.1
+    ranges = certify_features(load_pretrained(str(folder / "model")), dictionaries["mlp-out"])
+    assert [row["certified"]["high"] for row in told["features"]] == pytest.approx(ranges.high.tolist())
+    counts = [row["certified"] for row in told["features"]]
+    assert all(0 < row["eigenvectors_and_constant"] <= row["eigenvectors"] <= 16 for row in counts)
     assert set(told["versions"]) == {"bilinear_lm", "torch", "transformers"}
     model = load_pretrained(str(folder / "model"))
     between = feature_layer(model, 1, *dictionaries.values())

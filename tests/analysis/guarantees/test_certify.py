@@ -101,6 +101,18 @@ def test_hard_cases(method):
     assert (found.low.item(), found.high.item()) == (0, 0)
 
 
+def test_a_largest_eigenvalue_that_the_linear_part_does_not_see():
+    values = np.concatenate([[1.004], np.linspace(-1, 1, 199)])
+    b = np.where(values < 0.9, 0.02, 0.0)  # a point that is stationary for b alone comes early
+    rotation = torch.linalg.qr(draw(200, 200, seed=1)).Q.numpy()
+    tensor = with_form(rotation * values @ rotation.T, rotation @ b)
+    dense, krylov = (certify(tensor, ONE, method=method) for method in ("dense", "krylov"))
+    assert float(krylov.high) == pytest.approx(float(dense.high), rel=1e-10)
+    left = 200 - np.sum((b / (1.004 - values + (b == 0))) ** 2)
+    assert float(dense.high) == pytest.approx(1.004 * 200 + np.sum(b**2 / (1.004 - values + (b == 0))))
+    assert left > 0
+
+
 @pytest.mark.parametrize("method", ["dense", "krylov"])
 def test_a_maximum_inside_the_ball(method):
     tensor = with_form(-np.diag([1.0, 2.0]), np.array([0.5, 0.5]))

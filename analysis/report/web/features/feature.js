@@ -41,6 +41,7 @@ function outputParts(feature) {
       ["effective rank", number(lists.rank[place])],
       ["top 1 of Σλ²", percent(lists.share[place][0])],
       ["strength √Σλ²", number(lists.strength[place])],
+      ...reach(feature, lists),
     ]),
     contextsPart(feature, "Where it is active"),
     part("What activates it: pairs of input features", interactionTable(lists.into[place], inputs)),
@@ -58,6 +59,13 @@ function outputParts(feature) {
       ["raises", "lowers"],
     ),
   ];
+}
+
+// The largest number that any input of the layer gives, and the largest in the text beside it.
+function reach(feature, lists) {
+  if (!lists.most) return [];
+  const reached = Math.max(0, ...featureData.contexts(feature).flatMap(({ values }) => values));
+  return [["can reach at most; in the text", `${number(lists.most[feature.place])}; ${number(reached)}`]];
 }
 
 function inputParts(feature) {
