@@ -42,7 +42,7 @@ class Edit:
 
     Directions are of the model's width: inputs at mlp-in, what the MLP reads behind its norm (a dictionary's
     decoder rows); the output as it is read at mlp-out (an encoder column, a column of W_U). For an input with
-    itself, give one and the same tensor twice.
+    itself, give it twice.
     """
 
     layer: int
@@ -116,7 +116,7 @@ def interaction(
     tensor = mlp_tensor(model, layer, fold_norm=False).to(torch.float64)
     left, right = (direction.to(tensor.W_gate) for direction in inputs)
     value = float(tensor.pairwise(output.to(tensor.W_gate), left.unsqueeze(0), right.unsqueeze(0)))
-    return value if inputs[0] is inputs[1] else 2 * value
+    return value if torch.equal(*inputs) else 2 * value
 
 
 @checked
@@ -193,7 +193,7 @@ def _in_float64(each: Edit) -> Edit:
     return Edit(
         each.layer,
         each.output.double(),
-        (left, left if each.inputs[0] is each.inputs[1] else right),
+        (left, left if torch.equal(left, right) else right),
         float(each.change),
         None if each.written is None else each.written.double(),
         None if each.keep is None or not len(each.keep) else each.keep.double(),

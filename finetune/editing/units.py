@@ -48,7 +48,7 @@ class Units:
     def coefficient(self, output: Tensor, left: Tensor, right: Tensor) -> Float[Tensor, " units"]:
         """What each unit adds to the coefficient of c_left c_right along `output`."""
         read = (left @ self.W_gate) * (right @ self.W_in)
-        if left is not right:
+        if not torch.equal(left, right):
             read = read + (right @ self.W_gate) * (left @ self.W_in)
         return read * (self.W_out @ output)
 
@@ -124,7 +124,7 @@ def unit(
     name: str,
 ) -> Units:
     """The unit that adds 1 to the coefficient of c_left c_right along `output`, and reads none of `keep`."""
-    own = [left] if left is right else [left, right]
+    own = [left] if torch.equal(left, right) else [left, right]
     rows = torch.stack(own) if keep is None else torch.cat([torch.stack(own), keep])
     dual = _duals(rows, name)
     along = float(output @ written)
