@@ -1,4 +1,4 @@
-"""What features of a layer can do at most, from its weights, and what a text makes of it.
+"""The most that features of a layer can do, from its weights, and the part of it that a text reaches.
 
     python examples/guarantees.py [LAYER] [FIGURE]
 

@@ -1,4 +1,4 @@
-"""What a bilinear layer can do at most, over all inputs: ranges, checked claims and certified radii."""
+"""The most that a bilinear layer can do over all inputs: ranges, checked claims and certified radii."""
 
 from analysis.guarantees.claims import Verdict, eigenvectors_needed, pairs_matrix, verify
 from analysis.guarantees.findings import Finding, NullChanges

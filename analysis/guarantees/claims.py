@@ -275,7 +275,7 @@ def _r_squared(square: Tensor, variance: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Claims:
-    """What is claimed of n output directions: a layer, or a matrix for each in one of three ways."""
+    """The claims of n output directions: a layer, or a matrix for each in one of three ways."""
 
     layer: BilinearTensor | None
     matrices: Tensor | None

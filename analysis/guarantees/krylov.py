@@ -42,7 +42,7 @@ class Extremes:
 
     points: Float[Tensor, "n 2 d"]
     residuals: Float[Tensor, "n 2"]
-    """‖Qz + b − μz‖ / (|μ| ‖z‖ at its largest): 0 at a stationary point on the sphere."""
+    """‖Qz + b − μz‖ / (size of Q · ‖z‖): 0 at a stationary point on the sphere."""
     converged: Bool[Tensor, " n"]
 
 
@@ -83,8 +83,9 @@ def krylov_extremes(
 ) -> Extremes:
     """The points of least and largest u · B(z, z) on ‖z‖ = radius (in the ball: ≤), for directions u.
 
-    A direction has converged when both residuals are within the tolerance. It starts from rows drawn with
-    `seed`, and its result does not depend on the other directions beyond rounding.
+    A direction has converged when both residuals are within the tolerance, and so is what an eigenvalue may
+    lie beyond μ. It starts from rows drawn with `seed`; its result does not depend on the other directions
+    beyond rounding.
     """
     pieces = [
         _piece(_Forms(tensor, part), radius, ball, tolerance, seed) for part in u.split(_at_once(tensor))

@@ -50,7 +50,7 @@ class FeatureRanges:
 
     @property
     def dead(self) -> Bool[Tensor, " n"]:
-        """Whether no input of the MLP can make a feature active."""
+        """Whether no input of the MLP can make a feature active, rounding of the model aside."""
         return self.high <= self.threshold
 
     def reached(self, largest: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from analysis import (
+    certify_features,
     effective_rank,
     eigendecompose,
     explained_on_text,
@@ -112,6 +113,14 @@ def test_interactions_and_spectra(data, source, model):
             expected = strongest_submatrix(features, output, 5, order="strength")
             assert corner.features.tolist() == expected.features.tolist()
             torch.testing.assert_close(corner.matrix, expected.matrix)
+
+
+def test_what_output_features_can_reach(packed, data, source, model):
+    for part, around, kept in zip(packed["layers"], source.dictionaries, data.layers, strict=True):
+        ranges = certify_features(model, around.outputs)
+        assert part["out"]["most"] == pytest.approx(ranges.high[kept.outputs.features].tolist(), rel=5e-3)
+        most_seen = kept.outputs.contexts.values[kept.outputs.features].amax(1)
+        assert (most_seen <= kept.most * (1 + 1e-5)).all()
 
 
 def test_correlations(data, source, model, tiny_tokenizer, point):

@@ -65,7 +65,10 @@ function outputParts(feature) {
 function reach(feature, lists) {
   if (!lists.most) return [];
   const reached = Math.max(0, ...featureData.contexts(feature).flatMap(({ values }) => values));
-  return [["can reach at most; in the text", `${number(lists.most[feature.place])}; ${number(reached)}`]];
+  return [
+    ["can reach at most", number(lists.most[feature.place])],
+    ["reached in the text", number(reached)],
+  ];
 }
 
 function inputParts(feature) {
