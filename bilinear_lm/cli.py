@@ -20,17 +20,18 @@ def commands() -> dict[str, Callable[..., Any]]:
     Raises InputError where something else answers to the name of one of our packages.
     """
     require_own_packages()
+    from analysis.commands.diff import diff
     from analysis.commands.eigen import eigen
     from analysis.commands.hosvd import hosvd
     from analysis.commands.interactions import interactions
     from analysis.commands.report import report
     from analysis.commands.trace import trace
     from bilinear_lm.commands.checkpoints import export, generate, info
-    from finetune.commands import convert, dictionaries, finetune, train
+    from finetune.commands import convert, dictionaries, edit, finetune, train
 
     functions: tuple[Callable[..., Any], ...] = (
-        *(report, info, export, generate, eigen, hosvd, interactions, trace),
-        *(train, dictionaries, convert, finetune),
+        *(report, info, export, generate, eigen, hosvd, interactions, trace, diff),
+        *(train, dictionaries, convert, finetune, edit),
     )
     return {function.__name__: function for function in functions}
 

@@ -1,4 +1,4 @@
-"""`bilinear-lm train`, `dictionaries`, `convert` and `finetune`: the commands that make models."""
+"""`bilinear-lm train`, `dictionaries`, `convert`, `finetune` and `edit`: the commands that make models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import tyro
 
 from finetune.dictionaries.config import DictionaryConfig
+from finetune.editing.config import EditConfig
 from finetune.finetuning.config import ConvertConfig, FinetuneConfig
 from finetune.pretraining.config import PretrainConfig
 
@@ -63,6 +64,25 @@ def finetune(config: tyro.conf.OmitArgPrefixes[FinetuneConfig]) -> None:
     record = run(config)
     if record:  # else another process of several writes the model
         _print_result(record, config.output)
+
+
+def edit(config: tyro.conf.OmitArgPrefixes[EditConfig]) -> None:
+    """Delete, scale or insert interactions of a bilinear model, with what that changes at most."""
+    from finetune.editing.checkpoint import edit_checkpoint
+
+    report = edit_checkpoint(config)
+    for each in report.interactions:
+        print(
+            f"{each.name:<20} {each.before:+.6g} → {each.after:+.6g}, moves its output by {each.low:+.4g} to "
+            f"{each.high:+.4g} at most"
+        )
+    for layer in report.layers:
+        print(
+            f"layer {layer.layer}: {layer.n_units} hidden units, moves the output by {layer.high:.4g} at most"
+        )
+    if not report.bounded:
+        print("no norm bounds what the MLPs read: the bounds are for inputs of length √d and less")
+    print(config.output)
 
 
 def _print_result(record: dict[str, Any], output: Path) -> None:

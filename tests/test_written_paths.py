@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import finetune.dictionaries.train
 import finetune.finetuning.finetune
@@ -50,7 +51,9 @@ def inputs(tmp_path, make_model, tiny_tokenizer):
         save_folder(
             make_model(gate=gate, d_vocab=len(tiny_tokenizer)), tiny_tokenizer, tmp_path / "in" / name
         )
+    save_folder(make_model(seed=1, d_vocab=len(tiny_tokenizer)), tiny_tokenizer, tmp_path / "in" / "other")
     torch.manual_seed(0)
+    save_file({"up": torch.randn(16)}, tmp_path / "in" / "own.safetensors")
     for layer in (0, 1):
         for point in ("mlp-in", "mlp-out"):
             site, encoder, decoder = Site(layer, point), torch.randn(16, 24), torch.randn(24, 16)
@@ -93,6 +96,22 @@ READ = {
     "trace by weights": (
         *("trace", "{in}/model", "--token", "a", "--dictionaries", "{in}/scope", "--max-nodes", "20"),
         *("-o", "{out}/graph.json", *CPU),
+    ),
+    "diff": (
+        *("diff", "{in}/model", "{in}/other", "--null", "{in}/other", "--dictionaries", "{in}/scope"),
+        *("--k", "2", "--page", "-o", "{out}/diff", *CPU),
+    ),
+    "edit": (
+        *("edit", "{in}/model", "--layer", "1", "--inputs", "{in}/scope/1-mlp-in", "--delete", "1:2,up"),
+        *(
+            "--outputs",
+            "{in}/scope/1-mlp-out",
+            "--directions",
+            "{in}/own.safetensors",
+            "-o",
+            "{out}/model",
+            *CPU,
+        ),
     ),
     "report": (
         *("report", "{in}/model", "--directions", "1", "--eigenvectors", "1", "--text", "A cat ran."),

@@ -29,7 +29,7 @@ from bilinear_lm import (
     unembedding,
     unhook,
 )
-from finetune import convert
+from finetune import Edit, convert, edit
 from finetune.choices import Method
 from finetune.conversion.glu_fit import FitSettings
 
@@ -189,6 +189,26 @@ def guarantees(x: Things):
     ]
 
 
+def differences(x: Things):
+    changed = copy.deepcopy(x.model)
+    changed.model.layers[0].mlp.down_proj.weight.data *= 1.5
+    null = analysis.null_changes(x.model, [changed])
+    found = analysis.diff(x.model, changed, null=null, k=2)
+    largest = analysis.largest_change(analysis.difference(x.tensor, x.other))
+    return [
+        *(sizes.change for sizes in found.sizes.values()),
+        found.layers[0].largest.direction,
+        torch.tensor([largest.low, largest.high], device=x.device),
+    ]
+
+
+def edits(x: Things):
+    model = copy.deepcopy(x.model)
+    report = edit(model, [Edit(0, x.u[0], (x.u[1], x.u[2]), 0.3), Edit(0, x.u[1], (x.u[0], x.u[0]), 0.2)])
+    bounds = [[done.after, done.low, done.high] for done in report.interactions]
+    return [mlp_tensor(model, 0)(x.u), torch.tensor(bounds, device=x.device)]
+
+
 def interactions(x: Things):
     strongest = analysis.strongest_interactions(x.features, k=6)
     return [
@@ -301,6 +321,8 @@ CASES = [
     block_method,
     similarities,
     guarantees,
+    differences,
+    edits,
     interactions,
     on_text,
     attention,

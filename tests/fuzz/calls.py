@@ -86,6 +86,22 @@ CALLS = {
         ("model", "scope"),
         {"out/result.json": "graph"},
     ),
+    "diff": Call(
+        (
+            *("diff", "in/model", "in/model", "--k", "2", "--output", "out/result"),
+            *("--dictionaries", "in/scope", *CPU),
+        ),
+        ("model", "scope"),
+        {"out/result": "files"},
+    ),
+    "edit": Call(
+        (
+            *("edit", "in/model", "--layer", "1", "--inputs", "in/scope/1-mlp-in", "--outputs"),
+            *("in/scope/1-mlp-out", "--delete", "1:2,3", "--output", "out/result", *CPU),
+        ),
+        ("model", "scope"),
+        {"out/result": "model"},
+    ),
     "report": Call(
         (
             *("report", "in/model", "--directions", "1", "--eigenvectors", "1", "--text", "A cat ran."),
@@ -160,7 +176,7 @@ def options(name: str) -> dict[str, set]:
     hints = typing.get_type_hints(COMMANDS[name], include_extras=True)
     settings = typing.get_args(hints["config"])[0] if "config" in hints else None
     hints = typing.get_type_hints(settings) if settings else typing.get_type_hints(COMMANDS[name])
-    positional = {"checkpoint", "model", "return"}
+    positional = {"checkpoint", "model", "other", "return"}
     return {
         "--" + {"as_json": "json"}.get(option, option).replace("_", "-"): set(_leaves(hint))
         for option, hint in hints.items()
