@@ -52,6 +52,7 @@ def add_units(model: PreTrainedModel, glus: tuple[GLU, ...], units: dict[int, Un
 
 def _widen(glu: GLU, units: Units | None, n: int) -> None:
     weights = glu.factors()
+    assert weights.W_in is not None  # of a gated unit
     own = {"gate": weights.W_gate, "up": weights.W_in, "down": weights.W_out.T}
     given = {} if units is None else {"gate": units.W_gate, "up": units.W_in, "down": units.W_out.T}
     columns = {
