@@ -119,7 +119,7 @@ SETTINGS = {
     "random_interactions equal": (lambda v: random_interactions(F, SOME, equal=v), NAMES),
     "random_interactions pools": (lambda v: random_interactions(F, SOME, [v]), ([-1, 2], [8], [1.5, 2.5])),
     "read_tokens k": (lambda v: read_tokens(draw(9), v), (*COUNTS, 10)),
-    "hermite_moments order": (lambda v: hermite_moments("relu", draw(2), draw(2).abs(), v), (*WHOLE, 4)),
+    "hermite_moments order": (lambda v: hermite_moments("relu", draw(2), draw(2).abs(), v), (*WHOLE, 65)),
     "swish beta": (bl.swish, (NAN, INF, "1", None, True)),
     "approximate_mlp degree": (lambda v: bl.approximate_mlp(W_GATE, W_OUT, "relu", degree=v), (*WHOLE, 17)),
     "approximate_glu degree": (lambda v: bl.approximate_glu(*LAYER, "relu", degree=v), (*WHOLE, 17)),
