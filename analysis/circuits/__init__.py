@@ -10,6 +10,7 @@ from analysis.circuits.agreement import (
 )
 from analysis.circuits.attribution import Attribution, attribute
 from analysis.circuits.causal import causal_check
+from analysis.circuits.coactivation import Coactivation, coactivations
 from analysis.circuits.labels import labelled
 from analysis.circuits.opened import OpenInteraction, open_interactions
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
@@ -27,6 +28,7 @@ __all__ = [
     "Agreement",
     "Attribution",
     "CausalCheck",
+    "Coactivation",
     "DirectionTarget",
     "EigenvectorTarget",
     "FeatureTarget",
@@ -37,6 +39,7 @@ __all__ = [
     "ScoreTarget",
     "attribute",
     "causal_check",
+    "coactivations",
     "labelled",
     "open_interactions",
     "open_prompt",
