@@ -117,5 +117,6 @@ def _pairs(graph: Graph) -> list[tuple[Node, Node, Node]]:
     for node in graph.of_kind("interaction"):
         inputs = [graph.node(edge.source) for edge in graph.into(node.id)]
         if len(inputs) == 2 and all(each.kind == "feature" for each in inputs):
-            pairs.append((node, *sorted(inputs, key=lambda each: each.index or 0)))
+            left, right = sorted(inputs, key=lambda each: each.index or 0)
+            pairs.append((node, left, right))
     return pairs
