@@ -354,9 +354,12 @@ class Graph:
 
     def _grouping(self, kept: Set[str]) -> tuple[Edge, ...]:
         """The edges, with those of interactions that are not kept added to the edges of their inputs."""
-        gone = {node.id for node in self.of_kind("interaction") if node.id not in kept}
+        gone = [node.id for node in self.of_kind("interaction") if node.id not in kept]
+        ends_of = set(gone)
         edges = {
-            (edge.source, edge.target): edge for edge in self.edges if not {edge.source, edge.target} & gone
+            (edge.source, edge.target): edge
+            for edge in self.edges
+            if not {edge.source, edge.target} & ends_of
         }
         for node in gone:
             inputs = self._edges_into.get(node, ())
