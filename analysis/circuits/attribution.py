@@ -49,7 +49,8 @@ from analysis.circuits.readers import (
     stage,
 )
 from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
-from analysis.graphs.graph import By, Graph, Pruning
+from analysis.graphs.elements import By
+from analysis.graphs.graph import Graph, Pruning
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError

@@ -173,7 +173,7 @@ def _moments(model: nn.Module, windows: Windows, layers: Sequence[int]) -> dict[
 def _points(
     model: nn.Module, windows: Windows, layer: int, weights: GLUWeights, activation: Activation
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What an MLP reads and puts out on the windows, batch by batch."""
+    """Inputs and outputs of an MLP on the windows, batch by batch."""
     site = Site(layer, "mlp-in")
     for _, seen in activations_on_windows(model, windows, [site]):
         with torch.no_grad():

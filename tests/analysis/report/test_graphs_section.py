@@ -5,7 +5,8 @@ import json
 import pytest
 
 from analysis.circuits.trace import trace
-from analysis.graphs.graph import Graph, Node, Pruned
+from analysis.graphs.elements import Node, Pruned
+from analysis.graphs.graph import Graph
 from analysis.report.graphs_section import graph_name, graphs_json
 from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.write import report
