@@ -248,9 +248,11 @@ def _with_interactions(whole: Graph, max_nodes: int) -> Pruning:
         ]
         return sorted(nodes, key=lambda node: -shares[node])
 
-    n = min(max_nodes // _PER_INTERACTION, len(between(whole.prune(max_nodes).graph)))
-    kept = whole.prune(max_nodes - n).graph
-    return whole.subgraph([*(node.id for node in kept.nodes), *between(kept)[:n]])
+    kept = whole.prune(max_nodes - max_nodes // _PER_INTERACTION).graph
+    added = between(kept)[: max_nodes - len(kept)]
+    if len(kept) + len(added) < max_nodes:
+        kept = whole.prune(max_nodes - len(added)).graph
+    return whole.subgraph([*(node.id for node in kept.nodes), *added])
 
 
 def _with_slopes(
