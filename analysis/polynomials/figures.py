@@ -34,17 +34,17 @@ def polynomial_plot(
     figure = Drawing(figsize=(7.4, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     degrees = sorted({*found.degrees, *found.fit_degrees})
-    shades = dict(zip(degrees, _shades(len(degrees)), strict=True))
+    colors = dict(zip(degrees, shades(len(degrees)), strict=True))
     places = range(len(found.layers))
     for index, degree in enumerate(found.degrees):
-        style = {"color": shades[degree], "marker": ".", "linewidth": 1.2}
+        style = {"color": colors[degree], "marker": ".", "linewidth": 1.2}
         left.plot(places, found.on_text[:, index].tolist(), **style)
         left.plot(places, found.gaussian[:, index].tolist(), **style | {"linestyle": "--", "linewidth": 0.8})
     left.set_xticks(places, [str(layer) for layer in found.layers])
     _r_squared_axis(left, [*found.on_text.flatten().tolist(), *found.gaussian.flatten().tolist()])
     left.set(xlabel="layer", ylabel="R² (dashed: Gaussian)")
-    looks = [(shades[degree], ".") for degree in found.degrees]
-    looks += [(shades[degree], "x") for degree in found.fit_degrees] + [(INK, "_")]
+    looks = [(colors[degree], ".") for degree in found.degrees]
+    looks += [(colors[degree], "x") for degree in found.fit_degrees] + [(INK, "_")]
     for (color, marker), (name, each) in zip(looks, losses.items(), strict=True):
         columns, heights = [*places, len(places)], [*each.one.tolist(), each.all]
         right.plot(columns, heights, marker, color=color, label=name, markersize=6)
@@ -66,7 +66,7 @@ def training_plot(found: TrainingPolynomials, title: str = "polynomials of MLPs 
     panels = figure.subplots(1, len(found.degrees), sharey=True, squeeze=False)[0]
     values = [*found.on_text.flatten().tolist(), *found.gaussian.flatten().tolist()]
     for index, (axes, degree) in enumerate(zip(panels, found.degrees, strict=True)):
-        for layer, color in enumerate(_shades(len(found.layers))):
+        for layer, color in enumerate(shades(len(found.layers))):
             name = f"layer {found.layers[layer]}"
             step_curve(axes, found.steps, found.on_text[:, layer, index], color, label=name)
             step_curve(axes, found.steps, found.gaussian[:, layer, index], color, linestyle="--")
@@ -109,7 +109,7 @@ def _r_squared_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.axhline(0, color=INK, linewidth=0.8)
 
 
-def _shades(n: int) -> list[str]:
+def shades(n: int) -> list[str]:
     """Colours from light to dark."""
     places = torch.linspace(0.85, 0.1, n).tolist() if n > 1 else [0.35]
     return [matplotlib.colors.to_hex(matplotlib.colormaps["viridis"](place)) for place in places]
