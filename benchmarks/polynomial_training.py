@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from analysis.plots import INK, Drawing, save_figure, styled
-from analysis.polynomials.figures import shades, step_curve
+from analysis.polynomial_plots import shades, step_curve
 from analysis.polynomials.training import TrainingPolynomials, approximate_training
 from analysis.text.windows import document_windows
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer

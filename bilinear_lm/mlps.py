@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
 
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import FAMILIES, decoder, decoder_block, is_family, plain
@@ -67,12 +65,17 @@ def _search(name: str, module: nn.Module, width: int | None) -> Iterator[Ungated
 
 def _as_mlp(module: nn.Module, width: int | None) -> UngatedMLP | None:
     """The parts of a module that computes an MLP without a gate; None for any other."""
+    from transformers.pytorch_utils import Conv1D
+
     linear = {key: child for key, child in module.named_children() if isinstance(child, nn.Linear | Conv1D)}
     activations = possible_activations(module, linear)
     if len(linear) != 2 or not activations:
         return None
     for up, down in permutations(linear.values()):
-        W_up, W_down = _matrix(up), _matrix(down)
+        W_up, W_down = (  # [d_in, d_out], as Conv1D has them and Linear does not
+            child.weight.detach() if isinstance(child, Conv1D) else child.weight.detach().T
+            for child in (up, down)
+        )
         if (len(W_up), W_up.shape[1], W_down.shape[1]) != (width, len(W_down), width):
             continue
         b_up, b_down = (None if child.bias is None else child.bias.detach() for child in (up, down))
@@ -82,9 +85,3 @@ def _as_mlp(module: nn.Module, width: int | None) -> UngatedMLP | None:
             if computes(module, weights, activation):
                 return UngatedMLP(module, weights, activation)
     return None
-
-
-def _matrix(projection: Any) -> Tensor:
-    """The matrix of a projection, [d_in, d_out]."""
-    weight = projection.weight.detach()
-    return weight if isinstance(projection, Conv1D) else weight.T

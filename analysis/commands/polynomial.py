@@ -65,7 +65,7 @@ def polynomial(
         device: Where to compute.
     """
     from analysis.plots import save_figure
-    from analysis.polynomials.figures import polynomial_plot, training_plot
+    from analysis.polynomial_plots import polynomial_plot, training_plot
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
     from bilinear_lm.checkpoints.steps import find_checkpoints
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from analysis import approximate_layers, approximate_training
-from analysis.polynomials.figures import training_plot
+from analysis.polynomial_plots import training_plot
 from analysis.text.windows import mean_loss
 from bilinear_lm import InputError
 
