@@ -76,7 +76,7 @@ class EditedInteraction:
 @shown
 @dataclass(frozen=True)
 class EditedLayer:
-    """What the edits of one layer do at most along all directions: a bracket of sup ‖change‖."""
+    """The largest change of one layer by its edits, along all directions: a bracket of sup ‖change‖."""
 
     layer: int
     n_units: int

@@ -11,7 +11,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.graphs.graph import Edge
+from analysis.graphs.elements import Edge
 from bilinear_lm import BilinearTensor
 
 from .shape_checks import jaxtyped, resolved

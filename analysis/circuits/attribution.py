@@ -49,7 +49,8 @@ from analysis.circuits.readers import (
     stage,
 )
 from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
-from analysis.graphs.graph import By, Graph
+from analysis.graphs.elements import By
+from analysis.graphs.graph import Graph, Pruning
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError
@@ -65,6 +66,9 @@ Interactions = Literal["grouped", "pairs"]
 
 _PER_SCORE = 8
 """One attention score can come in for so many nodes that there is room for: those of the largest slopes."""
+
+_PER_INTERACTION = 8
+"""One node in so many is an interaction, at least, where interactions are grouped."""
 
 _ROOM = 2
 """A graph grows to `_ROOM` · `max_nodes` before its weakest nodes go: only nodes in it have a known share."""
@@ -133,11 +137,12 @@ def attribute(
     softmax are nodes, above what moves them, with slopes alone: those of the largest slopes of the target, at
     most one for eight nodes. "held" leaves either out of the edges' slopes.
 
-    Of the interactions of features at an output, the strongest are nodes: those that have a twentieth of all
-    that the inputs add there. With interactions="grouped" the others, and those for which there is no room,
-    are half in the edge of either input (`Edge.grouped`; `open_interactions` lists them), which follows far
-    more of the target with as many nodes. With "pairs" each is a node or pruned, and a graph chosen by weight
-    is the polynomial that the model is with norms and attention held.
+    Of the interactions of features at an output, the strongest can be nodes: those that have a twentieth of
+    all that the inputs add there, and of these at least as many as make an eighth of the nodes. With
+    interactions="grouped" the others, and those for which there is no room, are half in the edge of either
+    input (`Edge.grouped`; `open_interactions` lists them), which follows far more of the target with as many
+    nodes. With "pairs" each is a node or pruned, and a graph chosen by weight is the polynomial that the
+    model is with norms and attention held.
 
     A node that writes to the stream or to an MLP, and a score, has a slope of the target too, by one backward
     pass of the model with everything free, whatever the edges follow; what they carry of it is
@@ -210,7 +215,7 @@ def attribute(
         settings=settings,
         pruned=grown.pruned,
     )
-    pruning = whole.prune(max_nodes)
+    pruning = _with_interactions(whole, max_nodes) if interactions == "grouped" else whole.prune(max_nodes)
     left_out = grown.left_out + len(pruning.removed)
     graph = replace(pruning.graph, settings={**settings, "left_out": left_out})
     if prompt.vocabulary is not None:
@@ -223,6 +228,29 @@ def attribute(
     }
     graph = _with_slopes(graph, opened, gradients, writes)
     return Attribution(graph, target, opened, left_out, writes, readers)
+
+
+def _with_interactions(whole: Graph, max_nodes: int) -> Pruning:
+    """The graph with its strongest nodes, one in `_PER_INTERACTION` an interaction if there are so many.
+
+    Grouped in the edges of its inputs an interaction is lost to nobody but the reader, and beside features
+    few have a share that would bring them in.
+    """
+    shares = whole.shares()
+
+    def between(kept: Graph) -> list[str]:
+        """The interactions all of whose ends are kept, strongest first."""
+        nodes = [
+            node.id
+            for node in whole.of_kind("interaction")
+            if all(edge.source in kept for edge in whole.into(node.id))
+            and all(edge.target in kept for edge in whole.out_of(node.id))
+        ]
+        return sorted(nodes, key=lambda node: -shares[node])
+
+    n = min(max_nodes // _PER_INTERACTION, len(between(whole.prune(max_nodes).graph)))
+    kept = whole.prune(max_nodes - n).graph
+    return whole.subgraph([*(node.id for node in kept.nodes), *between(kept)[:n]])
 
 
 def _with_slopes(

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
-from analysis.graphs.graph import Graph, Node
+from analysis.graphs.elements import Node
+from analysis.graphs.graph import Graph
 from analysis.text.windows import Windows, activations_on_windows
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from tqdm.auto import tqdm
 
 from analysis.circuits.readers import BOTTOM, Group, Part, Reader, Source, Stage, Write, writes_of_mlp
-from analysis.graphs.graph import Edge, Node, Pruned
+from analysis.graphs.elements import Edge, Node, Pruned
 from analysis.graphs.nodes import input_name, interaction_node
 from bilinear_lm.shown import shown
 
@@ -32,7 +32,7 @@ class Grown:
     pruned: dict[str, Pruned] = field(default_factory=dict)
     writes: dict[str, Write] = field(default_factory=dict)
     readers: dict[str, Reader] = field(default_factory=dict)
-    """Of the nodes that were split."""
+    """The readers of the nodes that were split."""
     shown: dict[str, dict[str, float]] = field(default_factory=dict)
     """The part of each group's whole that is shown, by node and group."""
     unsplit: list[str] = field(default_factory=list)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from analysis.features.contexts import feature_names
 from analysis.features.dictionaries import Dictionaries
-from analysis.graphs.graph import Graph, Node
+from analysis.graphs.elements import Node
+from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import logit_tokens
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import document_windows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from analysis.circuits.attribution import Attribution
 from analysis.circuits.prompt.mlp import split_mlp
 from analysis.circuits.readers import Limits
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError

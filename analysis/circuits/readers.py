@@ -19,7 +19,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.graphs.graph import By, Node, Pruned
+from analysis.graphs.elements import By, Node, Pruned
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 
@@ -136,11 +136,11 @@ class Write:
     position: int
     vector: Float[Tensor, " d_model"]
     tangent: Float[Tensor, " d_model"] | None = None
-    """What it adds at first order, where that is not the vector: a norm between the two is not frozen."""
+    """The vector at first order, where that is another: a norm between the two is not frozen."""
 
     @property
     def slope(self) -> Float[Tensor, " d_model"]:
-        """What it adds at first order."""
+        """The vector that it adds at first order."""
         return self.vector if self.tangent is None else self.tangent
 
     def times(self, factor: float) -> Write:
@@ -248,7 +248,7 @@ class Limits:
     heads_in_a_row: int
     """Heads that follow each other as nodes; on a prompt 0 sums over all ways through heads."""
     by: By = "weight"
-    """What parts are chosen by on a prompt."""
+    """The number that parts are chosen by on a prompt."""
     scores: Mapping[int, ListedScores] | None = None
     """The attention scores that can be parts, by layer; None: attention is held."""
     grouped: bool = False

@@ -38,7 +38,8 @@ from analysis.circuits.targets import (
 from analysis.circuits.weights.model import StaticModel, static_model
 from analysis.circuits.weights.sources import read_source, split_reader, written_source
 from analysis.features.dictionaries import Dictionaries
-from analysis.graphs.graph import Graph, Node
+from analysis.graphs.elements import Node
+from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import feature_node, logit_node
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked

@@ -13,7 +13,8 @@ from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
-from analysis.graphs.graph import By, Graph
+from analysis.graphs.elements import By
+from analysis.graphs.graph import Graph
 from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked

@@ -1,9 +1,10 @@
 """`Graph`, a value as nodes and edges that add up: its files, summary, effects and exports."""
 
 from analysis.graphs.effects import Completeness, carried, completeness, effects, predict_target
+from analysis.graphs.elements import Edge, Kind, Node, Pruned
 from analysis.graphs.export import save_circuit_tracer, to_circuit_tracer, to_networkx
 from analysis.graphs.files import load_graph, save_graph
-from analysis.graphs.graph import Edge, Graph, Kind, Node, Pruned, Pruning
+from analysis.graphs.graph import Graph, Pruning
 from analysis.graphs.summary import GraphPath, describe, strongest_paths, summary
 
 __all__ = [

@@ -20,7 +20,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import get_args
 
-from analysis.graphs.graph import By, Graph, Node
+from analysis.graphs.elements import By, Node
+from analysis.graphs.graph import Graph
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice
 from bilinear_lm.errors import InputError
@@ -73,7 +74,7 @@ def effects(graph: Graph, by: By = "slope") -> dict[str, float]:
 
 @checked
 def carried(graph: Graph) -> dict[str, float]:
-    """What the edges of the graph carry of each node's slope, to nodes whose own slope is the model's.
+    """The part of each node's slope that its edges carry, to nodes whose own slope is the model's.
 
     With nothing pruned and no dictionaries whose errors lie between, it is the slope itself.
     """

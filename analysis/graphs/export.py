@@ -26,8 +26,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from analysis.graphs.elements import Node
 from analysis.graphs.files import graph_json
-from analysis.graphs.graph import Graph, Node
+from analysis.graphs.graph import Graph
 from analysis.text.vocabulary import joined
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError

@@ -8,7 +8,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from analysis.graphs.graph import Edge, Graph, Kind, Node, Pruned
+from analysis.graphs.elements import Edge, Kind, Node, Pruned
+from analysis.graphs.graph import Graph
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, write_text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from bilinear_lm.sites import Site
 
 

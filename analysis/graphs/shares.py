@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from bilinear_lm.sites import Site
 
 if TYPE_CHECKING:
-    from analysis.graphs.graph import By, Edge, Graph, Node
+    from analysis.graphs.elements import By, Edge, Node
+    from analysis.graphs.graph import Graph
 
 _GROUPS = {"token": "tokens", "head": "heads", "direction": "MLPs", "bias": "biases"}
 

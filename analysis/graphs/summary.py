@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.graphs.effects import effects
-from analysis.graphs.graph import By, Graph, Kind, Node
+from analysis.graphs.elements import By, Kind, Node
+from analysis.graphs.graph import Graph
 from analysis.text.vocabulary import visible
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
@@ -121,7 +122,7 @@ def _left(graph: Graph) -> str:
 
 
 def _checked(kind: str, numbers: dict[str, Any]) -> str:
-    """What taking nodes of a kind away did in the model, beside what was predicted."""
+    """The effect of taking nodes of a kind away in the model, beside what was predicted."""
     free, held, random = (
         " and ".join(
             f"{name} {value:.2f}"

@@ -29,10 +29,10 @@ LEAST_SPREAD = 0.02
 """A null of two checkpoints may agree by accident; changes by less than 2% beyond it count as none."""
 
 QUIET = 0.1
-"""Of the null's mean change of a kind: items that it changes less are quiet by accident."""
+"""The least part of the null's mean change of a kind: items that it changes less are quiet by accident."""
 
 NEGLIGIBLE = 1e-6
-"""Of the part's own size: what no change of the null can be told from."""
+"""The least part of an item's own size: a smaller change of the null cannot be told from none."""
 
 
 @shown
@@ -72,7 +72,7 @@ class Finding:
 
     @property
     def subject(self) -> tuple[str, int | None, int | None]:
-        """What it is about: a token wherever it is met, else a part of one layer."""
+        """The thing that it is about: a token wherever it is met, else a part of one layer."""
         if self.kind in TOKENS:
             return "token", None, self.item
         return self.kind.split()[0], self.layer, self.item

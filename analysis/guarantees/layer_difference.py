@@ -64,7 +64,7 @@ class LayerDifference:
     relative: float
     """`change` / ‖B‖."""
     cosine: float
-    """Of the two tensors: 1 for the same function up to a factor."""
+    """The cosine of the two tensors: 1 for the same function up to a factor."""
     largest: LargestChange
     """A bracket of the largest change of the output over all inputs, in every direction at once."""
     directions: tuple[DirectionChange, ...]

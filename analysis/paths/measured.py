@@ -37,7 +37,7 @@ from bilinear_lm.shown import shown
 @shown
 @dataclass(frozen=True)
 class Passage:
-    """What lies between the output of attention or an MLP and the residual stream: x ↦ x · factor / scale.
+    """The map between the output of attention or an MLP and the residual stream: x ↦ x · factor / scale.
 
     It is a norm (Gemma 2, OLMo 2), a multiplier (Granite), or both.
     """
@@ -76,9 +76,9 @@ class MeasuredLayer:
     ln2_scale: Float[Tensor, " pos"]
     """The divisor of the norm before the MLP."""
     mlp_out: Float[Tensor, "pos d_model"]
-    """What the MLP adds to the stream."""
+    """The vector that the MLP adds to the stream."""
     attention_passage: Passage | None = None
-    """What lies between the attention and the stream; None: nothing."""
+    """The map between the attention and the stream; None: nothing lies there."""
     mlp_passage: Passage | None = None
 
     @property
@@ -88,13 +88,13 @@ class MeasuredLayer:
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
-        """What each head adds to the stream, without the value bias."""
+        """The vectors that each head adds to the stream, without the value bias."""
         heads, passage = self.attention.heads, self.attention_passage
         return heads if passage is None else passage.written(heads, slice(None))
 
     @property
     def attention_bias(self) -> Float[Tensor, "pos d_model"] | None:
-        """What the biases of the attention add to the stream; None: nothing."""
+        """The vectors that biases of the attention add to the stream; None: nothing."""
         if self.attention.bias is None:
             return None
         bias, passage = self.attention.bias.expand_as(self.resid_pre), self.attention_passage

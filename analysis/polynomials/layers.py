@@ -165,7 +165,7 @@ def _weights(model: nn.Module, layer: int) -> tuple[GLUWeights, Activation]:
 def _inputs(
     model: nn.Module, windows: Windows, layers: Sequence[int]
 ) -> Iterator[dict[int, Float[Tensor, "_batch pos d_model"]]]:
-    """What the MLPs of layers read on the windows, batch by batch."""
+    """Inputs of the MLPs of layers on the windows, batch by batch."""
     seen: dict[int, Tensor] = {}
     with ExitStack() as stack:
         for layer in layers:
@@ -192,7 +192,7 @@ def _moments(model: nn.Module, windows: Windows, layers: Sequence[int]) -> dict[
 def _points(
     model: nn.Module, windows: Windows, layer: int, weights: GLUWeights, activation: Activation
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What an MLP reads and puts out on the windows, batch by batch."""
+    """Inputs and outputs of an MLP on the windows, batch by batch."""
     for seen in _inputs(model, windows, [layer]):
         with torch.no_grad():
             x = seen[layer].to(weights.W_gate.dtype)

@@ -8,7 +8,8 @@ from html import escape
 from string import Template
 from typing import Any
 
-from analysis.graphs.graph import By, Graph, Node
+from analysis.graphs.elements import By, Node
+from analysis.graphs.graph import Graph
 from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
 from analysis.text.vocabulary import visible
 
@@ -120,7 +121,7 @@ def _followed(graph: Graph) -> dict[By, int | float] | None:
 
 
 def _check(graph: Graph) -> list[list[Any]] | None:
-    """What the check in the model found (`CausalCheck.summary`): a row a kind of node."""
+    """The check in the model (`CausalCheck.summary`): a row a kind of node."""
     if "check" not in graph.settings:
         return None
     columns = ("free_correlation", "free_size", "held_correlation", "held_size", "random_correlation")

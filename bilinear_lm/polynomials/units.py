@@ -104,7 +104,7 @@ class ProductUnits:
         return SymmetricTerm(self.W, self.factors(degree), self.W_out, degree)
 
     def around(self, point: Float[Tensor, " d_in"]) -> tuple[Tensor, Tensor, ProductUnits]:
-        """What the units are as a function of x − point: the value [d_out] and the slope [d_in, d_out] at it,
+        """The units as a function of x − point: the value [d_out] and the slope [d_in, d_out] at it,
         and units again."""
         u, q = self._read(point)
         zero = torch.zeros_like(u)

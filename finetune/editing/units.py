@@ -46,7 +46,7 @@ class Units:
         return ((x @ self.W_gate) * (x @ self.W_in)) @ self.W_out
 
     def coefficient(self, output: Tensor, left: Tensor, right: Tensor) -> Float[Tensor, " units"]:
-        """What each unit adds to the coefficient of c_left c_right along `output`."""
+        """The number that each unit adds to the coefficient of c_left c_right along `output`."""
         read = (left @ self.W_gate) * (right @ self.W_in)
         if not torch.equal(left, right):
             read = read + (right @ self.W_gate) * (left @ self.W_in)

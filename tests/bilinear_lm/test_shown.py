@@ -101,6 +101,7 @@ def test_results_are_told_in_a_few_lines():
         assert len(text) < 500, (name, text)
         assert text.count("\n") < 8, (name, text)
     assert "target=␣hug [logit 691 @6] = 8.83" in repr(found.graph)
-    assert "nodes=60 (" in repr(found.graph)
+    assert f"nodes={len(found.graph)} (" in repr(found.graph)
+    assert 50 < len(found.graph) <= 60
     assert "from weights alone" in repr(told["circuit"])
     assert "540 from (191, 538): +0.1" in repr(told["interactions"])

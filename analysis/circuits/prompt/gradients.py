@@ -19,7 +19,7 @@ from analysis.circuits.prompt.prompt import Prompt
 from analysis.circuits.readers import ListedScores, Write
 from analysis.circuits.target_value import read_measured
 from analysis.circuits.targets import Target
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from analysis.interventions.frozen import exact_in_float64, frozen
 from bilinear_lm.sites import Point, Site, replaced
 

@@ -25,7 +25,7 @@ from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import Eigenvector, ReadFeature, bias_source, read_error
 from analysis.circuits.readers import Group, Limits, Part, Quadratic, Source, stage
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from analysis.paths.mlp import expand_mlp
 from analysis.spectra.eigen import eigendecompose
 from bilinear_lm.numerics.memory import rows_at_once

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.circuits.readers import BOTTOM, Group, Limits, Part, Stage
-from analysis.graphs.graph import Pruned
+from analysis.graphs.elements import Pruned
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from analysis.circuits.prompt.features import SiteFeatures
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
 from analysis.features.layer import WRITTEN
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from analysis.graphs.nodes import (
     bias_node,
     direction_node,

@@ -29,7 +29,7 @@ from analysis.circuits.prompt.sources import (
     written_error,
 )
 from analysis.circuits.readers import Group, Limits, Linear, ListedScores, Part, Source, Spread
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from bilinear_lm.numerics.memory import rows_at_once
 
 Readers = Sequence[tuple[Node, Linear | Spread]]

@@ -21,7 +21,7 @@ from analysis.circuits.targets import (
     passed_before,
 )
 from analysis.features.layer import WRITTEN
-from analysis.graphs.graph import Node
+from analysis.graphs.elements import Node
 from analysis.graphs.nodes import logit_node
 from analysis.spectra.eigen import eigendecompose
 from bilinear_lm.checks import require_index

@@ -35,7 +35,7 @@ from analysis.circuits.weights.model import StaticLayer, StaticModel
 from analysis.distributed import Worker, gather_rows
 from analysis.features.dictionaries import feature_reading
 from analysis.features.layer import WRITTEN, FeatureLayer
-from analysis.graphs.graph import Node, Pruned
+from analysis.graphs.elements import Node, Pruned
 from analysis.graphs.nodes import (
     bias_node,
     direction_node,

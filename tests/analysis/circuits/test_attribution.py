@@ -13,8 +13,8 @@ from analysis.circuits.targets import (
     ScoreTarget,
 )
 from analysis.graphs.effects import completeness
+from analysis.graphs.elements import Pruned
 from analysis.graphs.files import load_graph, save_graph
-from analysis.graphs.graph import Pruned
 from analysis.paths.measured import measure
 from analysis.spectra.eigen import eigendecompose
 from bilinear_lm import InputError, load_dictionary, load_pretrained, load_tokenizer

@@ -155,7 +155,7 @@ def test_what_is_chosen_by_weight_is_what_was(varied):
 def test_what_is_left_out_is_counted_in_both(varied):
     prompt = open_prompt(varied.double(), IDS, dictionaries(("mlp-in", "mlp-out")))
     for by in ("slope", "weight"):
-        found = attribute(prompt, LogitTarget(7), share=0.7, max_nodes=60, by=by).graph
+        found = attribute(prompt, LogitTarget(7), share=0.7, max_nodes=60, by=by, interactions="pairs").graph
         assert completeness(found).node_gap < 1e-9
         whole = attribute(prompt, LogitTarget(7), by=by, **ALL).graph
         for node in found.nodes:

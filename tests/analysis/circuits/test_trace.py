@@ -14,7 +14,8 @@ from analysis.circuits.targets import FeatureTarget, LogitTarget, parse_feature
 from analysis.circuits.trace import trace
 from analysis.features.contexts import feature_names
 from analysis.features.dictionaries import around_mlps, dictionaries_in
-from analysis.graphs.graph import Edge, Graph, Node, Pruned
+from analysis.graphs.elements import Edge, Node, Pruned
+from analysis.graphs.graph import Graph
 from analysis.graphs.summary import describe, strongest_paths, summary
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import document_windows, prompt_ids

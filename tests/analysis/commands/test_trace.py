@@ -42,9 +42,9 @@ def folder(tmp_path, make_model, tiny_tokenizer, monkeypatch):
 
 def test_the_model_that_ships_has_features_with_names(tmp_path, capsys):
     path = tmp_path / "graph.json"
-    assert main(["trace", "--prompt", PROMPT, "--max-nodes", "60", "-o", str(path), "--device", "cpu"]) == 0
+    assert main(["trace", "--prompt", PROMPT, "--max-nodes", "120", "-o", str(path), "--device", "cpu"]) == 0
     graph = load_graph(path)
-    assert len(graph) <= 60
+    assert len(graph) <= 120
     assert graph.node(graph.target).label.startswith("␣hug - ")
     features = graph.of_kind("feature")
     assert features
@@ -113,7 +113,7 @@ def test_a_page_of_the_graph(folder):
     data = json.loads(page.split('id="graph-data">')[1].split("</script>")[0])
     graph = load_graph("graph.json")
     assert data[0]["id"] == [node.id for node in graph.nodes]
-    assert len(data[0]["edges"]) == 5 * len(graph.edges)
+    assert len(data[0]["edges"]) == 6 * len(graph.edges)
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
     assert len(page) < 500_000
 

@@ -5,9 +5,10 @@ import math
 
 import pytest
 
+from analysis.graphs.elements import Edge, Node
 from analysis.graphs.export import save_circuit_tracer, to_circuit_tracer
 from analysis.graphs.files import load_graph
-from analysis.graphs.graph import Edge, Graph, Node
+from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import (
     bias_node,
     eigenvector_node,

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.graphs.effects import carried, completeness, effects, predict_target
+from analysis.graphs.elements import Edge, Node, Pruned
 from analysis.graphs.export import to_networkx
 from analysis.graphs.files import load_graph, save_graph
-from analysis.graphs.graph import Edge, Graph, Node, Pruned
+from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import (
     bias_node,
     direction_node,

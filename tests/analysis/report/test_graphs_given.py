@@ -2,7 +2,8 @@
 
 import random
 
-from analysis.graphs.graph import Edge, Graph, Node, Pruned
+from analysis.graphs.elements import Edge, Node, Pruned
+from analysis.graphs.graph import Graph
 from analysis.report.graphs_section import graphs_page
 
 from .pages import drawn, node

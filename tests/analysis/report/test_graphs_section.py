@@ -5,7 +5,8 @@ import json
 import pytest
 
 from analysis.circuits.trace import trace
-from analysis.graphs.graph import Graph, Node, Pruned
+from analysis.graphs.elements import Node, Pruned
+from analysis.graphs.graph import Graph
 from analysis.report.graphs_section import graph_name, graphs_json
 from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.write import report
@@ -65,11 +66,11 @@ def test_the_data_are_the_graph(graph):
     assert data["target"] == 0
     strength = graph.shares()
     assert data["strength"] == pytest.approx([strength[found.id] for found in graph.nodes], rel=1e-3)
-    edges = list(zip(*[iter(data["edges"])] * 5, strict=True))
+    edges = list(zip(*[iter(data["edges"])] * 6, strict=True))
     assert [(graph.nodes[source].id, graph.nodes[target].id) for source, target, *_ in edges] == [
         (edge.source, edge.target) for edge in graph.edges
     ]
-    for at, name in ((2, "weight"), (4, "slope")):
+    for at, name in ((2, "weight"), (4, "slope"), (5, "grouped")):
         numbers = [getattr(edge, name) for edge in graph.edges]
         assert [edge[at] for edge in edges] == pytest.approx(numbers, rel=1e-3)
     slopes = [found.slope for found in graph.nodes]

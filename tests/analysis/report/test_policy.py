@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from analysis.graphs.graph import Edge, Graph
+from analysis.graphs.elements import Edge
+from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import feature_node, logit_node, token_node
 from analysis.report.graphs_section import graphs_page
 from analysis.report.options import STORY, ReportOptions
