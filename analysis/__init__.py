@@ -82,6 +82,7 @@ from analysis.interventions import ablation_control, replaced_mlp, truncation_co
 from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
 from analysis.polynomials import (
     approximate_layers,
+    approximate_training,
     attack_success,
     eigen_attack,
     replacement_losses,
@@ -130,6 +131,7 @@ __all__ = [
     "ablation_control",
     "ablation_plot",
     "approximate_layers",
+    "approximate_training",
     "as_squares",
     "attack_success",
     "attention_layer",

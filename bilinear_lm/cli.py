@@ -24,13 +24,14 @@ def commands() -> dict[str, Callable[..., Any]]:
     from analysis.commands.eigen import eigen
     from analysis.commands.hosvd import hosvd
     from analysis.commands.interactions import interactions
+    from analysis.commands.polynomial import polynomial
     from analysis.commands.report import report
     from analysis.commands.trace import trace
     from bilinear_lm.commands.checkpoints import export, generate, info
     from finetune.commands import convert, dictionaries, edit, finetune, train
 
     functions: tuple[Callable[..., Any], ...] = (
-        *(report, info, export, generate, eigen, hosvd, interactions, trace, diff),
+        *(report, info, export, generate, eigen, hosvd, interactions, trace, diff, polynomial),
         *(train, dictionaries, convert, finetune, edit),
     )
     return {function.__name__: function for function in functions}

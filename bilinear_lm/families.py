@@ -89,6 +89,11 @@ FAMILIES: Mapping[str, Family] = {
 """The families by the `model_type` of a transformers configuration."""
 
 
+def is_family(model_or_bridge: nn.Module) -> bool:
+    """Whether a model has an entry in the table."""
+    return _type_name(model_or_bridge) in FAMILIES
+
+
 def family_of(model_or_bridge: nn.Module) -> Family:
     """The entry of a model in the table; InputError where it has none."""
     return FAMILIES[_model_type(model_or_bridge)]
@@ -163,8 +168,12 @@ def require_unhooked(model: nn.Module, what: str) -> None:
 
 
 def _model_type(model_or_bridge: nn.Module) -> str:
-    model = getattr(model_or_bridge, "original_model", model_or_bridge)
-    family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    family = _type_name(model_or_bridge)
     if family not in FAMILIES:
         raise InputError(f"weights of a {family} model; expected one of {', '.join(FAMILIES)}")
     return family
+
+
+def _type_name(model_or_bridge: nn.Module) -> str:
+    model = getattr(model_or_bridge, "original_model", model_or_bridge)
+    return getattr(getattr(model, "config", None), "model_type", type(model).__name__)

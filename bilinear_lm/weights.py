@@ -28,10 +28,12 @@ from bilinear_lm.families import (
     decoder,
     decoder_block,
     family_of,
+    is_family,
     mlp_norm,
     plain,
 )
 from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.mlps import ungated_mlp
 from bilinear_lm.norms import norm_factor
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
@@ -55,6 +57,7 @@ def mlp_tensor(
 
     Raises InputError where the gate has an activation.
     """
+    family_of(model_or_bridge)
     weights, activation = mlp_weights(model_or_bridge, layer, fold_norm, fold_norm_after)
     if not is_linear(activation):
         raise InputError(
@@ -68,14 +71,18 @@ def mlp_tensor(
 def mlp_weights(
     model_or_bridge: nn.Module, layer: int, fold_norm: bool = True, fold_norm_after: bool = False
 ) -> tuple[GLUWeights, Callable[[Tensor], Tensor]]:
-    """The weights of a gated MLP with any activation, and the activation σ of its gate.
+    """The weights of an MLP with any activation, and the activation σ of its gate.
 
     Its output is [σ(x W_gate + b_gate) ∘ (x W_in + b_in)] W_out + b_out. Input x and output are those of
-    `mlp_tensor`.
+    `mlp_tensor`. With fold_norm=False other models are read too: those whose blocks hold one MLP without a
+    gate (GPT-NeoX, GPT-2; see `bilinear_lm.mlps`), which has no W_in.
 
     >>> weights, activation = mlp_weights(model, 3, fold_norm=False)  # doctest: +SKIP
     >>> weights.output(x, activation)  # of the MLP's inputs x  # doctest: +SKIP
     """
+    if not (is_family(model_or_bridge) or fold_norm or fold_norm_after):
+        ungated = ungated_mlp(model_or_bridge, layer)
+        return ungated.weights, ungated.activation
     family, mlp = family_of(model_or_bridge), decoder_block(model_or_bridge, layer).mlp
     activation = plain(getattr(plain(mlp), family.activation))
     out = plain(plain(mlp).down_proj)

@@ -14,7 +14,7 @@ from finetune.pretraining.config import PretrainConfig
 
 
 def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
-    """Train a bilinear language model, or its SwiGLU twin, from scratch."""
+    """Train a bilinear language model, its SwiGLU twin, or one without gates, from scratch."""
     from finetune.pretraining.pretrain import pretrain
 
     _print_result(pretrain(config), config.output)

@@ -101,6 +101,10 @@ READ = {
         *("diff", "{in}/model", "{in}/other", "--null", "{in}/other", "--dictionaries", "{in}/scope"),
         *("--k", "2", "--page", "-o", "{out}/diff", *CPU),
     ),
+    "polynomial": (
+        *("polynomial", "{in}/swiglu", "--contexts", "{in}/train.txt", "--degrees", "1", "2"),
+        *("--tokens", "500", "-o", "{out}/polynomial", *CPU),
+    ),
     "edit": (
         *("edit", "{in}/model", "--layer", "1", "--inputs", "{in}/scope/1-mlp-in", "--delete", "1:2,up"),
         *(

@@ -1,1 +1,1 @@
-"""The commands that read a model: report, eigen, hosvd, interactions, trace, diff."""
+"""The commands that read a model: report, eigen, hosvd, interactions, trace, diff, polynomial."""

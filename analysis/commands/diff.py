@@ -11,7 +11,6 @@ import tyro
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.errors import InputError
 from bilinear_lm.files import (
     new_folder,
     require_new,
@@ -25,7 +24,6 @@ from bilinear_lm.shipped import shipped_scope
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-    from transformers import PreTrainedTokenizerBase
 
     from analysis.guarantees.layer_difference import LayerDifference
     from analysis.guarantees.models_difference import Difference
@@ -69,6 +67,7 @@ def diff(
     from analysis.features.dictionaries import around_mlps, dictionaries_in
     from analysis.guarantees.models_difference import diff as compare
     from analysis.guarantees.models_difference import null_changes
+    from analysis.text.vocabulary import require_same_tokens
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
     require_count(k, f"--k {k}")
@@ -80,7 +79,7 @@ def diff(
     described = None if folder is None else around_mlps(dictionaries_in(folder, model))
 
     def load(name: str) -> nn.Module:
-        _require_same_tokens(tokenizer, load_tokenizer(name), checkpoint, name)
+        require_same_tokens(tokenizer, load_tokenizer(name), checkpoint, name)
         return load_pretrained(name, device=where)
 
     second = load(other)
@@ -116,19 +115,6 @@ def diff(
     if not found.strongest:
         print("no difference")
     print(output)
-
-
-def _require_same_tokens(
-    tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, name: str, other_name: str
-) -> None:
-    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
-    if ours == theirs:
-        return
-    token = next(token for token in [*ours, *theirs] if ours.get(token) != theirs.get(token))
-    raise InputError(
-        f"{other_name}: its tokenizer has {token!r} as {theirs.get(token)}, that of {name} as "
-        f"{ours.get(token)}; expected two checkpoints of one tokenizer"
-    )
 
 
 def _said(toward: tuple[tuple[str, float], ...]) -> str:

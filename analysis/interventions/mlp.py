@@ -16,12 +16,13 @@ from analysis.text.windows import Windows, mean_loss, require_windows
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import decoder_block, mlp_norm, plain
+from bilinear_lm.families import mlp_norm, plain
+from bilinear_lm.mlps import mlp_module
 from bilinear_lm.norms import normalised
 from bilinear_lm.polynomials.polynomial import Polynomial
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import mlp_tensor
+from bilinear_lm.weights import mlp_tensor, mlp_weights
 
 
 @checked
@@ -37,16 +38,16 @@ def replaced_mlp(
     x is what the tensor of `mlp_tensor(model_or_bridge, layer, fold_norm)` reads: x / rms(x) of the residual
     stream (x itself where norms are the identity), or the output of the norm with fold_norm=False. So that
     tensor as the replacement leaves the logits unchanged to rounding. Any map of [..., d_model] will do,
-    and the MLP that is replaced may have any activation; no weight is changed. A tensor or a polynomial
-    computes on its own device and in its own precision.
+    and the MLP that is replaced may have any activation, or with fold_norm=False no gate; no weight is
+    changed. A tensor or a polynomial computes on its own device and in its own precision.
 
     >>> with replaced_mlp(model, 3, truncate(tensor, hosvd(tensor), 8)):  # doctest: +SKIP
     ...     logits = model(input_ids=ids).logits
     """
-    mlp = plain(decoder_block(model_or_bridge, layer).mlp)
+    mlp = mlp_module(model_or_bridge, layer)
     norm = mlp_norm(model_or_bridge, layer) if fold_norm else None
     if isinstance(replacement, BilinearTensor | Polynomial):
-        _require_fit(replacement, plain(mlp.down_proj).weight.shape[0])
+        _require_fit(replacement, mlp_weights(model_or_bridge, layer, fold_norm=False)[0].d_out)
     points: list[Tensor] = []
 
     def remember(_: nn.Module, args: tuple[Any, ...]) -> None:

@@ -7,13 +7,16 @@ from analysis.polynomials.layers import (
     approximate_layers,
     replacement_losses,
 )
+from analysis.polynomials.training import TrainingPolynomials, approximate_training
 
 __all__ = [
     "Attack",
     "AttackSuccess",
     "LayerPolynomials",
     "ReplacementLosses",
+    "TrainingPolynomials",
     "approximate_layers",
+    "approximate_training",
     "attack_success",
     "eigen_attack",
     "replacement_losses",

@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.interventions.mlp import replaced_mlp
-from analysis.text.windows import Windows, activations_on_windows, mean_loss, require_windows
+from analysis.text.windows import Windows, mean_loss, require_windows, window_batches
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import decoder
 from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.mlps import mlp_module, n_layers
 from bilinear_lm.polynomials.approximate import approximate_layer
 from bilinear_lm.polynomials.explained import explained_variance
 from bilinear_lm.polynomials.measured import Moments, MomentSums, RSquared, fit_polynomial
 from bilinear_lm.polynomials.polynomial import Polynomial
 from bilinear_lm.shown import shown
-from bilinear_lm.sites import Site
 from bilinear_lm.weights import mlp_weights
 
 Activation = Callable[[Tensor], Tensor]
@@ -70,7 +70,8 @@ def approximate_layers(
 ) -> LayerPolynomials:
     """The polynomials of the MLPs of a model, from activations on windows of a text, and their R² on others.
 
-    `layers` are all by default. Polynomials are in float32 at least. `degrees` are those of the closed
+    MLPs have gates with any activation, or no gate (GPT-NeoX, GPT-2; see `bilinear_lm.mlps`). `layers` are
+    all by default. Polynomials are in float32 at least. `degrees` are those of the closed
     forms, 0 to 16. `fit_degrees` are those of least squares on the activations, 1 or 2; degree 2 needs some
     d_model²/2 tokens and 4 d_model⁴ bytes (`bilinear_lm.polynomials.measured`). The model is read as often
     as there are fits and twice more.
@@ -78,10 +79,10 @@ def approximate_layers(
     >>> found = approximate_layers(model, windows[:64], windows[64:])  # doctest: +SKIP
     >>> found.on_text[3]  # of layer 3, by degree  # doctest: +SKIP
     """
-    n_layers = len(decoder(model).layers)
-    layers = list(range(n_layers) if layers is None else layers)
+    there = n_layers(model)
+    layers = list(range(there) if layers is None else layers)
     for layer in layers:
-        require_index(layer, n_layers, "layer")
+        require_index(layer, there, "layer")
     if not layers or not degrees:
         raise InputError(f"{len(layers)} layers and {len(degrees)} degrees; expected one or more of both")
     for text in (windows, held_out):
@@ -161,12 +162,30 @@ def _weights(model: nn.Module, layer: int) -> tuple[GLUWeights, Activation]:
     return weights.to(torch.promote_types(weights.W_gate.dtype, torch.float32)), activation
 
 
+def _inputs(
+    model: nn.Module, windows: Windows, layers: Sequence[int]
+) -> Iterator[dict[int, Float[Tensor, "_batch pos d_model"]]]:
+    """Inputs of the MLPs of layers on the windows, batch by batch."""
+    seen: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        for layer in layers:
+
+            def note(_: nn.Module, args: tuple[Any, ...], layer: int = layer) -> None:
+                seen[layer] = args[0]
+
+            hook = mlp_module(model, layer).register_forward_pre_hook(note)
+            stack.callback(hook.remove)
+        for _, ids in window_batches(model, windows):
+            with torch.inference_mode():
+                model(input_ids=ids)
+            yield dict(seen)
+
+
 def _moments(model: nn.Module, windows: Windows, layers: Sequence[int]) -> dict[int, Moments]:
     sums = {layer: MomentSums() for layer in layers}
-    sites = [Site(layer, "mlp-in") for layer in layers]
-    for _, seen in activations_on_windows(model, windows, sites):
-        for site, x in seen.items():
-            sums[site.layer].add(x)
+    for seen in _inputs(model, windows, layers):
+        for layer, x in seen.items():
+            sums[layer].add(x)
     return {layer: each.moments() for layer, each in sums.items()}
 
 
@@ -174,10 +193,9 @@ def _points(
     model: nn.Module, windows: Windows, layer: int, weights: GLUWeights, activation: Activation
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and outputs of an MLP on the windows, batch by batch."""
-    site = Site(layer, "mlp-in")
-    for _, seen in activations_on_windows(model, windows, [site]):
+    for seen in _inputs(model, windows, [layer]):
         with torch.no_grad():
-            x = seen[site].to(weights.W_gate.dtype)
+            x = seen[layer].to(weights.W_gate.dtype)
             yield x, weights.output(x, activation)
 
 
@@ -187,13 +205,12 @@ def _r_squared(
     mlps: Mapping[int, tuple[GLUWeights, Activation]],
     polynomials: Sequence[Sequence[Polynomial]],
 ) -> Float[Tensor, "layer polynomial"]:
-    sites = [Site(layer, "mlp-in") for layer in mlps]
     sums = [[RSquared() for _ in row] for row in polynomials]
-    for _, seen in activations_on_windows(model, windows, sites):
-        for layer, (weights, activation) in enumerate(mlps.values()):
-            x = seen[sites[layer]].to(weights.W_gate.dtype)
+    for seen in _inputs(model, windows, list(mlps)):
+        for row, (layer, (weights, activation)) in enumerate(mlps.items()):
+            x = seen[layer].to(weights.W_gate.dtype)
             with torch.no_grad():
                 y = weights.output(x, activation)
-            for polynomial, count in zip(polynomials[layer], sums[layer], strict=True):
+            for polynomial, count in zip(polynomials[row], sums[row], strict=True):
                 count.add(y, polynomial(x))
     return torch.tensor([[count.value for count in row] for row in sums], dtype=torch.float64)

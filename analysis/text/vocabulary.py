@@ -142,3 +142,17 @@ def _utf8(data: bytes) -> str:
     # surrogateescape turns a byte that does not decode into the surrogate U+DC00 + byte.
     text = data.decode("utf-8", errors="surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda match: f"⟨0x{ord(match[0]) - 0xDC00:02X}⟩", text)
+
+
+def require_same_tokens(
+    tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, name: str, other_name: str
+) -> None:
+    """Raises InputError unless the tokenizers of two checkpoints give tokens the same numbers."""
+    ours, theirs = tokenizer.get_vocab(), other.get_vocab()
+    if ours == theirs:
+        return
+    token = next(token for token in [*ours, *theirs] if ours.get(token) != theirs.get(token))
+    raise InputError(
+        f"{other_name}: its tokenizer has {token!r} as {theirs.get(token)}, that of {name} as "
+        f"{ours.get(token)}; expected two checkpoints of one tokenizer"
+    )

@@ -10,20 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import require_unhooked
 from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.modules import blocks, computes, is_attention, possible_activations
 from bilinear_lm.weights import is_linear
-
-_PROBES = 3
-
-_PREACTIVATION = 2.0
-"""Root mean square of the larger projection at the probes, where an activation is far from a line."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def find_glus(model: nn.Module) -> tuple[GLU, ...]:
     require_unhooked(model, "whose MLPs are to be changed")
     glus: list[GLU] = []
     others: list[str] = []
-    for name, block in _blocks(model):
+    for name, block in blocks(model):
         _search(name, block, glus, others)
     if not glus:
         named = f"; its blocks hold {', '.join(others[:5])}" if others else "; it has no list of blocks"
@@ -130,48 +124,27 @@ def bilinear_glus(glus: tuple[GLU, ...]) -> tuple[GLU, ...]:
     return tuple(glu for glu in glus if is_linear(glu.activation))
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The entries of the outermost module lists: the layers of the model, with their names."""
-    inside: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in inside):
-            inside.append(name)
-            yield from ((f"{name}.{key}", block) for key, block in module.named_children())
-
-
 def _search(name: str, module: nn.Module, glus: list[GLU], others: list[str]) -> None:
     """Sorts a part of a block: GLUs, attention and norms (passed over), and other parts with matrices."""
     if glu := _as_glu(name, module):
         glus.append(glu)
-    elif not _is_attention(name, module):
+    elif not is_attention(name, module):
         if any(parameter.dim() > 1 for parameter in module.parameters(recurse=False)):
             others.append(f"{name} ({type(module).__name__})")
         for key, child in module.named_children():
             _search(f"{name}.{key}", child, glus, others)
 
 
-def _is_attention(name: str, module: nn.Module) -> bool:
-    words = (name.rpartition(".")[2] + type(module).__name__).lower()
-    return "attn" in words or "attention" in words
-
-
 def _as_glu(name: str, module: nn.Module) -> GLU | None:
     """The parts of a module that computes a GLU; None for any other."""
-    children = dict(module.named_children())
-    linear = {key: child for key, child in children.items() if isinstance(child, nn.Linear)}
-    rest = [key for key in children if key not in linear]
-    matrices = (p for key in rest for p in children[key].parameters() if p.dim() > 1)
-    if any(True for _ in matrices) or list(module.parameters(recurse=False)):
+    linear = {key: child for key, child in module.named_children() if isinstance(child, nn.Linear)}
+    activations = possible_activations(module, linear)
+    if activations is None:
         return None
-    activations = [*rest, *(key for key, value in vars(module).items() if _is_function(value))]
     candidates = [
         GLU(name, module, activation, *parts) for parts in _assignments(linear) for activation in activations
     ]
-    return next((glu for glu in candidates if _computes(glu)), None)
-
-
-def _is_function(value: Any) -> bool:
-    return callable(value) and not isinstance(value, (type, nn.Module)) and hasattr(value, "__name__")
+    return next((glu for glu in candidates if computes(module, glu.factors(), glu.activation)), None)
 
 
 def _assignments(linear: dict[str, nn.Linear]) -> Iterator[tuple[str, str, str, bool]]:
@@ -185,27 +158,3 @@ def _assignments(linear: dict[str, nn.Linear]) -> Iterator[tuple[str, str, str, 
         for both, down in permutations(shapes):
             if shapes[both][0] == 2 * shapes[down][1]:
                 yield from ((both, both, down, gate_first) for gate_first in (True, False))
-
-
-def _computes(glu: GLU) -> bool:
-    """Whether the module's output is that of the GLU; without numbers (on the meta device) shapes decide."""
-    factors = glu.factors()
-    if factors.W_gate.is_meta:
-        return True
-    weight = factors.W_gate
-    draws = torch.Generator().manual_seed(0)
-    x = torch.randn(1, _PROBES, len(weight), generator=draws).to(weight)
-    matrices = [W for W in (factors.W_gate, factors.W_in) if W is not None]
-    size = max(float((x @ W).float().square().mean()) for W in matrices) ** 0.5
-    x = x * (_PREACTIVATION / size) if size > 0 else x
-    training = glu.module.training
-    glu.module.eval()
-    try:
-        with torch.no_grad():
-            got, expected = glu.module(x), factors.output(x, glu.activation)
-    finally:
-        glu.module.train(training)
-    if not isinstance(got, Tensor) or got.shape != expected.shape:
-        return False
-    error = (got - expected).float().norm()
-    return bool(error <= torch.finfo(weight.dtype).eps ** 0.5 * expected.float().norm())

@@ -1,1 +1,1 @@
-"""Bilinear language models, and their SwiGLU twins, from scratch."""
+"""Bilinear language models, their SwiGLU twins, and models without gates, from scratch."""

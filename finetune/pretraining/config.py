@@ -13,7 +13,7 @@ from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
 from finetune.bounds import COUNT, PASSES, RATES, RATES_SAY, require_bounds, require_kinds
 from finetune.choices import Precision, Selection, require_texts
-from finetune.pretraining.presets import find_preset
+from finetune.pretraining.presets import UNGATED, find_preset, ordinary_config
 
 LOGARITHMIC = "log"
 
@@ -31,8 +31,9 @@ class PretrainConfig(Selection):
     """Passes over the data: one number for all sources, or one each."""
     preset: str = "stories"
     """Shape of the model: stories, stories-1l, ts-medium, fw-small, fw-medium, tinyllama-1.1b."""
-    gate: Literal["linear", "silu"] = "linear"
-    """linear: a bilinear model; silu: its SwiGLU twin."""
+    gate: Literal["linear", "silu", "relu", "gelu"] = "linear"
+    """linear: a bilinear model; silu: its SwiGLU twin; relu, gelu: an ordinary model (a GPT-NeoX), with this
+    activation in MLPs that have no gates and 3/2 of the preset's width, so that parameters match."""
     tokenizer: str | None = None
     """Folder or hub name of a tokenizer to use; by default one is trained on the data."""
     max_tokens: int | None = None
@@ -66,7 +67,9 @@ class PretrainConfig(Selection):
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
         require_kinds(self)
-        find_preset(self.preset)
+        preset = find_preset(self.preset)
+        if self.gate in UNGATED:
+            ordinary_config(preset, activation=self.gate)
         require_texts(self.data, self.validation, self.selection)
         if len(self.passes) not in (1, len(self.data)):
             raise InputError(

@@ -1,6 +1,7 @@
-"""Named shapes of bilinear language models, and fresh models of them.
+"""Named shapes of language models, and fresh models of them.
 
-A bilinear language model is a transformers Llama whose gate has no activation (`hidden_act="linear"`).
+A bilinear language model is a transformers Llama whose gate has no activation (`hidden_act="linear"`), an
+ordinary one, without gates, a transformers GPT-NeoX.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.norms import IDENTITY_EPS
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
+
+UNGATED = ("relu", "gelu")
+"""Activations of MLPs without gates."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,49 @@ def llama_config(preset: Preset, *, gate: str = "linear", d_vocab: int | None = 
     )
 
 
-def new_model(preset: Preset, *, gate: str = "linear", d_vocab: int | None = None) -> LlamaForCausalLM:
-    """A freshly initialised model; seed torch before.
+def ordinary_config(preset: Preset, *, activation: str, d_vocab: int | None = None) -> GPTNeoXConfig:
+    """The configuration of a GPT-NeoX of a preset's shape, whose MLPs have no gates.
+
+    They are 3/2 as wide as the preset's, so that two matrices have the parameters of its three; attention
+    and then the MLP are added to the stream, as in a Llama. InputError for a preset without norms, or with
+    fewer heads of keys and values, neither of which a GPT-NeoX has.
+    """
+    from transformers import GPTNeoXConfig
+
+    if not preset.norms or preset.n_kv_heads not in (None, preset.n_heads):
+        missing = "norms" if not preset.norms else f"{preset.n_heads} heads of keys and values"
+        raise InputError(
+            f"a preset without {missing}, and --gate {activation}; expected a preset that has them, such as "
+            "stories, or --gate linear or silu"
+        )
+    return GPTNeoXConfig(
+        hidden_size=preset.d_model,
+        intermediate_size=3 * preset.d_mlp // 2,
+        num_hidden_layers=preset.n_layers,
+        num_attention_heads=preset.n_heads,
+        max_position_embeddings=preset.n_ctx,
+        vocab_size=d_vocab or preset.d_vocab,
+        hidden_act=activation,
+        layer_norm_eps=max(preset.rms_norm_eps, 1e-5),
+        classifier_dropout=0.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+        use_parallel_residual=False,
+        tie_word_embeddings=False,
+    )
+
+
+def new_model(
+    preset: Preset, *, gate: str = "linear", d_vocab: int | None = None
+) -> LlamaForCausalLM | GPTNeoXForCausalLM:
+    """A freshly initialised model; seed torch before. With a gate of `UNGATED` it is an ordinary one.
 
     Without norms it is written as a Llama whose RMSNorms are the identity: ε = 1e12 and weights sqrt(ε),
     frozen.
     """
-    from transformers import LlamaForCausalLM
+    from transformers import GPTNeoXForCausalLM, LlamaForCausalLM
 
+    if gate in UNGATED:
+        return GPTNeoXForCausalLM(ordinary_config(preset, activation=gate, d_vocab=d_vocab))
     model = LlamaForCausalLM(llama_config(preset, gate=gate, d_vocab=d_vocab))
     if not preset.norms:
         with torch.no_grad():

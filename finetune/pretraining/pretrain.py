@@ -1,4 +1,4 @@
-"""Training a bilinear language model, or its SwiGLU twin, from scratch."""
+"""Training a bilinear language model, its SwiGLU twin, or an ordinary model, from scratch."""
 
 from __future__ import annotations
 

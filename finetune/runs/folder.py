@@ -20,6 +20,7 @@ from torch.distributed.checkpoint import CheckpointException
 from tqdm.auto import tqdm
 
 from bilinear_lm.checkpoints.huggingface import one_line
+from bilinear_lm.checkpoints.steps import KEPT
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, require_new, require_writable, told, write_json
 from finetune.runs.manifest import MANIFEST, damage, is_complete
@@ -28,9 +29,6 @@ SETTINGS = "settings.json"
 
 FINISHED = "finished"
 """The model as it will be, in the run's folder until it is complete."""
-
-KEPT = "checkpoints"
-"""Models of chosen steps, in the run's folder and then in the finished one."""
 
 MAKE_ROOM = "earlier checkpoints are kept: make room and go on with --resume"
 

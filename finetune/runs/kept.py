@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from bilinear_lm.checkpoints import save_folder
+from bilinear_lm.checkpoints.steps import KEPT
 from bilinear_lm.files import new_folder
-from finetune.runs.folder import KEPT, MAKE_ROOM, writing
+from finetune.runs.folder import MAKE_ROOM, writing
 
 
 class KeepCheckpoints(TrainerCallback):

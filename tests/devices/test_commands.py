@@ -24,6 +24,7 @@ COMMANDS = {
         "interactions model --layer 1 --inputs scope/1-mlp-in --outputs scope/1-mlp-out --k 5 -o",
         ("--contexts", "text.txt"),
     ),
+    "polynomial": ("polynomial model --degrees 1 2 --tokens 100 -o", ("--contexts", "text.txt")),
     "trace": ("trace model --dictionaries scope --contexts text.txt -o", ("--prompt", "a cat and")),
     "trace a feature": ("trace model --dictionaries scope --feature 1-mlp-out-3 -o", ()),
     "trace a head": ("trace model --head 1.2 -o", ("--prompt", "a cat and a dog")),

@@ -94,6 +94,14 @@ CALLS = {
         ("model", "scope"),
         {"out/result": "files"},
     ),
+    "polynomial": Call(
+        (
+            *("polynomial", "in/model", "--contexts", "in/held-out.txt", "--degrees", "1", "2"),
+            *("--fit-degrees", "1", "--tokens", "300", "--output", "out/result", *CPU),
+        ),
+        ("model", "held-out.txt"),
+        {"out/result": "files"},
+    ),
     "edit": Call(
         (
             *("edit", "in/model", "--layer", "1", "--inputs", "in/scope/1-mlp-in", "--outputs"),
@@ -167,6 +175,7 @@ READ_TEXT = {
     "report": ("--contexts", "--validation"),
     "trace": ("--contexts",),
     "interactions": ("--contexts",),
+    "polynomial": ("--contexts",),
 }
 """The options that name a text."""
 

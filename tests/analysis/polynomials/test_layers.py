@@ -80,6 +80,34 @@ def test_losses_with_one_and_all_replaced(make_model):
     assert losses.all == pytest.approx(mean_loss(model, HELD_OUT))
 
 
+@pytest.mark.parametrize("gate", ["relu", "gelu"])
+def test_a_model_without_gates(make_model, gate):
+    """R² on text by the modules themselves, and the loss with a layer whose output is zero."""
+    model = make_model(gate=gate, n_kv_heads=None)
+    found = approximate_layers(model, WINDOWS, HELD_OUT, degrees=(1, 2), fit_degrees=(1,))
+    seen = []
+    mlp = model.gpt_neox.layers[1].mlp
+    hook = mlp.register_forward_hook(lambda _, args, output: seen.append((args[0], output)))
+    with torch.no_grad():
+        model(torch.tensor(HELD_OUT))
+    hook.remove()
+    x, y = (each.flatten(0, 1) for each in seen[0])
+    variance = (y - y.mean(0)).square().sum()
+    for n, polynomial in enumerate(found.polynomials[1]):
+        expected = 1 - float((y - polynomial(x)).square().sum() / variance)
+        assert float(found.on_text[1, n]) == pytest.approx(expected, abs=1e-5)
+    assert (found.gaussian.diff(dim=1) > 0).all()
+    losses = replacement_losses(model, HELD_OUT, {1: found.polynomials[1][1], 0: torch.zeros_like})
+    assert losses.whole == pytest.approx(mean_loss(model, HELD_OUT))
+    with torch.no_grad():
+        for parameter in model.gpt_neox.layers[0].mlp.dense_4h_to_h.parameters():
+            parameter.zero_()
+    assert float(losses.one[1]) == pytest.approx(mean_loss(model, HELD_OUT))
+    narrow = type(polynomial)(torch.zeros(16), torch.zeros(8, 16), None, 1)
+    with pytest.raises(InputError, match=r"a polynomial \[8, 16\] cannot"):
+        replacement_losses(model, HELD_OUT, {0: narrow})
+
+
 def test_weights_of_a_gated_mlp(make_model):
     model, x = make_model(gate="silu", mlp_bias=True), torch.randn(5, 16)
     weights, activation = mlp_weights(model, 1, fold_norm=False)

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM
 
 import finetune.pretraining.pretrain
 import finetune.runs.kept
-from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, text_loss
+from bilinear_lm import InputError, load_pretrained, load_tokenizer, mlp_tensor, mlp_weights, text_loss
 from finetune import PretrainConfig, pretrain
-from finetune.pretraining.presets import PRESETS, Preset
+from finetune.pretraining.presets import PRESETS, Preset, new_model
 
 TINY = Preset(d_model=16, d_mlp=24, n_layers=1, n_heads=2, n_ctx=16, d_vocab=300)
 
@@ -68,6 +68,28 @@ def test_a_run_learns_and_leaves_a_plain_checkpoint(config, gate, tmp_path):
         )
     loss = text_loss(model, tokenizer, (tmp_path / "held-out.txt").read_text())
     assert loss.nats_per_token == pytest.approx(saved["validation"]["nats_per_token"], rel=1e-5)
+
+
+def test_a_model_without_gates_is_trained(config):
+    record = pretrain(dataclasses.replace(config, gate="relu", keep_checkpoints=("0",)))
+    assert record["validation"]["nats_per_token"] < 2.0
+    model = AutoModelForCausalLM.from_pretrained(config.output)
+    assert (model.config.model_type, model.config.hidden_act) == ("gpt_neox", "relu")
+    assert model.gpt_neox.layers[0].mlp.dense_h_to_4h.weight.shape == (36, 16)
+    weights, activation = mlp_weights(
+        load_pretrained(config.output / "checkpoints" / "0"), 0, fold_norm=False
+    )
+    assert (weights.W_in, type(activation)) == (None, torch.nn.ReLU)
+    twin = new_model(TINY, gate="silu")
+    ours = sum(weight.numel() for weight in (weights.W_gate, weights.W_out))
+    assert ours == sum(parameter.numel() for parameter in twin.model.layers[0].mlp.parameters())
+
+
+@pytest.mark.parametrize("gate", ["relu", "gelu"])
+def test_presets_that_no_ordinary_model_has(config, gate):
+    for preset, missing in (("tiny-no-norms", "norms"), ("tinyllama-1.1b", "32 heads of keys and values")):
+        with pytest.raises(InputError, match=f"a preset without {missing}, and --gate {gate}; expected"):
+            pretrain(dataclasses.replace(config, preset=preset, gate=gate))
 
 
 def test_identity_norms_stay_frozen_and_half_precision_keeps_them(config):
