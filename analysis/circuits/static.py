@@ -37,6 +37,7 @@ from analysis.circuits.targets import (
 )
 from analysis.circuits.weights.model import StaticModel, static_model
 from analysis.circuits.weights.sources import read_source, split_reader, written_source
+from analysis.circuits.weights.variance import product_shares
 from analysis.features.dictionaries import Dictionaries
 from analysis.graphs.elements import Node
 from analysis.graphs.graph import Graph
@@ -78,7 +79,9 @@ def static_circuit(
     `pruned` of the graph counts the coefficients of each node that are not shown, exactly: sum, sum of
     magnitudes, and number. `settings["shown"]` holds the share of the squares that is shown, by node and
     group; `settings["unsplit"]` the nodes that were not split because of `depth`; `settings["left_out"]` the
-    number of nodes and interactions that `max_nodes` kept out.
+    number of nodes and interactions that `max_nodes` kept out; `settings["variance"]` the share of each MLP
+    output's variance at z ~ N(0, I) that its products in the circuit can carry at most
+    (`analysis.circuits.weights.variance`).
 
     Edges have weights alone: the derivative of a norm depends on what it reads, which only a prompt has, so
     that slopes are not available here.
@@ -116,6 +119,7 @@ def static_circuit(
         "shown": grown.shown,
         "unsplit": grown.unsplit,
         "left_out": grown.left_out,
+        "variance": product_shares(weights, grown),
     }
     graph = Graph(
         nodes=tuple(grown.nodes.values()),

@@ -83,8 +83,10 @@ def followed(graph: Graph, parts: dict[Edge, float]) -> float:
 
 
 def settings_of_part(graph: Graph, edges: list[Edge]) -> dict[str, Any]:
-    """The settings of a graph that keeps only these edges: `shown` loses the parts of the others."""
+    """The settings of a graph that keeps only these edges: `shown` loses the parts of the others, and
+    `variance` goes."""
     settings = dict(graph.settings)
+    settings.pop("variance", None)  # of the products that the whole graph has
     if "shown" not in settings:
         return settings
     kept, shown = set(edges), {}

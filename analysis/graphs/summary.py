@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,9 +117,27 @@ def _left(graph: Graph) -> str:
         lines.append(
             f"{out:,} more nodes were strong enough and pruned for max_nodes={graph.settings['max_nodes']}"
         )
+    if variance := _variance(graph):
+        lines.append(f"products shown can carry, of the variance at N(0, I): {variance}")
     for kind, numbers in graph.settings.get("check", {}).items():
         lines.append(f"checked in the model, {_checked(kind, numbers)}")
     return "\n".join(lines)
+
+
+def _variance(graph: Graph) -> str:
+    """By layer, of the outputs of MLPs in a static circuit together, each weighted by its share."""
+    shares = graph.shares()
+    by_layer: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for name, carried in graph.settings.get("variance", {}).items():
+        layer = graph.node(name).layer
+        by_layer[-1 if layer is None else layer].append((shares[name], carried))
+    texts = []
+    for layer, parts in sorted(by_layer.items(), reverse=True):
+        weight = sum(share for share, _ in parts)
+        if weight:
+            mean = sum(share * carried for share, carried in parts) / weight
+            texts.append(f"{mean:.0%} in layer {layer}")
+    return ", ".join(texts)
 
 
 def _checked(kind: str, numbers: dict[str, Any]) -> str:
