@@ -136,7 +136,7 @@ def _variance(graph: Graph) -> str:
         weight = sum(share for share, _ in parts)
         if weight:
             mean = sum(share * carried for share, carried in parts) / weight
-            texts.append(f"{mean:.0%} in layer {layer}")
+            texts.append(f"{mean:.1%} in layer {layer}")
     return ", ".join(texts)
 
 

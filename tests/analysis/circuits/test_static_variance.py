@@ -45,7 +45,7 @@ def test_pairs(model, point, beam):
     span = np.stack(products, axis=1)
     rest = Q - span @ np.linalg.lstsq(span, Q, rcond=1e-10)[0]
     assert graph.settings["variance"][graph.target] == pytest.approx(1 - rest @ rest / (Q @ Q), abs=1e-6)
-    assert f"{graph.settings['variance'][graph.target]:.0%} in layer 1" in summary(graph)
+    assert f"{graph.settings['variance'][graph.target]:.1%} in layer 1" in summary(graph)
 
 
 def test_eigenvectors_carry_their_squares(model):
