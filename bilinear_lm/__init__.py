@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from bilinear_lm.polynomials.polynomial import Polynomial
     from bilinear_lm.polynomials.polynomial_folder import load_polynomial, save_polynomial
     from bilinear_lm.shipped import shipped_models, shipped_scope
-    from bilinear_lm.sites import Site
+    from bilinear_lm.sites import Site, mlp_inputs
     from bilinear_lm.tensor import BilinearTensor
     from bilinear_lm.text.evaluate import TextLoss, text_loss
     from bilinear_lm.text.generate import sample
@@ -73,6 +73,7 @@ _ON_FIRST_USE = {
     "load_polynomial": "bilinear_lm.polynomials.polynomial_folder",
     "load_pretrained": "bilinear_lm.checkpoints",
     "load_tokenizer": "bilinear_lm.checkpoints",
+    "mlp_inputs": "bilinear_lm.sites",
     "mlp_tensor": "bilinear_lm.weights",
     "mlp_weights": "bilinear_lm.weights",
     "sample": "bilinear_lm.text.generate",
@@ -130,6 +131,7 @@ __all__ = [
     "load_polynomial",
     "load_pretrained",
     "load_tokenizer",
+    "mlp_inputs",
     "mlp_tensor",
     "mlp_weights",
     "sample",

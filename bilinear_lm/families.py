@@ -99,6 +99,17 @@ def family_of(model_or_bridge: nn.Module) -> Family:
     return FAMILIES[_model_type(model_or_bridge)]
 
 
+def residual_factor(model_or_bridge: nn.Module, layer: int) -> float:
+    """The number by which a block multiplies what its attention and its MLP add to the stream; mostly 1."""
+    name = family_of(model_or_bridge).residual_factor
+    return float(getattr(plain(decoder_block(model_or_bridge, layer)), name)) if name else 1.0
+
+
+def logit_soft_cap(model_or_bridge: nn.Module) -> float | None:
+    """c of the soft cap c tanh(z / c) that a model (Gemma 2) puts on its logits z; None without one."""
+    return getattr(causal_model(model_or_bridge).config, "final_logit_softcapping", None)
+
+
 def require_plain_blocks(model_or_bridge: nn.Module, what: str) -> None:
     """Raises InputError where a block is not x += attention(norm(x)); x += mlp(norm(x)).
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bilinear_lm.checks import is_index
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import decoder_block, family_of, mlp_norm, plain
+from bilinear_lm.families import decoder_block, family_of, mlp_norm, plain, residual_factor
 from bilinear_lm.norms import normalised
 
 Point = Literal["resid-pre", "attn-out", "resid-mid", "mlp-in", "mlp-out", "resid-post"]
@@ -181,7 +181,7 @@ def _place(model: nn.Module, site: Site) -> _Place:
     mlp_reader = part(family.mlp_norm or "mlp")
     attention_out = part(family.attention_norm_after) if family.attention_norm_after else None
     mlp_out = part(family.mlp_norm_after or "mlp")
-    factor = float(getattr(block, family.residual_factor)) if family.residual_factor else 1.0
+    factor = residual_factor(model, site.layer)
     places: dict[Point, _Place] = {
         "resid-pre": _Place(attention_reader, "stream"),
         # The attention module itself puts out a tuple.

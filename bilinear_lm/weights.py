@@ -31,6 +31,7 @@ from bilinear_lm.families import (
     is_family,
     mlp_norm,
     plain,
+    residual_factor,
 )
 from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.mlps import ungated_mlp
@@ -100,9 +101,8 @@ def _factor_behind(model_or_bridge: nn.Module, layer: int) -> Tensor | None:
     family, block = family_of(model_or_bridge), plain(decoder_block(model_or_bridge, layer))
     if family.mlp_norm_after is not None:
         return norm_factor(plain(getattr(block, family.mlp_norm_after)))
-    if family.residual_factor is None:
-        return None
-    return torch.tensor(float(getattr(block, family.residual_factor)))
+    factor = residual_factor(model_or_bridge, layer)
+    return None if factor == 1 else torch.tensor(factor)
 
 
 @shown

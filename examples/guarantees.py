@@ -21,7 +21,6 @@ from analysis import (
     token_windows,
     verify,
 )
-from bilinear_lm.sites import mlp_inputs
 
 _, TEXT = bl.shipped_scope("stories")
 WINDOWS, K = 16, 8
@@ -34,7 +33,7 @@ def main(layer: str = "3", figure: str | None = None) -> None:
     tensor, dictionary = bl.mlp_tensor(model, at), bl.load_dictionary(f"stories-scope/{at}-mlp-out")
     length = model.config.max_position_embeddings
     windows = token_windows(tokenizer, TEXT.read_text(encoding="utf-8"), length)[:WINDOWS]
-    x = mlp_inputs(model, torch.tensor(windows), [at])[0].flatten(0, 1)
+    x = bl.mlp_inputs(model, torch.tensor(windows), [at])[0].flatten(0, 1)
 
     ranges = certify_features(model, dictionary)
     reached = dictionary.pre_activations(tensor(x)).amax(0)

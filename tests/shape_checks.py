@@ -62,7 +62,7 @@ def resolved(function: Callable) -> dict[str, Any]:
         alone.__annotations__ = {name: annotation}
         try:
             hints |= get_type_hints(alone, function.__globals__, include_extras=True)
-        except Exception:
+        except NameError:
             hints[name] = Any
     return hints
 

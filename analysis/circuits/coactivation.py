@@ -86,14 +86,15 @@ def coactivations(
     )
     n, single = 0, torch.zeros(len(features), dtype=torch.long)
     both = torch.zeros(len(pairs), dtype=torch.long)
-    sites = sorted({site for site, _ in features})
-    for _, seen in activations_on_windows(model, windows, sites, progress=progress):
+    chosen: dict[Site, list[int]] = {}
+    for site, feature in features:
+        chosen.setdefault(site, []).append(feature)
+    for _, seen in activations_on_windows(model, windows, list(chosen), progress=progress):
         active = []
-        for site in sites:
+        for site, own in chosen.items():
             dictionary = by_site[site]
             code = dictionary.encode(seen[site][:, skip:].to(dictionary.device, dictionary.dtype))
-            chosen = [feature for each, feature in features if each == site]
-            active.append((code[..., chosen] != 0).flatten(0, 1).cpu())
+            active.append((code[..., own] != 0).flatten(0, 1).cpu())
         together = torch.cat(active, dim=1)
         n += len(together)
         single += together.sum(dim=0)

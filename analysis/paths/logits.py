@@ -29,7 +29,7 @@ from analysis.paths.mlp import PathExpansion, expand_mlp
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import causal_model
+from bilinear_lm.families import logit_soft_cap
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
@@ -115,7 +115,7 @@ def expand_logits(
     tensor = mlp_tensor(model, 0)
     precision = measured.logits.dtype
     expansion = expand_along(measured, tensor.to(precision), U.to(precision))
-    cap = getattr(causal_model(model).config, "final_logit_softcapping", None)
+    cap = logit_soft_cap(model)
     if cap is None:
         return expansion
     before = expansion.total

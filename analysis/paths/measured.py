@@ -29,6 +29,7 @@ from bilinear_lm.families import (
     mlp_norm,
     plain,
     require_unhooked,
+    residual_factor,
 )
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon, norm_factor, norm_gradient, norm_scale
 from bilinear_lm.shown import shown
@@ -205,7 +206,7 @@ def _recording(model: Any, records: list[dict[str, Any]]) -> Iterator[None]:
     handles = [decoder(model).norm.register_forward_hook(_of_norm(last, "resid_final", "final_scale"))]
     for number, (block, record) in enumerate(zip(decoder(model).layers, blocks, strict=True)):
         names = family_of(model)
-        factor = float(getattr(plain(block), names.residual_factor)) if names.residual_factor else 1.0
+        factor = residual_factor(model, number)
         handles += [
             _before(attention_norm(model, number), block, record, "resid_pre", "ln1_scale"),
             block.self_attn.register_forward_hook(_of_attention(model, number, record), with_kwargs=True),

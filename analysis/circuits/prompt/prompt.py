@@ -29,7 +29,7 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import causal_model, decoder, model_name, plain
+from bilinear_lm.families import decoder, logit_soft_cap, model_name, plain
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon, norm_gradient
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Point, Site
@@ -278,8 +278,7 @@ def open_prompt(
     layers = tuple(_layer(model, number, layer, by_site) for number, layer in enumerate(measured.layers))
     W_U = unembedding(model).to(measured.resid_final)
     vocabulary = None if tokenizer is None else Vocabulary.of(tokenizer, W_U.shape[1])
-    soft_cap = getattr(causal_model(model).config, "final_logit_softcapping", None)
-    opened = Prompt(measured, layers, W_U, model_name(model), vocabulary, soft_cap=soft_cap)
+    opened = Prompt(measured, layers, W_U, model_name(model), vocabulary, soft_cap=logit_soft_cap(model))
     is_identity = norm_epsilon(plain(decoder(model).norm)) >= IDENTITY_EPS  # one ε for all norms of a model
     return opened.holding_norms() if is_identity else opened
 
