@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def _dictionary(
 ) -> Dictionary:
     dictionary = load_dictionary(path, device=device, d_in=width)
     if dictionary.site is None:
-        dictionary = load_dictionary(path, device=device, d_in=width, site=Site(layer, points[0]))
+        dictionary = replace(dictionary, site=Site(layer, points[0]))
     sites = [Site(layer, point) for point in points]
     if dictionary.site not in sites or dictionary.target not in (None, dictionary.site):
         raise InputError(

@@ -86,11 +86,14 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
         sizes = pair_slopes if limits.by == "slope" else pairs
         inputs_add = _of_inputs(sizes, left, right, n)
         own = sizes.abs() >= _OWN * inputs_add.abs().sum(dim=1, keepdim=True)
-        grouped = _of_inputs(pairs.masked_fill(own, 0), left, right, n)
-        alone = alone + grouped
-        alone_slopes = alone_slopes + 2 * _of_inputs(pair_slopes.masked_fill(own, 0), left, right, n)
+        grouped = of_slopes = _of_inputs(pairs.masked_fill(own, 0), left, right, n)
+        if pair_slopes is not pairs:
+            of_slopes = _of_inputs(pair_slopes.masked_fill(own, 0), left, right, n)
+        alone, alone_slopes = alone + grouped, alone_slopes + 2 * of_slopes
         pairs, pair_slopes = pairs.masked_fill(~own, 0), pair_slopes.masked_fill(~own, 0)
-    weights, slopes = torch.cat([alone, pairs], dim=1), torch.cat([alone_slopes, pair_slopes], dim=1)
+    weights, slopes = torch.cat([alone, pairs], dim=1), None
+    if alone_slopes is not alone:
+        slopes = torch.cat([alone_slopes, pair_slopes], dim=1)
     bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
 
     @cache
