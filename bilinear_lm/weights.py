@@ -202,6 +202,13 @@ def _reading(
     return [(_folded(weight.T, factor), bias) for weight, bias in zip(weights, biases, strict=True)]
 
 
+def mlp_norm_factor(model_or_bridge: nn.Module, layer: int) -> Float[Tensor, " d_model"]:
+    """γ of the norm in front of an MLP, which reads γ x / rms(x); ones where there is no norm."""
+    weight = plain(decoder(model_or_bridge).embed_tokens).weight.detach()
+    factor = _factor(mlp_norm(model_or_bridge, layer))
+    return weight.new_ones(weight.shape[1]) if factor is None else factor
+
+
 def _factor(norm: Any | None) -> Tensor | None:
     return None if norm is None else norm_factor(plain(norm))
 

@@ -28,9 +28,9 @@ from bilinear_lm.checks import require_finite_numbers, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import causal_model, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.files import require_finite
-from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon, norm_factor
+from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon
 from bilinear_lm.shown import shown
-from bilinear_lm.weights import mlp_tensor
+from bilinear_lm.weights import mlp_norm_factor, mlp_tensor
 from finetune.editing.units import Units, solved, unit
 from finetune.editing.widening import add_units, editable_glus
 
@@ -149,7 +149,7 @@ def edit(model: PreTrainedModel, edits: Sequence[Edit]) -> EditReport:
     before = [interaction(model, each.layer, each.output, each.inputs) for each in edits]
     n_units = add_units(model, glus, made)
     after = [interaction(model, each.layer, each.output, each.inputs) for each in edits]
-    factors = {layer: _factor(model, layer) for layer in made}
+    factors = {layer: mlp_norm_factor(model, layer).double() for layer in made}
     reach = {layer: part.to(torch.float64).behind(factors[layer]) for layer, part in made.items()}
     radius = math.sqrt(len(factors[next(iter(made))]))
     layers = [_layer(each, len(glus)) for each in edits]
@@ -245,11 +245,6 @@ def _require_once(edits: Iterable[Edit]) -> None:
                     f"{each.name or 'an interaction'} is edited twice; expected one edit of each interaction"
                 )
         seen.append(each)
-
-
-def _factor(model: PreTrainedModel, layer: int) -> Tensor:
-    """γ between z, ‖z‖² ≤ d, and what the MLP reads, in float64."""
-    return norm_factor(plain(mlp_norm(model, layer))).double()
 
 
 def _is_bounded(model: PreTrainedModel, layers: Iterable[int]) -> bool:

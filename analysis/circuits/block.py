@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.attention.layer import AttentionLayer, attention_layer
-from bilinear_lm.families import causal_model, mlp_norm, plain
-from bilinear_lm.norms import norm_factor
+from bilinear_lm.families import causal_model, mlp_norm
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import mlp_tensor
+from bilinear_lm.weights import mlp_norm_factor, mlp_tensor
 
 
 @shown
@@ -53,15 +51,13 @@ def block_weights(model: nn.Module, layer: int, like: Tensor) -> BlockWeights:
     # Values and outputs only: nothing of it depends on angles, and so on the length of a prompt.
     attention = attention_layer(model, layer, n_tokens=1)
     group = attention.n_heads // causal_model(model).config.num_key_value_heads
-    norm: Any = mlp_norm(model, layer)
-    at_mlp_in = mlp_tensor(model, layer, fold_norm=False).to(like.dtype)
     return BlockWeights(
         number=layer,
         W_V=attention.weights.W_V[::group].clone(),
         W_O=attention.weights.W_O,
         attention_bias=attention.bias,
-        at_mlp_in=at_mlp_in,
-        factor=like.new_ones(at_mlp_in.d_out) if norm is None else norm_factor(plain(norm)).to(like),
-        has_norms=norm is not None,
+        at_mlp_in=mlp_tensor(model, layer, fold_norm=False).to(like.dtype),
+        factor=mlp_norm_factor(model, layer).to(like),
+        has_norms=mlp_norm(model, layer) is not None,
         model=model,
     )

@@ -187,10 +187,12 @@ def _measure(
     }
     ways |= {f"fit, degree {degree}": [row[i] for row in found.fits] for i, degree in enumerate(fit_degrees)}
     ways["nothing"] = [torch.zeros_like] * len(found.layers)
-    losses = {
-        name: replacement_losses(model, text.held_out, dict(zip(found.layers, each, strict=True)))
-        for name, each in ways.items()
-    }
+    losses: dict[str, ReplacementLosses] = {}
+    whole: float | None = None
+    for name, each in ways.items():
+        replacements = dict(zip(found.layers, each, strict=True))
+        losses[name] = replacement_losses(model, text.held_out, replacements, whole)
+        whole = losses[name].whole
     return found, losses
 
 

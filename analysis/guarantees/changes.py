@@ -26,12 +26,10 @@ from analysis.guarantees.heads import head_change
 from analysis.guarantees.tensor_difference import difference
 from analysis.spectra.gram import Leg, unfolding_gram
 from bilinear_lm.dictionaries.dictionary import Dictionary
-from bilinear_lm.families import mlp_norm, plain
-from bilinear_lm.norms import norm_factor
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.tensor import BilinearTensor
-from bilinear_lm.weights import embedding, mlp_tensor, unembedding
+from bilinear_lm.weights import embedding, mlp_norm_factor, mlp_tensor, unembedding
 
 Kind = Literal[
     "MLP",
@@ -106,16 +104,10 @@ def directions_of(model: nn.Module, layer: int, dictionaries: Mapping[Site, Dict
     if inputs is not None:
         read = inputs.decoder.to(W_U)
         if inputs.site == Site(layer, "mlp-in"):
-            read = read / _factor(model, layer).to(W_U)
+            read = read / mlp_norm_factor(model, layer).to(W_U)
         read = math.sqrt(d_model) * normalize(read, dim=1)
     written = None if outputs is None else outputs.encoder.T.to(W_U)
     return Directions(tokens, (W_U - W_U.mean(dim=1, keepdim=True)).T, read, written)
-
-
-def _factor(model: nn.Module, layer: int) -> Tensor:
-    """The factor between x / rms(x) and what the MLP reads (mlp-in)."""
-    norm = mlp_norm(model, layer)
-    return norm_factor(plain(norm)) if norm is not None else torch.ones(embedding(model).shape[1])
 
 
 def layer_tensor(model: nn.Module, layer: int) -> BilinearTensor:

@@ -134,12 +134,16 @@ class ReplacementLosses:
 
 @checked
 def replacement_losses(
-    model: nn.Module, windows: Windows, replacements: Mapping[int, Callable[[Tensor], Tensor]]
+    model: nn.Module,
+    windows: Windows,
+    replacements: Mapping[int, Callable[[Tensor], Tensor]],
+    whole: float | None = None,
 ) -> ReplacementLosses:
     """The mean loss over windows of a text with MLPs replaced, one at a time and all at once.
 
     `replacements` says for each layer what takes its place: a map of what the MLP reads, such as a polynomial
-    of `approximate_layers`; `torch.zeros_like` is the control, a model without the layer.
+    of `approximate_layers`; `torch.zeros_like` is the control, a model without the layer. `whole` is the loss
+    with nothing replaced, where it is known already.
     """
     if not replacements:
         raise InputError("no layers to replace; expected one or more")
@@ -153,7 +157,7 @@ def replacement_losses(
 
     layers = tuple(replacements)
     one = torch.tensor([loss([layer]) for layer in layers], dtype=torch.float64)
-    return ReplacementLosses(layers, loss([]), one, loss(layers))
+    return ReplacementLosses(layers, loss([]) if whole is None else whole, one, loss(layers))
 
 
 def _weights(model: nn.Module, layer: int) -> tuple[GLUWeights, Activation]:

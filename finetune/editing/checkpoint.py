@@ -15,12 +15,10 @@ from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.files import new_folder, read_tensors, require_new, require_writable, told, write_json
-from bilinear_lm.norms import norm_factor
 from bilinear_lm.shipped import shipped_scope
 from bilinear_lm.sites import Point, Site
-from bilinear_lm.weights import embedding, mlp_tensor
+from bilinear_lm.weights import embedding, mlp_norm_factor, mlp_tensor
 from finetune.conversion.verification import require_reloads, require_tokenizer_fits
 from finetune.editing.config import EditConfig, Named, feature_number
 from finetune.edits import Edit, EditReport, edit, interaction
@@ -94,9 +92,7 @@ class _Directions:
             return None if path is None else _dictionary(path, layer, points, width, model.device)
 
         inputs, outputs = side(config.inputs, ("mlp-in", "resid-mid")), side(config.outputs, ("mlp-out",))
-        norm = mlp_norm(model, layer)
-        ones = torch.ones(width, device=model.device)
-        return cls(layer, inputs, outputs, ones if norm is None else norm_factor(plain(norm)), named)
+        return cls(layer, inputs, outputs, mlp_norm_factor(model, layer), named)
 
     def edit(self, each: Named, model: PreTrainedModel, keep: tuple[str, ...]) -> Edit:
         """The edit that is written so."""
