@@ -13,6 +13,7 @@ from bilinear_lm.first_use import names_on_first_use
 from bilinear_lm.own_packages import warn_of_hidden_packages
 
 if TYPE_CHECKING:
+    from bilinear_lm import networks
     from bilinear_lm.checkpoints import (
         checkpoint_info,
         export,
@@ -76,6 +77,7 @@ _ON_FIRST_USE = {
     "mlp_inputs": "bilinear_lm.sites",
     "mlp_tensor": "bilinear_lm.weights",
     "mlp_weights": "bilinear_lm.weights",
+    "networks": "bilinear_lm.networks",
     "sample": "bilinear_lm.text.generate",
     "save_dictionary": "bilinear_lm.dictionaries",
     "save_polynomial": "bilinear_lm.polynomials.polynomial_folder",
@@ -94,6 +96,7 @@ _LIGHT = (
     "bilinear_lm.polynomials.hermite",
     "bilinear_lm.polynomials.polynomial",
     "bilinear_lm.shipped",
+    "bilinear_lm.networks",
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
     "bilinear_lm.glu_weights",
@@ -134,6 +137,7 @@ __all__ = [
     "mlp_inputs",
     "mlp_tensor",
     "mlp_weights",
+    "networks",
     "sample",
     "save_dictionary",
     "save_polynomial",

@@ -23,7 +23,7 @@ _ONE_AT_A_TIME = RLock()
 def names_on_first_use(
     package: str, modules: Mapping[str, str], *, light: Collection[str] = ()
 ) -> Callable[[str], Any]:
-    """A `__getattr__` for a package: `modules` says which module each of its names is in.
+    """A `__getattr__` for a package: `modules` says which module each of its names is in, or is.
 
     The modules in `light` do without transformers, which takes seconds to load.
     """
@@ -40,6 +40,7 @@ def names_on_first_use(
                     import_module("transformers")
                 import_module(module)
             loaded.add(module)
-        return getattr(import_module(module), name)
+        found = import_module(module)
+        return found if module == f"{package}.{name}" else getattr(found, name)
 
     return __getattr__

@@ -1,0 +1,7 @@
+"""Small networks of bilinear layers: toy models and image classifiers, each a tensor a layer."""
+
+from __future__ import annotations
+
+from bilinear_lm.networks.image import ImageClassifier, ImageSettings
+
+__all__ = ["ImageClassifier", "ImageSettings"]
