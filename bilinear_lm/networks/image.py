@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bilinear_lm.checks import require_choice, require_count, require_index
 from bilinear_lm.errors import InputError
@@ -143,7 +144,16 @@ class ImageClassifier(nn.Module):
         With biases it has the constant coordinate. InputError for a kind that is not bilinear, and for a
         layer that does not exist.
         """
-        return self._weights(layer).tensor
+        require_index(layer, len(self.layers), "layer")
+        if self.settings.kind not in ("bilinear", "square"):
+            raise InputError(
+                f"a classifier of kind {self.settings.kind!r} has no tensor; expected bilinear or square"
+            )
+        weights = {name: value.detach() for name, value in self.layers[layer].named_parameters()}
+        if self.settings.kind == "square":  # (x W_gate + b_gate)², a gate that is its own input
+            weights |= {"W_in": weights["W_gate"]}
+            weights |= {"b_in": weights["b_gate"]} if self.settings.bias else {}
+        return BilinearTensor.from_layer(**weights)
 
     def pixel_tensor(self) -> BilinearTensor:
         """The whole classifier of one layer as a tensor, [n_pixels] to [n_classes]: B(x, x) are the logits.
@@ -155,23 +165,12 @@ class ImageClassifier(nn.Module):
             raise InputError(
                 f"a classifier of {len(self.layers)} layers is no quadratic form of the pixels; expected one"
             )
-        W_embed, W_head, layer = self.W_embed.detach(), self.W_head.detach(), self._weights(0)
-        b_out = None if layer.b_out is None else layer.b_out @ W_head + self.b_head.detach()
-        into = W_embed @ layer.W_gate, W_embed @ layer.W_in
-        weights = GLUWeights(*into, layer.W_out @ W_head, layer.b_gate, layer.b_in, b_out)
-        return (with_linear(weights, W_embed @ W_head) if self.settings.residual else weights).tensor
-
-    def _weights(self, index: int) -> GLUWeights:
-        """The six weights of a layer that is a quadratic form, without gradients."""
-        require_index(index, len(self.layers), "layer")
-        if self.settings.kind not in ("bilinear", "square"):
-            raise InputError(
-                f"a classifier of kind {self.settings.kind!r} has no tensor; expected bilinear or square"
-            )
-        held = {name: value.detach() for name, value in self.layers[index].weights.weights.items()}
-        if self.settings.kind == "square":  # (x W_gate + b_gate)², a gate that is its own input
-            held |= {"W_in": held["W_gate"]} | ({"b_in": held["b_gate"]} if "b_gate" in held else {})
-        return GLUWeights(**held)
+        W_embed, W_head = self.W_embed.detach(), self.W_head.detach()
+        tensor = self.tensor().change_basis(inputs=W_embed.contiguous(), outputs=W_head.T.contiguous())
+        if self.b_head is None and not self.settings.residual:
+            return tensor
+        linear = W_embed @ W_head if self.settings.residual else torch.zeros_like(W_embed @ W_head)
+        return with_linear(tensor, linear, None if self.b_head is None else self.b_head.detach())
 
     def _pixels(self, x: Tensor) -> Tensor:
         shape = self.settings.image_shape
@@ -185,21 +184,27 @@ class ImageClassifier(nn.Module):
         )
 
 
-def with_linear(weights: GLUWeights, linear: Float[Tensor, "d_in d_out"]) -> GLUWeights:
-    """A gated layer that adds x · linear to its output: one hidden unit more an output, its gate the output.
+def with_linear(
+    tensor: BilinearTensor, linear: Float[Tensor, "d_x d_out"], bias: Float[Tensor, " d_out"] | None = None
+) -> BilinearTensor:
+    """The tensor of B(x, x) + x · linear + bias, with the constant coordinate; d_x leaves that one out.
 
-    With the identity it is the layer with a residual connection.
+    It has a hidden unit more for each output. With the identity it is the layer with a residual connection.
     """
-    if weights.W_in is None:
-        raise InputError("weights without W_in; expected those of a gated layer")
-    (d_in, d_out), (b_gate, b_in, _) = linear.shape, weights.biases
-    return GLUWeights(
-        torch.cat([weights.W_gate, linear], dim=1),
-        torch.cat([weights.W_in, linear.new_zeros(d_in, d_out)], dim=1),
-        torch.cat([weights.W_out, torch.eye(d_out, dtype=linear.dtype, device=linear.device)]),
-        torch.cat([b_gate, linear.new_zeros(d_out)]),
-        torch.cat([b_in, linear.new_ones(d_out)]),
-        weights.b_out,
+    d_x, d_out = linear.shape
+    if (d_x, d_out) != (tensor.d_in - tensor.constant, tensor.d_out):
+        raise InputError(
+            f"a linear part {[d_x, d_out]} for a tensor of {tensor.d_in - tensor.constant} inputs and "
+            f"{tensor.d_out} outputs; expected one row an input, one column an output"
+        )
+    offset = linear.new_zeros(d_out) if bias is None else bias
+    gate, up = (F.pad(factor, (0, 0, 0, not tensor.constant)) for factor in (tensor.W_gate, tensor.W_in))
+    one = F.pad(linear.new_ones(1, d_out), (0, 0, d_x, 0))  # the constant coordinate
+    return BilinearTensor(
+        torch.cat([gate, torch.cat([linear, offset[None]])], dim=1),
+        torch.cat([up, one], dim=1),
+        torch.cat([tensor.W_out, torch.eye(d_out, dtype=linear.dtype, device=linear.device)]),
+        constant=True,
     )
 
 

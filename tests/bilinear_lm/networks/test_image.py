@@ -42,8 +42,13 @@ def test_tensors_of_layers_make_the_classifier(bias, residual):
 def test_the_identity_as_linear_part_is_a_residual_connection():
     model = classifier(bias=True)
     x = torch.randn(6, 7, dtype=torch.float64)
-    weights = with_linear(model.layers[0].weights, torch.eye(7, dtype=torch.float64))
-    torch.testing.assert_close(weights.tensor(x), x + model.layers[0](x))
+    tensor = with_linear(model.tensor(), torch.eye(7, dtype=torch.float64))
+    torch.testing.assert_close(tensor(x), x + model.layers[0](x).detach())
+
+
+def test_a_linear_part_of_another_shape_is_refused():
+    with pytest.raises(InputError, match=r"linear part \[6, 7\] for a tensor of 7 inputs and 7 outputs"):
+        with_linear(classifier().tensor(), torch.eye(7, dtype=torch.float64)[1:])
 
 
 def test_all_arms_have_equally_many_weights():
@@ -81,7 +86,7 @@ def test_images_of_another_shape_are_refused():
 def test_kinds_and_layers_without_a_tensor_are_refused():
     with pytest.raises(InputError, match="kind 'relu' has no tensor"):
         classifier(kind="relu").tensor()
-    with pytest.raises(InputError, match="layer 2 does not exist"):
+    with pytest.raises(InputError, match="layer 2 does not exist; expected 0 to 1"):
         classifier(n_layers=2).tensor(2)
     with pytest.raises(InputError, match="2 layers is no quadratic form"):
         classifier(n_layers=2).pixel_tensor()
