@@ -85,6 +85,7 @@ from analysis.polynomials import (
     approximate_training,
     attack_success,
     eigen_attack,
+    quadratic_model,
     replacement_losses,
     svd_attack,
 )
@@ -188,6 +189,7 @@ __all__ = [
     "patch_node",
     "predict_target",
     "prompt_ids",
+    "quadratic_model",
     "reach_plot",
     "read_tokens",
     "replaced_mlp",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +22,7 @@ if TYPE_CHECKING:
 
     from analysis.polynomials.layers import LayerPolynomials, ReplacementLosses
     from analysis.polynomials.training import TrainingPolynomials
-    from analysis.text.windows import Windows
-
-LONGEST = 512
-"""Tokens of a window, where the model's context is not shorter."""
-
-SHARE = 5
-"""One in so many windows, the last ones, is held out."""
-
-CHARACTERS = 16
-"""Characters that are read of a text for each token that is asked for; tokens are shorter."""
+    from analysis.text.held_out import SplitText
 
 
 def polynomial(
@@ -66,6 +56,7 @@ def polynomial(
     """
     from analysis.plots import save_figure
     from analysis.polynomial_plots import polynomial_plot, training_plot
+    from analysis.text.held_out import split_text
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
     from bilinear_lm.checkpoints.steps import find_checkpoints
 
@@ -78,7 +69,7 @@ def polynomial(
     there = find_checkpoints(checkpoint)
     source = checkpoint if there.is_model else str(list(there.steps.values())[-1])
     tokenizer, model = load_tokenizer(source), load_pretrained(source, device=where)
-    text = _split(model, tokenizer, words, tokens)
+    text = split_text(model, tokenizer, words, tokens)
     settings = {
         "checkpoint": told(checkpoint),
         "text": told(path),
@@ -109,18 +100,6 @@ def polynomial(
     print(output)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A text in windows, those of the end held out."""
-
-    windows: Windows
-    held_out: Windows
-
-    @property
-    def record(self) -> dict[str, int]:
-        return {"n_tokens": sum(map(len, self.windows)), "n_held_out": sum(map(len, self.held_out))}
-
-
 def _require_degrees(degrees: Sequence[int], fit_degrees: Sequence[int]) -> None:
     from bilinear_lm.polynomials.polynomial import MOST_DEGREE
 
@@ -143,21 +122,6 @@ def _text(checkpoint: str, contexts: Path | None) -> tuple[Path, str]:
     return path, words
 
 
-def _split(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, words: str, tokens: int) -> _Text:
-    from analysis.text.windows import document_windows
-
-    length = min(model.config.max_position_embeddings, LONGEST, tokens // SHARE)
-    windows = document_windows(tokenizer, words[: CHARACTERS * tokens], length)[: tokens // length]
-    windows = [window for window in windows if len(window) > 1]
-    if len(windows) < 2:
-        raise InputError(
-            f"a text of {len(windows)} windows of {length} tokens; expected two or more, to take moments "
-            "from some and R² from others: give a longer text"
-        )
-    n_held_out = max(1, len(windows) // SHARE)
-    return _Text(windows[:-n_held_out], windows[-n_held_out:])
-
-
 def _loading(
     steps: dict[int, Path], tokenizer: PreTrainedTokenizerBase, where: torch.device
 ) -> Callable[[int], PreTrainedModel]:
@@ -174,7 +138,7 @@ def _loading(
 
 
 def _measure(
-    model: PreTrainedModel, text: _Text, degrees: Sequence[int], fit_degrees: Sequence[int]
+    model: PreTrainedModel, text: SplitText, degrees: Sequence[int], fit_degrees: Sequence[int]
 ) -> tuple[LayerPolynomials, dict[str, ReplacementLosses]]:
     """The polynomials, and the losses with each degree of them and with nothing in the place of MLPs."""
     import torch

@@ -9,7 +9,7 @@ from bilinear_lm.checks import require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import require_writable, write_text
+from bilinear_lm.files import require_writable, told, write_text
 from bilinear_lm.shipped import shipped_scope
 from bilinear_lm.text.files import read_plain_text
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from analysis.graphs.graph import Graph
+    from analysis.polynomials.quadratic_model import QuadraticModel
     from analysis.report.options import FeatureSource
 
 SHOWN_FIRST = (3, 540)
@@ -24,6 +25,9 @@ SHOWN_FIRST = (3, 540)
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
 """The prompt of the graph on the page about the default model."""
+
+CALIBRATION_TOKENS = 50_000
+"""Tokens of the text that quadratics are measured and checked on, at most."""
 
 
 def report(
@@ -40,10 +44,14 @@ def report(
     contexts: Path | None = None,
     features: int = 1000,
     prompt: str | None = None,
+    calibration: Path | None = None,
     device: DeviceName = "auto",
     seed: int = 0,
 ) -> None:
     """Write one self-contained page about what the MLPs of a bilinear language model compute.
+
+    A model whose gates have an activation (SiLU, GELU) is read through the quadratics nearest to its MLPs,
+    which --calibration gives a text for; the page begins with how much of the model they explain.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
@@ -61,6 +69,8 @@ def report(
             has its own.
         features: How many features of each dictionary to show, the most active; 0: no features.
         prompt: A few words; the graph of the likeliest next token is shown. The default model has one.
+        calibration: Text file for a model that is not bilinear, documents separated by <|endoftext|>: the
+            quadratics are measured on four fifths of its first 50,000 tokens, and checked on the rest.
         device: Where to compute.
         seed: Seeds the sampled text.
     """
@@ -82,7 +92,10 @@ def report(
     )
     files = _feature_files(checkpoint, dictionaries, contexts, features)
     words = None if files is None else read_plain_text(files[1])
+    measured = None if calibration is None else read_plain_text(calibration)
     model = load_pretrained(checkpoint, device=find_device(device))
+    tokenizer = load_tokenizer(checkpoint)
+    quadratic = _quadratic(model, tokenizer, measured, checkpoint)
     source = None
     if files is not None and words is not None:
         source = FeatureSource(
@@ -91,12 +104,36 @@ def report(
             n_features=features,
             first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
         )
-    tokenizer = load_tokenizer(checkpoint)
     if checkpoint == DEFAULT_MODEL and prompt is None:
         prompt = PROMPT
-    graphs = _graphs(model, tokenizer, prompt, source)
-    write_text(output, render(model, tokenizer, Path(checkpoint).name, options, source, graphs))
+    bilinear = model if quadratic is None else quadratic.model
+    graphs = _graphs(bilinear, tokenizer, prompt, source)
+    name = Path(checkpoint).name
+    write_text(output, render(model, tokenizer, name, options, source, graphs, quadratic=quadratic))
     print(output)
+
+
+def _quadratic(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, calibration: str | None, checkpoint: str
+) -> QuadraticModel | None:
+    """The quadratics that a model is read through; None for a bilinear one."""
+    from analysis.polynomials.quadratic_model import is_bilinear, quadratic_model
+    from analysis.text.held_out import split_text
+
+    if is_bilinear(model):
+        if calibration is not None:
+            raise InputError(
+                f"report: --calibration for {told(checkpoint)}, which is bilinear; it is for models whose "
+                "gates have an activation, leave it out"
+            )
+        return None
+    if calibration is None:
+        raise InputError(
+            f"report: {told(checkpoint)} is not bilinear; give a text by --calibration FILE to read it "
+            "through the quadratics nearest to its MLPs, or convert it: `bilinear-lm convert MODEL -o DIR`"
+        )
+    text = split_text(model, tokenizer, calibration, CALIBRATION_TOKENS)
+    return quadratic_model(model, text.windows, text.held_out)
 
 
 def _graphs(

@@ -87,8 +87,8 @@ def approximate_layers(
         raise InputError(f"{len(layers)} layers and {len(degrees)} degrees; expected one or more of both")
     for text in (windows, held_out):
         require_windows(model, text)
-    mlps = {layer: _weights(model, layer) for layer in layers}
-    moments = _moments(model, windows, layers)
+    mlps = {layer: layer_weights(model, layer) for layer in layers}
+    moments = mlp_input_moments(model, windows, layers)
     polynomials, gaussian, fits = [], [], []
     for layer, (weights, activation) in mlps.items():
         at = moments[layer]
@@ -104,7 +104,7 @@ def approximate_layers(
             ]
         )
     both = [own + fitted for own, fitted in zip(polynomials, fits, strict=True)]
-    r_squared = _r_squared(model, held_out, mlps, both)
+    r_squared = r_squared_on_text(model, held_out, mlps, dict(zip(layers, both, strict=True)))
     return LayerPolynomials(
         layers=tuple(layers),
         degrees=tuple(degrees),
@@ -160,7 +160,7 @@ def replacement_losses(
     return ReplacementLosses(layers, loss([]) if whole is None else whole, one, loss(layers))
 
 
-def _weights(model: nn.Module, layer: int) -> tuple[GLUWeights, Activation]:
+def layer_weights(model: nn.Module, layer: int) -> tuple[GLUWeights, Activation]:
     """Weights and activation of an MLP, in float32 at least."""
     weights, activation = mlp_weights(model, layer, fold_norm=False)
     return weights.to(torch.promote_types(weights.W_gate.dtype, torch.float32)), activation
@@ -185,7 +185,8 @@ def _inputs(
             yield dict(seen)
 
 
-def _moments(model: nn.Module, windows: Windows, layers: Sequence[int]) -> dict[int, Moments]:
+def mlp_input_moments(model: nn.Module, windows: Windows, layers: Sequence[int]) -> dict[int, Moments]:
+    """Mean and covariance of what the MLPs of layers read on the windows, in one pass."""
     sums = {layer: MomentSums() for layer in layers}
     for seen in _inputs(model, windows, layers):
         for layer, x in seen.items():
@@ -203,18 +204,19 @@ def _points(
             yield x, weights.output(x, activation)
 
 
-def _r_squared(
+def r_squared_on_text(
     model: nn.Module,
     windows: Windows,
     mlps: Mapping[int, tuple[GLUWeights, Activation]],
-    polynomials: Sequence[Sequence[Polynomial]],
-) -> Float[Tensor, "layer polynomial"]:
-    sums = [[RSquared() for _ in row] for row in polynomials]
+    replacements: Mapping[int, Sequence[Callable[[Tensor], Tensor]]],
+) -> Float[Tensor, "layer replacement"]:
+    """R² of maps of what MLPs read, for each MLP equally many, against its outputs on the windows."""
+    sums = {layer: [RSquared() for _ in each] for layer, each in replacements.items()}
     for seen in _inputs(model, windows, list(mlps)):
-        for row, (layer, (weights, activation)) in enumerate(mlps.items()):
+        for layer, (weights, activation) in mlps.items():
             x = seen[layer].to(weights.W_gate.dtype)
             with torch.no_grad():
                 y = weights.output(x, activation)
-            for polynomial, count in zip(polynomials[row], sums[row], strict=True):
-                count.add(y, polynomial(x))
-    return torch.tensor([[count.value for count in row] for row in sums], dtype=torch.float64)
+            for replacement, count in zip(replacements[layer], sums[layer], strict=True):
+                count.add(y, replacement(x))
+    return torch.tensor([[count.value for count in row] for row in sums.values()], dtype=torch.float64)

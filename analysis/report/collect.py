@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.circuits.labels import labelled
 from analysis.graphs.graph import Graph
+from analysis.polynomials.quadratic_model import QuadraticModel
 from analysis.report.features import FeatureData, collect_features
 from analysis.report.layers import DirectionReading, LayerReader, strongest
 from analysis.report.options import FeatureSource, ReportOptions
@@ -26,7 +27,7 @@ from bilinear_lm.sites import Site, mlp_inputs
 from bilinear_lm.text.evaluate import TextLoss, text_loss
 from bilinear_lm.text.generate import sample
 from bilinear_lm.text.token_ids import token_ids
-from bilinear_lm.weights import attention_weights, embedding, mlp_tensor, unembedding
+from bilinear_lm.weights import attention_weights, embedding, mlp_tensor, mlp_weights, unembedding
 
 LISTED = 10
 """Tokens in a layer's list of the strongest."""
@@ -88,6 +89,8 @@ class ReportData:
     """None where no dictionaries were given."""
     graphs: tuple[Graph, ...] = ()
     """Graphs of what values are made of."""
+    quadratic: QuadraticModel | None = None
+    """The copy whose tensors were read, for a model that is not bilinear."""
 
 
 def collect(
@@ -98,18 +101,23 @@ def collect(
     source: FeatureSource | None = None,
     progress: bool = True,
     graphs: Sequence[Graph] = (),
+    quadratic: QuadraticModel | None = None,
 ) -> ReportData:
-    """Computes what the report shows. Weights are read in float32 at least."""
+    """Computes what the report shows. Weights are read in float32 at least.
+
+    With `quadratic` the tensors are those of that copy; inputs, activations, loss and sample are the model's.
+    """
+    bilinear = model if quadratic is None else quadratic.model
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     asked = tuple(dict.fromkeys(parse_direction(item, vocabulary) for item in options.tokens))
     layers = _existing(options.layers, model.config.num_hidden_layers)
     first, text, n_left_out = _text_ids(model, tokenizer, options.text)
     ids = torch.tensor([[*first, *text]], device=model.device)
     inputs = mlp_inputs(model, ids, layers)[:, 0, len(first) :]
-    readings = _read_layers(model, vocabulary, asked, layers, inputs, options, progress)
+    readings = _read_layers(bilinear, vocabulary, asked, layers, inputs, options, progress)
     features = None
     if source is not None:
-        features = collect_features(model, tokenizer, source, layers, progress)
+        features = collect_features(model, tokenizer, source, layers, progress, bilinear)
     return ReportData(
         name=name,
         options=options,
@@ -122,6 +130,7 @@ def collect(
         n_left_out=n_left_out,
         layers=readings,
         features=features,
+        quadratic=quadratic,
         graphs=tuple(graphs)
         if features is None
         else tuple(named_graph(graph, features, vocabulary) for graph in graphs),
@@ -229,7 +238,7 @@ def _shape(model: PreTrainedModel) -> Shape:
         n_ctx=config.max_position_embeddings,
         n_parameters=model.num_parameters(),
         norms=config.rms_norm_eps < IDENTITY_EPS,
-        biases=mlp_tensor(model, 0).constant,
+        biases=any(name.startswith("b_") for name in mlp_weights(model, 0, fold_norm=False)[0].weights),
         norm_after=family_of(model).mlp_norm_after is not None,
     )
 

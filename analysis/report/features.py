@@ -133,10 +133,13 @@ def collect_features(
     source: FeatureSource,
     layers: list[int],
     progress: bool = True,
+    bilinear: PreTrainedModel | None = None,
 ) -> FeatureData:
     """Computes what the features part of the report shows for those of `layers` that have dictionaries.
 
-    Raises InputError where none of them has.
+    Activations are those of `model`, tensors those of `bilinear`, the same model by default.
+
+    Raises InputError where no layer has dictionaries.
     """
     shown = _moved(source, layers, model)
     windows = source.windows(tokenizer, model.config.max_position_embeddings)
@@ -145,7 +148,7 @@ def collect_features(
     by_site |= {around.written: around.outputs for around in shown}
     active = activity_on_text(model, by_site, windows, source.n_contexts, source.width, skip, progress)
     listed = sorted({token for window in windows for token in window[skip:]})
-    reader = _Reader(model, source, active, torch.tensor(listed, device=model.device))
+    reader = _Reader(model, bilinear or model, source, active, torch.tensor(listed, device=model.device))
     decomposed = [
         reader.decompose(around) for around in tqdm(shown, desc="eigenvectors", disable=not progress)
     ]
@@ -184,6 +187,8 @@ class _Reader:
     """Reads the layers of one model."""
 
     model: PreTrainedModel
+    bilinear: PreTrainedModel
+    """The model whose tensors are read."""
     source: FeatureSource
     active: dict[Site, Activity]
     listed: Int[Tensor, " n"]
@@ -194,7 +199,7 @@ class _Reader:
         read, written = (
             self.active[site].most_active(self.source.n_features) for site in (around.read, around.written)
         )
-        full = feature_layer(self.model, around.layer, around.inputs, around.outputs)
+        full = feature_layer(self.bilinear, around.layer, around.inputs, around.outputs)
         features = replace(full, inputs=full.inputs[read], outputs=full.outputs[written])
         spectra = _spectra(features, self.source)
         values = spectra.values[:, : spectra.vectors.shape[1]]
@@ -225,10 +230,10 @@ class _Reader:
         )
 
     def _most(self, around: LayerDictionaries) -> Tensor | None:
-        if not has_range(self.model, around.layer):
+        if not has_range(self.bilinear, around.layer):
             return None
         written = self.active[around.written].most_active(self.source.n_features)
-        return certify_features(self.model, around.outputs, written.tolist(), layer=around.layer).high
+        return certify_features(self.bilinear, around.outputs, written.tolist(), layer=around.layer).high
 
     def _side(self, site: Site, dictionary: Dictionary, tokens: TokenReading) -> Side:
         activity = self.active[site]

@@ -14,6 +14,7 @@ from analysis.report import graphs_section as graphs_part
 from analysis.report.collect import ReportData
 from analysis.report.html import BASE_SCRIPTS, direction_title, document, numbers, page_file
 from analysis.report.layer_section import anchor, layer_section
+from analysis.report.quadratic_section import quadratic_section
 from analysis.text.vocabulary import visible
 
 
@@ -52,9 +53,13 @@ def _nav(data: ReportData) -> str:
 
 
 def _header(data: ReportData) -> str:
+    kicker = "A bilinear language model, read from its weights"
+    lead = page_file("introduction.html")
+    if data.quadratic is not None:
+        kicker, lead = "A language model, read through quadratics", quadratic_section(data.quadratic)
     return (
-        '<header id="model"><p class="kicker">A bilinear language model, read from its weights</p>'
-        f"<h1>What {escape(data.name)} computes</h1>{page_file('introduction.html')}{_loss(data)}"
+        f'<header id="model"><p class="kicker">{kicker}</p>'
+        f"<h1>What {escape(data.name)} computes</h1>{lead}{_loss(data)}"
         f'<div class="about">{_shape_table(data)}{_sample(data)}</div></header>'
     )
 

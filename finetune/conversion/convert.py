@@ -24,13 +24,13 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
 from bilinear_lm.glu_weights import GLUWeights, double_weights
+from bilinear_lm.glus import GLU, bilinear_glus, find_glus
 from bilinear_lm.polynomials.bilinear import product_form
 from bilinear_lm.polynomials.gaussian import one_gaussian
 from bilinear_lm.polynomials.measured import Moments
 from bilinear_lm.text.evaluate import window_loss
 from finetune.choices import Method
 from finetune.conversion.glu_fit import LINEAR, FitSettings, explained, fit_bilinear
-from finetune.conversion.glus import GLU, bilinear_glus, find_glus
 from finetune.data.calibration import BATCH, glu_inputs
 from finetune.pretraining.model_config import make_linear, may_have_biases, require_linear_config
 

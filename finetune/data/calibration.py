@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
+from bilinear_lm.glus import GLU
 from finetune.choices import TEXT_OF_TRAIN, Selection
-from finetune.conversion.glus import GLU
 from finetune.data.sources import require_sources
 from finetune.data.windows import Windows, require_window, tokenize_source
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from bilinear_lm.errors import InputError
-from finetune.conversion.glus import GLU, bilinear_glus, find_glus
+from bilinear_lm.glus import GLU, bilinear_glus, find_glus
 from finetune.editing.units import Units
 from finetune.pretraining.model_config import require_declared
 

@@ -20,9 +20,9 @@ from torch.nn.functional import silu
 from transformers import PreTrainedModel
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.glus import find_glus
 from finetune.choices import Schedule
 from finetune.conversion.convert import slope_at_zero
-from finetune.conversion.glus import find_glus
 from finetune.pretraining.model_config import make_linear
 
 

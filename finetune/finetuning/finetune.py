@@ -29,11 +29,11 @@ from bilinear_lm.checkpoints.huggingface import quiet
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, require_new, write_json
+from bilinear_lm.glus import bilinear_glus, find_glus
 from bilinear_lm.text.evaluate import text_loss
 from bilinear_lm.text.files import read_plain_text
 from finetune.conversion.convert import convert
 from finetune.conversion.glu_fit import FitSettings
-from finetune.conversion.glus import bilinear_glus, find_glus
 from finetune.conversion.linear_norms import anneal_norms, annealed_norms, fold_norms, norm_factors
 from finetune.conversion.verification import require_reloads, require_tokenizer_fits
 from finetune.data.token_files import start_windows, token_streams, training_windows, validation_windows

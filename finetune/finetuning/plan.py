@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 from bilinear_lm.checkpoints.huggingface import read_huggingface_config
 from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.errors import InputError
-from finetune.conversion.glus import find_glus
+from bilinear_lm.glus import find_glus
 from finetune.finetuning.config import FinetuneConfig
 from finetune.finetuning.losses import CHUNK_POSITIONS
 

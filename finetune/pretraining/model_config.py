@@ -15,8 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from bilinear_lm.errors import InputError
+from bilinear_lm.glus import GLU
 from bilinear_lm.weights import is_linear
-from finetune.conversion.glus import GLU
 
 LINEAR = "linear"
 """transformers' name of the activation that returns what it is given."""

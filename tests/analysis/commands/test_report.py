@@ -121,3 +121,34 @@ def test_refusals(folder, capsys, monkeypatch, more, said):
     told = capsys.readouterr().err
     assert said in told.strip().splitlines()[-1]
     assert not (folder / "page.html").exists()
+
+
+def test_a_model_that_is_not_bilinear_is_read_through_quadratics(
+    tmp_path, make_model, tiny_tokenizer, capsys
+):
+    model = make_model(gate="silu", d_vocab=len(tiny_tokenizer))
+    save_folder(model, tiny_tokenizer, tmp_path / "model")
+    (tmp_path / "text.txt").write_text("a cat and a dog ran to the park. They saw a ball. " * 60)
+    torch.manual_seed(0)
+    for point in ("mlp-in", "mlp-out"):
+        dictionary = Dictionary(
+            torch.randn(16, 20), torch.randn(20, 16), activation="topk", k=4, site=Site(1, point)
+        )
+        save_dictionary(dictionary, tmp_path / "scope" / f"1-{point}")
+    features = ["--dictionaries", tmp_path / "scope", "--contexts", tmp_path / "text.txt"]
+    more = arguments(tmp_path, "--calibration", tmp_path / "text.txt", "--prompt", "a cat", *features)
+    assert main(more) == 0
+    page = (tmp_path / "page.html").read_text()
+    lead = page.split('<p class="lead">')[1]
+    assert lead.startswith("The MLPs of this model are not bilinear: their gates have an activation (SiLU)")
+    assert "Each MLP replaced, the others as they are." in lead
+    assert 'id="graph-data"' in page
+    assert 'id="feature-data"' in page
+    assert '<th scope="row">MLP biases</th><td>no</td>' in page
+    assert main(arguments(tmp_path)) == 2
+    assert "is not bilinear; give a text by --calibration FILE" in capsys.readouterr().err
+
+
+def test_calibration_of_a_bilinear_model_is_refused(folder, capsys):
+    assert main(arguments(folder, "--calibration", folder / "text.txt")) == 2
+    assert "--calibration for model, which is bilinear" in capsys.readouterr().err

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from bilinear_lm.checkpoints.save import save_folder
 from bilinear_lm.errors import InputError
+from bilinear_lm.glus import find_glus
 from bilinear_lm.hooked.adapters import hook, unhook
-from finetune.conversion.glus import find_glus
 
 from .tiny_models import FAMILIES, N_LAYERS, TOKENS, hooked_in_mode, logits_of, tiny
 

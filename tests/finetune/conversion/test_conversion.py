@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 from bilinear_lm import InputError, approximate_glu, bilinear_approximation, hook, load_tokenizer, mlp_tensor
 from bilinear_lm import load_pretrained as load
 from bilinear_lm.glu_weights import GLUWeights
+from bilinear_lm.glus import bilinear_glus, find_glus
 from bilinear_lm.polynomials.measured import Moments
 from bilinear_lm.text.evaluate import window_loss
 from finetune import FitSettings, calibration_windows, convert
 from finetune.choices import Method
 from finetune.conversion.convert import HELD_OUT, slope_at_zero
 from finetune.conversion.glu_fit import LINEAR, explained
-from finetune.conversion.glus import bilinear_glus, find_glus
 from finetune.data.calibration import glu_inputs
 
 from ...bilinear_lm.tiny_families import ACTIVATION, gated

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bilinear_lm import InputError
+from bilinear_lm.glus import find_glus
 from bilinear_lm.polynomials.measured import Moments
 from finetune import calibration_windows
 from finetune.choices import Selection
-from finetune.conversion.glus import find_glus
 from finetune.data.calibration import glu_inputs
 
 from ...bilinear_lm.tiny_families import gated

@@ -12,8 +12,8 @@ from torch.nn.functional import gelu, silu
 from transformers import AutoModelForCausalLM
 
 from bilinear_lm import InputError, mlp_tensor
+from bilinear_lm.glus import bilinear_glus, find_glus
 from finetune.choices import Schedule
-from finetune.conversion.glus import bilinear_glus, find_glus
 from finetune.finetuning.annealing import AnnealedGate, anneal_gates, annealed_gates, fold_gates, linearity
 
 from ...bilinear_lm.tiny_families import ACTIVATION, gated

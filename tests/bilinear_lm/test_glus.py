@@ -10,9 +10,9 @@ from torch.nn.functional import silu
 
 from bilinear_lm import InputError
 from bilinear_lm.glu_weights import GLUWeights
-from finetune.conversion.glus import bilinear_glus, find_glus
+from bilinear_lm.glus import bilinear_glus, find_glus
 
-from ...bilinear_lm.tiny_families import ACTIVATION, TOKENS, gated, tiny_family
+from .tiny_families import ACTIVATION, TOKENS, gated, tiny_family
 
 in_each = pytest.mark.parametrize("family", ACTIVATION)
 
