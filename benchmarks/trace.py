@@ -33,8 +33,8 @@ from transformers import PreTrainedModel
 
 from analysis import LogitTarget, attribute, open_prompt, static_circuit
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.numerics.memory import CHUNK_BYTES
 from bilinear_lm.sites import Site
-from bilinear_lm.tensor import CHUNK_BYTES
 from finetune.pretraining.presets import PRESETS, Preset, new_model
 
 STORIES, TINYLLAMA = "stories", "tinyllama-1.1b"

@@ -161,11 +161,14 @@ class Peaks:
         highest = max_pool1d(kept, 2 * width + 1, stride=1, padding=width)
         flat = torch.where(kept == highest, kept, 0.0).flatten(1)
         indices = flat.topk(min(k, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
+        values = flat.gather(1, indices)
+        # Where there is no peak any more, topk takes zeros from anywhere, by device: they stand at the beginning.
+        indices = torch.where(values == 0, 0, indices)
         row, position = indices // code.shape[1], indices % code.shape[1]
         steps = torch.arange(2 * width + 1, device=code.device)
         feature = torch.arange(len(flat), device=code.device)[:, None, None]
         around = pad(by_feature, (width, width))[feature, row[..., None], position[..., None] + steps]
-        return cls(flat.gather(1, indices), torch.tensor(numbers, device=code.device)[row], position, around)
+        return cls(values, torch.tensor(numbers, device=code.device)[row], position, around)
 
     def merged(self, other: Peaks, k: int) -> Peaks:
         """The k highest of both, highest first; `other` comes later in the text."""

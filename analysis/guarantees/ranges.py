@@ -21,7 +21,7 @@ from analysis.guarantees.forms import QuadraticForm
 from analysis.guarantees.krylov import krylov_extremes
 from analysis.guarantees.secular import maximise
 from analysis.guarantees.subspaces import restricted
-from analysis.spectra.eigen import default_tolerance, require_decomposable
+from analysis.spectra.eigen import default_tolerance, fix_signs, require_decomposable
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_number
 from bilinear_lm.numerics.memory import rows_at_once
@@ -88,7 +88,8 @@ def certify(
     `tolerance` (`default_tolerance` of the precision); directions that do not get there are done densely. Its
     points attain the values given; that no value beyond them exists rests, as in all Krylov methods, on a
     random start, drawn with `seed`, having a part along the extreme eigenvectors. `auto` takes what measures
-    faster.
+    faster. Without a constant coordinate −z is as extreme as z: the point is the one of the two whose largest
+    entry is positive.
 
     >>> tensor = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 6))
     >>> reach = certify(tensor, torch.eye(6))
@@ -154,6 +155,7 @@ def form_ends(form: QuadraticForm, radius: float, over: Over) -> Ends:
     multipliers = torch.stack([-low.multipliers, high.multipliers], dim=1)
     reached = torch.stack([-low.values, high.values], dim=1) + form.constant.unsqueeze(1)
     points = points @ columns.mT
+    points = torch.where((form.linear == 0).all(-1)[:, None, None], fix_signs(points), points)
     errors = points @ form.matrix + form.linear.unsqueeze(1) - multipliers.unsqueeze(-1) * points
     size = torch.maximum(multipliers.abs(), values.abs().amax(1, keepdim=True)) * radius
     residuals = torch.linalg.vector_norm(errors, dim=-1) / size.clamp(min=torch.finfo(size.dtype).tiny)
@@ -173,7 +175,8 @@ def _ends(
     if not by_krylov or not len(u):
         return _dense(tensor, u, radius, over)
     found = krylov_extremes(tensor, u, radius, over == "ball", tolerance, seed)
-    ends = Ends(found.points, _values(tensor, u, found.points), found.residuals)
+    points = found.points if tensor.constant else fix_signs(found.points)
+    ends = Ends(points, _values(tensor, u, points), found.residuals)
     rest = ~found.converged
     if rest.any():
         others = _dense(tensor, u[rest], radius, over)

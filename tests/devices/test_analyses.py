@@ -165,7 +165,7 @@ def similarities(x: Things):
         analysis.pairwise_cosine([x.tensor, x.other]),
         analysis.direction_similarity(x.tensor, x.other, x.u),
         analysis.gaussian_similarity(x.tensor, x.other, x.u[0], torch.eye(D, device=x.device)),
-        analysis.match_vectors(x.u, x.u.flip(0)),
+        analysis.match_vectors(x.u, x.inputs.decoder[:5]),
     ]
 
 
