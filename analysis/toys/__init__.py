@@ -1,0 +1,1 @@
+"""Toy models read from their weights: gates, hops of two gates, features in superposition, Fourier modes."""
