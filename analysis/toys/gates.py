@@ -8,6 +8,7 @@ f_01 + f_10 = −2 and γ = 0; AND when these are 0, 0, 1, 0; XNOR when −1, �
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +74,10 @@ class NamedGate:
 
 
 @checked
-def name_gate(*tensors: BilinearTensor, output: int = 0, tolerance: float = TOLERANCE) -> NamedGate:
-    """The gate that an output of a layer computes, or of layers that follow each other, by its weights.
+def name_gate(
+    tensors: BilinearTensor | Sequence[BilinearTensor], output: int = 0, tolerance: float = TOLERANCE
+) -> NamedGate:
+    """The gate that an output computes, of one layer or of layers that follow each other, by their weights.
 
     The values on all inputs follow from the coefficients of the multilinear polynomial; the name is given
     where every one is within `tolerance` of 0 or of 1. InputError for a batch of layers, an output that does
@@ -84,6 +87,7 @@ def name_gate(*tensors: BilinearTensor, output: int = 0, tolerance: float = TOLE
     >>> name_gate(layer).name
     'AND'
     """
+    tensors = [tensors] if isinstance(tensors, BilinearTensor) else tensors
     if any(tensor.batch_shape for tensor in tensors):
         raise InputError("name_gate takes single layers; give the layers of a batch one by one")
     polynomials = composed_polynomials(tensors)

@@ -2,15 +2,17 @@
 
 Hidden units can be permuted, scaled and mixed between layers without any change of what a model computes, so
 that no single unit need be a gate. Fixed is the polynomial of the composition, Σ_S c_S Π_S x_i on boolean
-inputs (`analysis.toys.multilinear`). It goes through a gate g of x_i and x_j alone, f = A + g(x_i, x_j) B with
-A and B polynomials of the other inputs, exactly when the coefficients, as a matrix of the subsets {j}, {i},
-{i, j} against the subsets of the other inputs, have rank one; g is then the left factor. (The simple disjoint
-decomposition of Ashenhurst 1957, for real numbers.)
+inputs (`analysis.toys.multilinear`). It goes through a gate g of x_i and x_j alone, f = A + g(x_i, x_j) B
+with A and B polynomials of the other inputs, exactly when the coefficients, as a matrix of the subsets {j},
+{i}, {i, j} against the subsets of the other inputs, have rank one; g is then the left factor. (The simple
+disjoint decomposition of Ashenhurst 1957, for real numbers.)
 
 Identified are the pairs and, up to its complement, each gate: g and NOT g with another output gate are one
-function, and the one with g(0, 0) = 0 stands for both. Not identified is what the function does not fix: where
-the same function can be grouped in two ways, such as the AND of four inputs or their parity, pairs overlap,
-and `Hops.identified` is False.
+function, and the one with g(0, 0) = 0 stands for both. Not identified is what the function does not fix:
+where the same function can be grouped in two ways, such as the AND of four inputs or their parity, pairs
+overlap, and `Hops.identified` is False. Nor does the function fix where in the layers a gate is computed:
+with x² = x the second layer can make up for much that the first leaves open. `share_in_span` of
+`second_layer_signals` measures how far a gate is there, linearly, in what the second layer reads.
 """
 
 from __future__ import annotations
@@ -183,7 +185,7 @@ def share_in_span(
     """
     if values.shape[-1] != signals.shape[-1]:
         raise InputError(
-            f"values on {values.shape[-1]} inputs and signals on {signals.shape[-1]}; expected the same inputs"
+            f"values on {values.shape[-1]} inputs and signals on {signals.shape[-1]}; expected the same"
         )
     coefficients_of(values)  # raises InputError for what is not on boolean inputs
     centred, basis = values - values.mean(-1, keepdim=True), signals - signals.mean(-1, keepdim=True)

@@ -85,8 +85,8 @@ def composed_polynomials(tensors: Sequence[BilinearTensor]) -> Float[Tensor, "*b
         width, expected = coefficients.shape[-2], tensor.d_in - tensor.constant
         if width != expected:
             raise InputError(
-                f"layer {index} reads {expected} numbers and layer {index - 1} gives {width}; expected layers "
-                "that follow each other"
+                f"layer {index} reads {expected} numbers and layer {index - 1} gives {width}; expected "
+                "layers that follow each other"
             )
         outputs = tensor(corner_values(coefficients).mT)  # [*batch, corners, d_out]
         coefficients = coefficients_of(outputs.mT)

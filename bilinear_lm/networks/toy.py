@@ -26,6 +26,8 @@ from bilinear_lm.tensor import BilinearTensor
 
 Kind = Literal["bilinear", "relu"]
 
+Draws = torch.Generator | None
+
 MOST_LAYERS = 2
 
 
@@ -69,7 +71,7 @@ class ToySettings:
 class ToyLayer(nn.Module):
     """One layer of a batch of toy models; a gate that is given to it is none of its parameters."""
 
-    def __init__(self, d_in: int, settings: ToySettings, batch: tuple[int, ...], generator):
+    def __init__(self, d_in: int, settings: ToySettings, batch: tuple[int, ...], generator: Draws):
         super().__init__()
         self.kind, shape = settings.kind, (*batch, settings.d_mlp)
         self.W_gate = None if settings.tied else _matrix(batch, d_in, settings.d_mlp, generator)
@@ -102,7 +104,7 @@ class ToyModel(nn.Module):
         self,
         settings: ToySettings | None = None,
         batch: Sequence[int] = (),
-        generator: torch.Generator | None = None,
+        generator: Draws = None,
     ):
         super().__init__()
         for axis, size in enumerate(batch):
@@ -134,13 +136,10 @@ class ToyModel(nn.Module):
             raise InputError(
                 f"a toy model of kind {self.settings.kind!r} has no tensor; expected kind bilinear"
             )
-        part = self.layers[layer]
-        gate, up = self._gate(layer).detach(), part.W_in.detach()
-        units = torch.eye(gate.shape[-1], dtype=gate.dtype, device=gate.device)
-        units = units.expand(*self.batch, -1, -1)
-        if not self.settings.bias:
-            return BilinearTensor(gate, up, units)
-        return BilinearTensor.from_layer(gate, up, units, part.b_gate.detach(), part.b_in.detach())
+        weights = {name: value.detach() for name, value in self.layers[layer].named_parameters()}
+        weights["W_gate"] = self._gate(layer).detach()
+        units = torch.eye(self.settings.d_mlp).to(weights["W_gate"]).expand(*self.batch, -1, -1)
+        return BilinearTensor.from_layer(**weights, W_out=units)
 
     def folded(self) -> tuple[BilinearTensor, ...]:
         """The whole model: a tensor a layer, the encoder folded into the first, the decoder into the last.
@@ -154,8 +153,7 @@ class ToyModel(nn.Module):
         return tuple(tensors)
 
     def _gate(self, layer: int) -> Tensor:
-        gate = self.layers[layer].W_gate
-        return self.W_encoder.mT if gate is None else gate
+        return self.W_encoder.mT if self.settings.tied else self.layers[layer].get_parameter("W_gate")
 
     def _require_points(self, x: Tensor) -> None:
         n, batch = self.settings.n_inputs, list(self.batch)
@@ -170,5 +168,5 @@ def _affine(h: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
     return h @ matrix if bias is None else h @ matrix + bias.unsqueeze(-2)
 
 
-def _matrix(batch: tuple[int, ...], d_in: int, d_out: int, generator) -> nn.Parameter:
+def _matrix(batch: tuple[int, ...], d_in: int, d_out: int, generator: Draws) -> nn.Parameter:
     return nn.Parameter(torch.randn(*batch, d_in, d_out, generator=generator) / d_in**0.5)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ from bilinear_lm.networks.gates import boolean_inputs, truth_table
 from bilinear_lm.networks.toy import Kind, ToyModel, ToySettings
 
 
+@runtime_checkable
 class Task(Protocol):
     """A task, as the training of toy models uses it."""
 
@@ -50,7 +52,8 @@ class Superposition:
     """Correlation of being there of two features of one group."""
     group: int = 2
     """Features of a group, which are neighbours."""
-    batch_size: int = 512
+    batch_size: int = 128
+    """Samples a step."""
 
     def __post_init__(self):
         object.__setattr__(self, "sparsity", tuple(self.sparsity))
@@ -89,15 +92,16 @@ class Superposition:
 
     def sample(self, batch: Sequence[int], n: int, draws: torch.Generator) -> Float[Tensor, "*batch n k"]:
         """Inputs [*batch, n, n_features]; the last batch axis runs over the sparsities."""
-        shape, here = (*batch, n, self.n_features), {"generator": draws, "device": draws.device}
-        drawn = torch.rand(shape, **here)
+        shape, device = (*batch, n, self.n_features), draws.device
+        drawn = torch.rand(shape, generator=draws, device=device)
         if self.correlation:  # two that take the group's draw, each with √ρ, are equal with probability ρ
             groups = -(-self.n_features // self.group)
-            shared = torch.rand((*batch, n, groups), **here).repeat_interleave(self.group, dim=-1)
-            takes = torch.rand(shape, **here) < self.correlation**0.5
+            shared = torch.rand((*batch, n, groups), generator=draws, device=device)
+            shared = shared.repeat_interleave(self.group, dim=-1)
+            takes = torch.rand(shape, generator=draws, device=device) < self.correlation**0.5
             drawn = torch.where(takes, shared[..., : self.n_features], drawn)
-        sparsity = torch.tensor(self.sparsity, device=draws.device)[:, None, None]
-        return torch.rand(shape, **here) * (drawn >= sparsity)
+        sparsity = torch.tensor(self.sparsity, device=device)[:, None, None]
+        return torch.rand(shape, generator=draws, device=device) * (drawn >= sparsity)
 
     def losses(self, model: ToyModel, draws: torch.Generator) -> Float[Tensor, "*batch"]:
         """Σ_i importance_i (y_i − x_i)² of each model, the mean over fresh samples."""
@@ -138,7 +142,7 @@ class Gates:
             raise InputError(f"gates {gates!r}; expected a list of names or numbers, ['AND', 'XOR']")
         return cls(torch.stack([truth_table(gate, n) for gate in gates]))
 
-    @property
+    @cached_property
     def inputs(self) -> Float[Tensor, "corners n"]:
         """All inputs of a gate."""
         return boolean_inputs(self.tables.shape[-1].bit_length() - 1)
@@ -213,22 +217,22 @@ class ModularAddition:
         """Settings of models with an embedding of width d_model."""
         return ToySettings(2 * self.p, d_model, d_mlp, self.p, bias=bias)
 
-    @property
+    @cached_property
     def pairs(self) -> Int[Tensor, "pairs 2"]:
         """All pairs (a, b)."""
         return torch.tensor(list(itertools.product(range(self.p), repeat=2)))
 
-    @property
+    @cached_property
     def inputs(self) -> Float[Tensor, "pairs width"]:
         """The one-hot inputs [p², 2p]: a, then b."""
         return F.one_hot(self.pairs, self.p).flatten(1).double()
 
-    @property
+    @cached_property
     def targets(self) -> Int[Tensor, " pairs"]:
         """a + b mod p of every pair."""
         return self.pairs.sum(-1) % self.p
 
-    @property
+    @cached_property
     def trained_on(self) -> Bool[Tensor, " pairs"]:
         """The pairs that are trained on."""
         order = torch.randperm(self.p**2, generator=torch.Generator().manual_seed(self.seed))
@@ -248,7 +252,7 @@ class ModularAddition:
         rows = self.trained_on
         logits = model(self.inputs[rows].to(model.W_encoder))
         targets = self.targets[rows].to(logits.device).expand(logits.shape[:-1])
-        return F.cross_entropy(logits.movedim(-1, 0)[None], targets[None], reduction="none")[0].mean(-1)
+        return -logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0].mean(-1)
 
     def accuracies(self, model: ToyModel) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
         """Each model's share of right answers on the pairs that are trained on, and on those held out."""
