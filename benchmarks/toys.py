@@ -109,7 +109,7 @@ def gates(seeds: int) -> None:
 def three(seeds: int) -> None:
     """All gates of three inputs."""
     task = Gates.of(range(256), 3)
-    head("gates of three inputs", "a layer can be", "lost at most there", "named there", "named elsewhere",
+    head("gates of three inputs", "a layer can be", "loss at most there", "named there", "named elsewhere",
          "largest |loss − least possible| elsewhere")  # fmt: skip
     for bias in (True, False):
         models = new_models(task.settings(12, bias=bias), (seeds, 256), dtype=torch.float64)
@@ -334,7 +334,7 @@ def main() -> None:
     )
     parts = ("gates", "three", "hops", "superposition", "addition")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
-    parser.add_argument("--figure", type=Path, default=Path(__file__).parent / "superposition.png")
+    parser.add_argument("--figure", type=Path, default=Path(__file__).with_name("superposition.png"))
     options = parser.parse_args()
     runs = {
         "gates": lambda: gates(20),

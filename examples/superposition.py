@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from analysis.colours import POSITIVE
 from analysis.plots import save_figure
 from analysis.toys import canonical_encoder, geometry, solo_reconstruction
 from finetune.networks.tasks import Superposition
@@ -25,14 +26,14 @@ def main(steps: int, seeds: int, path: Path) -> None:
     run = train_toy(new_models(task.settings(D), (seeds, len(SPARSITY))), task, ToyTraining(steps=steps))
     encoders = canonical_encoder(run.model.W_encoder.detach())
     solo = solo_reconstruction(run.model.folded()[0])
-    figure = Figure(figsize=(9, 1.9), layout="constrained")
+    figure = Figure(figsize=(9, 1.7), layout="constrained")
     for k, (sparsity, axes) in enumerate(zip(SPARSITY, figure.subplots(1, len(SPARSITY)), strict=True)):
         best = int(run.last[:, k].argmin())
         shapes = [shape.name for shape in geometry(encoders[best, k]).shapes]
         back = int((solo[best, k] > 0.5).sum())
         print(f"sparsity {sparsity:4}: {back} of {N} features come back alone; {', '.join(shapes)}")
         for x, y in encoders[best, k].tolist():
-            axes.plot([0, x], [0, y], color="#3b7dd8", marker="o", markersize=3, markevery=[1])
+            axes.plot([0, x], [0, y], color=POSITIVE, marker="o", markersize=3, markevery=[1])
         axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal", xticks=[], yticks=[])
         axes.set_title(f"sparsity {sparsity}", fontsize=9)
     save_figure(figure, path)
