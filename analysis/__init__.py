@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
-The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
+The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `toys`,
+`features`, `text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -115,6 +115,16 @@ from analysis.text import (
     token_windows,
     virtual_scores,
 )
+from analysis.toys import (
+    canonical_encoder,
+    dimensionality,
+    find_hops,
+    frequency_shares,
+    gate_coefficients,
+    geometry,
+    name_gate,
+    solo_reconstruction,
+)
 from bilinear_lm.first_use import names_on_first_use
 
 __all__ = [
@@ -137,6 +147,7 @@ __all__ = [
     "attack_success",
     "attention_layer",
     "attribute",
+    "canonical_encoder",
     "carried",
     "causal_check",
     "causal_plot",
@@ -155,6 +166,7 @@ __all__ = [
     "dictionaries_in",
     "diff",
     "difference",
+    "dimensionality",
     "direct_scores",
     "direction_similarity",
     "effective_rank",
@@ -169,7 +181,11 @@ __all__ = [
     "feature_layer",
     "feature_outputs",
     "feature_scores",
+    "find_hops",
+    "frequency_shares",
+    "gate_coefficients",
     "gaussian_similarity",
+    "geometry",
     "hosvd",
     "inputs_where",
     "interaction_index",
@@ -180,6 +196,7 @@ __all__ = [
     "load_graph",
     "match_vectors",
     "measure",
+    "name_gate",
     "null_changes",
     "open_interactions",
     "open_prompt",
@@ -200,6 +217,7 @@ __all__ = [
     "save_graph",
     "scale_nodes",
     "singular_eigenvectors",
+    "solo_reconstruction",
     "spectrum_plot",
     "static_circuit",
     "steer_node",

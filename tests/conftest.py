@@ -91,3 +91,13 @@ def make_model():
         return model.eval()
 
     return make
+
+
+@pytest.fixture
+def without_shape_checks():
+    """Functions as users call them, without the checks of shapes that tests add."""
+    import jaxtyping
+
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -104,7 +104,17 @@ def test_every_public_name_is_there():
 
 ROOMS = [
     "bilinear_lm",
-    *("streaming", "distributed", "text", "spectra", "features", "attention", "paths", "interventions"),
+    *(
+        "streaming",
+        "distributed",
+        "text",
+        "spectra",
+        "toys",
+        "features",
+        "attention",
+        "paths",
+        "interventions",
+    ),
     *("guarantees", "polynomials", "graphs", "circuits", "colours", "plots", "polynomial_plots"),
     *("report", "commands"),
 ]

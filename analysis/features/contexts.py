@@ -162,7 +162,7 @@ class Peaks:
         flat = torch.where(kept == highest, kept, 0.0).flatten(1)
         indices = flat.topk(min(k, flat.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
         values = flat.gather(1, indices)
-        # Where there is no peak any more, topk takes zeros from anywhere, by device: they stand at the beginning.
+        # Where there is no peak any more, topk takes zeros from anywhere: they are put at the beginning.
         indices = torch.where(values == 0, 0, indices)
         row, position = indices // code.shape[1], indices % code.shape[1]
         steps = torch.arange(2 * width + 1, device=code.device)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
+from bilinear_lm.networks.toy import ToyModel, ToySettings
 
-__all__ = ["ImageClassifier", "ImageSettings"]
+__all__ = ["ImageClassifier", "ImageSettings", "ToyModel", "ToySettings"]

@@ -2,7 +2,6 @@
 
 import shutil
 
-import jaxtyping
 import pytest
 import torch
 
@@ -72,11 +71,3 @@ def open_page(browser):
         assert said == []
         assert {url.split("#")[0] for url in requested} == {path.as_uri()}
         tab.context.close()
-
-
-@pytest.fixture
-def without_shape_checks():
-    """Functions as users call them, without the checks of shapes that tests add."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

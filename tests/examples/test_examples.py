@@ -9,12 +9,17 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 IN_README = {"features": "raises ␣if, ␣why, ␣what"}
 """What README says that an example prints."""
+SMALL = {"superposition": ["--steps", "20"], "gates": ["--steps", "20"]}
+"""Options with which an example that trains takes a moment; it writes a figure."""
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example(path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [str(path)])
+def test_example(path, monkeypatch, capsys, tmp_path):
+    figure = tmp_path / "figure.png"
+    options = [*SMALL[path.stem], "--figure", str(figure)] if path.stem in SMALL else []
+    monkeypatch.setattr(sys, "argv", [str(path), *options])
     runpy.run_path(str(path), run_name="__main__")
+    assert figure.exists() == (path.stem in SMALL)
     out = capsys.readouterr().out
     assert out
     assert IN_README.get(path.stem, "") in out

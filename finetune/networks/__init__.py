@@ -1,0 +1,1 @@
+"""Training of the small networks of `bilinear_lm.networks`."""
