@@ -25,7 +25,7 @@ from bilinear_lm.shown import Words, shown
 @shown
 @dataclass(frozen=True)
 class ClassEigenvectors:
-    """Eigenvalues and eigenvectors of classes, sorted by |λ| descending, and the parts that are not quadratic.
+    """Eigenvalues and eigenvectors of classes, sorted by |λ| descending, and what is not quadratic.
 
     Logit (or difference of logits) of class c at pixels x: Σ_i values[c, i] (vectors[c, i] · x)²
     + linear[c] · x + constants[c], exactly where all eigenvectors are there.
