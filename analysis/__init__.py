@@ -161,6 +161,7 @@ __all__ = [
     "certify_features",
     "certify_logits",
     "class_eigenvectors",
+    "class_spectra_plot",
     "coactivations",
     "compare_radii",
     "completeness",
@@ -174,18 +175,21 @@ __all__ = [
     "difference",
     "direct_scores",
     "direction_similarity",
+    "directions_grid",
     "edge_energy",
     "effective_rank",
     "effects",
     "eigen_attack",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenvector_grid",
     "eigenvector_similarity",
     "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
     "explain_prediction",
     "explained_on_text",
+    "explanation_plot",
     "feature_layer",
     "feature_outputs",
     "feature_scores",
@@ -201,6 +205,7 @@ __all__ = [
     "load_decomposition",
     "load_graph",
     "mask_study",
+    "masks_plot",
     "match_vectors",
     "measure",
     "null_changes",
@@ -212,6 +217,8 @@ __all__ = [
     "patch_node",
     "predict_target",
     "prompt_ids",
+    "radii_plot",
+    "rank_plot",
     "reach_plot",
     "read_tokens",
     "replaced_mlp",
@@ -263,8 +270,21 @@ _FIGURES = (
 )
 """Drawn by matplotlib, which is loaded with the first of them."""
 
+_CLASSIFIER_FIGURES = (
+    "class_spectra_plot",
+    "directions_grid",
+    "eigenvector_grid",
+    "explanation_plot",
+    "masks_plot",
+    "radii_plot",
+    "rank_plot",
+)
+"""Of image classifiers, likewise."""
+
 __getattr__ = names_on_first_use(
-    __name__, dict.fromkeys(_FIGURES, "analysis.plots"), light={"analysis.plots"}
+    __name__,
+    dict.fromkeys(_FIGURES, "analysis.plots") | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures"),
+    light={"analysis.plots", "analysis.vision.figures"},
 )
 
 

@@ -50,18 +50,6 @@ class Explanation:
         """All parts together; `total`, to rounding."""
         return float(self.terms.double().sum()) + self.rest + self.linear + self.constant
 
-    @property
-    def parts(self) -> dict[str, float]:
-        """The parts by name, as a figure shows them."""
-        named = {f"λ = {value:+.2g}": 0.0 for value in self.values.tolist()}
-        if len(named) < len(self.values):  # two eigenvalues that look alike
-            named = {f"λ = {value:+.4g} ({i})": 0.0 for i, value in enumerate(self.values.tolist(), 1)}
-        return dict(zip(named, self.terms.tolist(), strict=True)) | {
-            "other eigenvectors": self.rest,
-            "linear": self.linear,
-            "constant": self.constant,
-        }
-
 
 @checked
 def explain_prediction(

@@ -1,18 +1,20 @@
 """Adversarial masks from the weights: what to add to any image so that one eigenvector of a class answers.
 
-With W the top k positive eigenvectors of every class as images, [n_classes · k, n_pixels], row by row, the
-column δ_i of the pseudo-inverse W⁺ is the shortest image with w_i · δ_i = 1 and w_j · δ_i = 0 for all others.
-Added to an image it moves one term λ_i (w_i · x)² of one logit and no other top term. Neither a training step
-nor a forward pass is needed (arXiv 2410.08417, appendix on adversarial masks).
+With W some eigenvectors as images, row by row, [n, n_pixels], the column δ_i of the pseudo-inverse W⁺ is the
+shortest image with w_i · δ_i = 1 and w_j · δ_i = 0 for all others. Added to an image it moves the term
+λ_i (w_i · x)² and no other of W. Neither a training step nor a forward pass is needed (arXiv 2410.08417,
+appendix on adversarial masks). W are the top k positive eigenvectors of the class, or of every class: the
+more of them, the less the mask touches, and the less of it lies along w_i.
 
-The pseudo-inverse is for selectivity: the eigenvector itself, of equal norm, is the stronger push along w_i,
-but it moves all eigenvectors that overlap with it, too.
+So the pseudo-inverse is for selectivity, not for strength: the eigenvector itself, of equal norm, is the
+strongest push along w_i, and moves all eigenvectors that overlap with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,9 +25,12 @@ from analysis.spectra.eigen import fix_signs
 from analysis.vision.classifiers import Classifier, Reading, Space
 from analysis.vision.eigenvectors import class_eigenvectors
 from bilinear_lm.arguments import checked
-from bilinear_lm.checks import require_count, require_finite_numbers, require_index
+from bilinear_lm.checks import require_choice, require_count, require_finite_numbers, require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
+from bilinear_lm.tensor import BilinearTensor
+
+Among = Literal["class", "all"]
 
 MARGIN = 4
 """Pixels at each side that MNIST's digits leave empty."""
@@ -74,38 +79,45 @@ def adversarial_masks(
     k: int = 10,
     *,
     labels: Sequence[int] | None = None,
-    space: Space = "embedding",
+    among: Among = "class",
+    space: Space | None = None,
 ) -> AdversarialMasks:
-    """Masks of length 1, each for the top positive eigenvector of a label and no other top k of any class.
+    """Masks of length 1 that single out the top positive eigenvector of each label among top positive ones.
 
-    `space` is that of the eigenvectors: as in the literature the embedding's, where the classifier has one;
-    a tensor of pixels has none, and there it is the pixels'. All n_classes · k eigenvectors have to be
-    linearly independent: InputError for a k that is larger than that allows, or than a class has positive
-    eigenvalues.
+    These are the k largest of the label itself, or with `among="all"` the k largest of every class. `space`
+    is that of the eigenvectors, by default the embedding's, as in the literature; a tensor of pixels has
+    none. In the pixels' space eigenvectors of one class are orthonormal, so among them the mask is the
+    eigenvector. InputError for more eigenvectors than are positive, or than can be told apart.
 
     >>> classifier = ImageClassifier(ImageSettings(image_shape=(8, 8), d_model=32, d_mlp=32))
-    >>> adversarial_masks(classifier, k=2).images.shape
+    >>> adversarial_masks(classifier, k=2, among="all").images.shape
     torch.Size([10, 8, 8])
     """
+    space = space or ("pixels" if isinstance(classifier, BilinearTensor) else "embedding")
+    require_choice(among, get_args(Among), "among")
     reading = Reading.of(classifier)
-    labels = range(reading.n_classes) if labels is None else labels
-    if not len(labels):
+    n = reading.n_classes
+    rows = list(range(n) if labels is None else labels)
+    if not rows:
         raise InputError("no labels of masks; expected one or more")
-    for label in labels:
-        require_index(label, reading.n_classes, "class")
-    vectors = _top_positive(classifier, reading, k, space)
-    W = vectors.flatten(0, 1).double()
-    inverse = torch.linalg.pinv(W).T.unflatten(0, (reading.n_classes, k))
-    rows = [int(label) for label in labels]
-    masks, plain = (F.normalize(each[rows, 0], dim=1) for each in (inverse, vectors))
-    return AdversarialMasks(
-        tuple(rows), reading.image_shape, fix_signs(masks.to(reading.tensor.dtype)), fix_signs(plain)
-    )
+    for label in rows:
+        require_index(label, n, "class")
+    rows = [int(label) for label in rows]
+    require_count(k, f"k={k} eigenvectors a class")
+    eigen = class_eigenvectors(classifier, classes=range(n) if among == "all" else rows, space=space)
+    vectors = eigen.strongest(k)[1]
+    if among == "all":
+        inverse = _pseudo_inverse(vectors.flatten(0, 1), k).unflatten(0, (n, k))
+        masks, plain = inverse[rows, 0], vectors[rows, 0]
+    else:
+        masks, plain = torch.stack([_pseudo_inverse(each, k)[0] for each in vectors]), vectors[:, 0]
+    masks, plain = (fix_signs(F.normalize(each.to(vectors.dtype), dim=1)) for each in (masks, plain))
+    return AdversarialMasks(tuple(rows), reading.image_shape, masks, plain)
 
 
 @checked
 def adversarial_mask(
-    classifier: Classifier, label: int, k: int = 10, *, space: Space = "embedding"
+    classifier: Classifier, label: int, k: int = 10, *, among: Among = "class", space: Space | None = None
 ) -> Float[Tensor, "*image_shape"]:
     """The adversarial mask of one class, an image of length 1; see `adversarial_masks`.
 
@@ -113,26 +125,20 @@ def adversarial_mask(
     >>> adversarial_mask(classifier, label=3, k=2).shape
     torch.Size([8, 8])
     """
-    return adversarial_masks(classifier, k, labels=[label], space=space).images[0]
+    return adversarial_masks(classifier, k, labels=[label], among=among, space=space).images[0]
 
 
-def _top_positive(
-    classifier: Classifier, reading: Reading, k: int, space: Space
-) -> Float[Tensor, "n_classes k n_pixels"]:
-    """The top k positive eigenvectors of all classes as images, checked to be linearly independent."""
-    width = reading.quadratic.d_in
-    require_count(k, f"k={k} eigenvectors a class", f"1 to {width}", most=width)
-    if not hasattr(classifier, "W_embed"):
-        space = "pixels"
-    vectors = class_eigenvectors(classifier, space=space).strongest(k)[1]
-    W = vectors.flatten(0, 1).double()
-    rank = int(torch.linalg.matrix_rank(F.normalize(W, dim=1), rtol=10 * torch.finfo(vectors.dtype).eps))
+def _pseudo_inverse(W: Float[Tensor, "n n_pixels"], k: int) -> Float[Tensor, "n n_pixels"]:
+    """The columns of W⁺ as rows, in float64; InputError where the rows of W are not independent."""
+    sizes = W.double().norm(dim=1, keepdim=True)
+    rows = W.double() / sizes
+    rank = int(torch.linalg.matrix_rank(rows, rtol=10 * torch.finfo(W.dtype).eps))
     if rank < len(W):
         raise InputError(
-            f"k={k}: the top eigenvectors of {reading.n_classes} classes are {len(W)} images of rank {rank}; "
-            f"expected k up to {max(1, rank // reading.n_classes)}, so that each can be singled out"
+            f"k={k}: {len(W)} eigenvectors, but images of rank {rank}; expected a smaller k, so that each "
+            "can be singled out"
         )
-    return vectors
+    return torch.linalg.pinv(rows).T / sizes
 
 
 @shown
@@ -148,7 +154,7 @@ class EdgeEnergy:
 
 @checked
 def edge_energy(masks: Float[Tensor, "*n height width"], width: int = MARGIN) -> EdgeEnergy:
-    """The share of each mask's squares on the `width` outermost pixels at each side, and that of the pixels.
+    """The share of each mask's squares on the `width` outermost pixels at each side, and of the pixels.
 
     Images leave them empty, so a classifier has nothing to learn there: masks that use them are made of what
     training left alone, and tell that it was not regularised (arXiv 2410.08417, section 4.3).
