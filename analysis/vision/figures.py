@@ -129,8 +129,8 @@ def rank_plot(ranks: RankAccuracy, title: str = "accuracy by eigenvectors kept a
     if len(ranks.random):
         low, high = (each.values.tolist() for each in (ranks.random.min(0), ranks.random.max(0)))
         axes.fill_between(ranks.ks, low, high, color=INK, alpha=0.2, linewidth=0)
-        mean, label = ranks.random.mean(0).tolist(), f"random ({len(ranks.random)} draws)"
-        axes.plot(ranks.ks, mean, color=INK, marker=".", linewidth=1, label=label)
+        mean = ranks.random.mean(0).tolist()
+        axes.plot(ranks.ks, mean, color=INK, marker=".", linewidth=1, label="random")
     axes.set(xlabel="directions kept a class", ylabel="accuracy", title=title, xscale="log")
     axes.set_ylim(0, 1.02)
     axes.set_xticks(ranks.ks, [str(k) for k in ranks.ks])
