@@ -1,6 +1,6 @@
 """Image classifiers read from their weights: ranks, seeds, adversarial masks and distances, beside controls.
 
-    python benchmarks/images.py train --folder CLASSIFIERS
+    python benchmarks/images.py train --classifiers CLASSIFIERS
     OMP_NUM_THREADS=1 python benchmarks/vision.py CLASSIFIERS [--figure masks.png]
 
 CLASSIFIERS holds folders ARM-SEED of one-layer classifiers of MNIST, as `save_network` writes them. All is
@@ -47,6 +47,7 @@ MASKS = {
 }
 """The eigenvectors among which a mask singles out one."""
 
+PARTS = ("ranks", "similarity", "masks", "edges", "radii")
 KINDS = ("certified", "attacked", "random")
 
 Classifiers = Mapping[str, list[ImageClassifier]]
@@ -130,7 +131,8 @@ def similarity(classifiers: Classifiers) -> None:
 
 
 def masks(classifiers: Classifiers, images: Images, figure: Path | None) -> None:
-    rows, drawn, header = {}, {}, [f"norm {s:g}" for s in STRENGTHS]
+    rows, drawn, shown = {}, {}, {}
+    header = [f"norm {s:g}" for s in STRENGTHS]
     for arm, group in classifiers.items():
         for name, chosen in MASKS.items():
             made = [adversarial_masks(each, **chosen) for each in group]
@@ -150,13 +152,11 @@ def masks(classifiers: Classifiers, images: Images, figure: Path | None) -> None
         if figure is not None and arm in ("regularised", "unregularised"):
             first = adversarial_masks(group[0])
             strengths = (0.0, 0.5, *STRENGTHS, 6.0)
-            drawn[arm] = first, mask_study(group[0], images.x, images.labels, first, strengths)
+            drawn[arm], shown[arm] = first, mask_study(group[0], images.x, images.labels, first, strengths)
     header = [*(f"turned, {name}" for name in header), *(f"accuracy, {name}" for name in header)]
     show("Images of other digits turned into the mask's digit, and accuracy", header, rows)
     if figure is not None and drawn:
-        shown = {arm: study for arm, (_, study) in drawn.items()}
-        title = "adversarial masks from the weights, MNIST"
-        save_figure(masks_plot(next(iter(drawn.values()))[0], shown, title=title), figure)
+        save_figure(masks_plot(drawn, shown, title="adversarial masks from the weights, MNIST"), figure)
 
 
 def edges(classifiers: Classifiers, images: Images) -> None:
@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("classifiers", type=Path)
     parser.add_argument("--arms", nargs="*", default=ARMS)
     parser.add_argument("--seeds", type=int, default=5, help="of an arm, at most")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--radii", type=int, default=100, help="images whose distances are measured")
     parser.add_argument("--radii-seeds", type=int, default=3, help="of an arm, at most, for distances")
@@ -221,16 +222,16 @@ def main() -> None:
     x, labels = read_idx_folder(MNIST).test()
     images = Images(x, labels).first(options.images)
     classifiers = read(options.classifiers, options.arms, options.seeds)
-    parts: list[Callable[[], None]] = [
-        lambda: ranks(classifiers, images),
-        lambda: similarity(classifiers),
-        lambda: masks(classifiers, images, options.figure),
-        lambda: edges(classifiers, images),
-        lambda: radii(classifiers, images.first(options.radii), options.radii_seeds),
-    ]
-    for part in parts:
+    parts: dict[str, Callable[[], None]] = {
+        "ranks": lambda: ranks(classifiers, images),
+        "similarity": lambda: similarity(classifiers),
+        "masks": lambda: masks(classifiers, images, options.figure),
+        "edges": lambda: edges(classifiers, images),
+        "radii": lambda: radii(classifiers, images.first(options.radii), options.radii_seeds),
+    }
+    for part in options.parts:
         start = time.perf_counter()
-        part()
+        parts[part]()
         print(f"\n{time.perf_counter() - start:.0f} s", flush=True)
 
 

@@ -29,6 +29,9 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 
 _SIGNED = matplotlib.colors.LinearSegmentedColormap.from_list("signed", [NEGATIVE, "white", POSITIVE])
+_MORE = ("#4a9d5b", "#8a5bc4")
+"""Colours of a third and a fourth curve."""
+
 _TILE = 0.85
 """Side of a small image, in inches."""
 
@@ -142,7 +145,7 @@ def rank_plot(ranks: RankAccuracy, title: str = "accuracy by eigenvectors kept a
 
 @styled
 def masks_plot(
-    masks: AdversarialMasks,
+    masks: AdversarialMasks | Mapping[str, AdversarialMasks],
     studies: MaskStudy | Mapping[str, MaskStudy],
     *,
     image_shape: tuple[int, int] | None = None,
@@ -152,18 +155,24 @@ def masks_plot(
     """On top the masks as images; below, accuracy and images turned into a mask's class, by the masks' norm.
 
     Solid are the masks, dashed the plain eigenvectors, dotted the masks with their pixels permuted: means
-    over classes, the range shaded for the masks. Studies of several classifiers go by their names.
+    over classes, the range shaded for the masks. Masks and studies of several classifiers, up to four, go by
+    their names.
     """
     studies = {"masks": studies} if isinstance(studies, MaskStudy) else dict(studies)
-    images = _as_images(masks.masks, masks.image_shape, image_shape)
-    figure = Drawing(figsize=(max(6.8, 0.7 * len(images)), 4.3), layout="constrained")
-    (top,), (bottom,) = figure.subfigures(2, 1, height_ratios=(1, 2.8), squeeze=False)
-    tiles = top.subplots(1, len(images), squeeze=False)[0]
-    for axes, image, label in zip(tiles, images, masks.labels, strict=True):
-        _signed_image(axes, image, _name(label, names))
+    rows = {"": masks} if isinstance(masks, AdversarialMasks) else dict(masks)
+    n = max(len(each.labels) for each in rows.values())
+    figure = Drawing(figsize=(max(6.8, 0.7 * n), 3.4 + 0.9 * len(rows)), layout="constrained")
+    heights = 0.9 * len(rows), 3.1
+    (top,), (bottom,) = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)
+    for tiles, (name, each) in zip(top.subplots(len(rows), n, squeeze=False), rows.items(), strict=True):
+        images = _as_images(each.masks, each.image_shape, image_shape)
+        for axes in tiles[len(images) :]:
+            axes.axis("off")
+        for axes, image, label in zip(tiles, images, each.labels, strict=False):
+            _signed_image(axes, image, _name(label, names))
+        tiles[0].set_ylabel(name, fontsize=8)
     left, right = bottom.subplots(1, 2)
-    colors = (POSITIVE, NEGATIVE, "#4a9d5b", "#8a5bc4")
-    for (name, study), color in zip(studies.items(), colors, strict=False):
+    for (name, study), color in zip(studies.items(), (POSITIVE, NEGATIVE, *_MORE), strict=False):
         for axes, measure in ((left, "accuracy"), (right, "turned")):
             _mask_curves(axes, study, measure, color, name if measure == "accuracy" else None)
     for axes, name in ((left, "accuracy"), (right, "other images in the mask's class")):
