@@ -15,6 +15,7 @@ In both, x Q_c x = Σ_i λ_i (w_i · x)² exactly, w_i the images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -100,10 +101,10 @@ class Reading:
         """Images [n, *image_shape], or [n, n_pixels], as rows; checked to be the classifier's."""
         self.tensor.require_alike(images, what)
         require_finite_numbers(images, what)
-        shape = tuple(images.shape[1:])
+        own, shape = self.image_shape, tuple(images.shape[1:])
         # A tensor of pixels has no shape of its own: whatever has as many numbers an image will do.
-        loose = len(self.image_shape) == 1 and shape and images[:1].numel() in (0, self.n_pixels)
-        if shape in (self.image_shape, (self.n_pixels,)) or (loose and _size(shape) == self.n_pixels):
+        fits = shape == own or (len(own) == 1 and math.prod(shape) == self.n_pixels)
+        if images.ndim > 1 and (fits or shape == (self.n_pixels,)):
             return images.reshape(len(images), self.n_pixels)
         raise InputError(
             f"{what} {list(images.shape)}; expected [n, {', '.join(map(str, self.image_shape))}] or "
@@ -163,7 +164,3 @@ def _quadratic(tensor: BilinearTensor) -> BilinearTensor:
     if not tensor.constant:
         return tensor
     return BilinearTensor(tensor.W_gate[:-1], tensor.W_in[:-1], tensor.W_out)
-
-
-def _size(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())

@@ -78,6 +78,13 @@ def test_an_explanation_adds_up(kind, versus):
     torch.testing.assert_close(terms.abs(), sizes.topk(3).values)
 
 
+def test_a_tensor_of_pixels_takes_images_of_any_shape():
+    model, x = classifier(**KINDS["with biases"]), images(20)
+    labels = torch.arange(20) % CLASSES
+    own, of_tensor = (accuracy_by_rank(each, x, labels, (2,)) for each in (model, model.pixel_tensor()))
+    assert torch.equal(own.accuracy, of_tensor.accuracy)
+
+
 def test_a_plain_classifier_has_no_linear_part():
     explanation = explain_prediction(classifier(), images(1)[0], 20)
     assert (explanation.linear, explanation.constant, explanation.rest) == (0, 0, 0)
@@ -124,6 +131,11 @@ def test_image_directions_are_the_svd_of_the_dense_tensor(centred):
         ),
         (lambda m: explain_prediction(m, images(1)[0], label=1, versus=1), "class 1 versus itself"),
         (lambda m: explain_prediction(m, images(1)[0], 21), "k=21 eigenvectors of a prediction"),
+        (
+            lambda m: explain_prediction(m, torch.tensor(1.0).double()),
+            "image [1]; expected [n, 5, 4] or [n, 20]",
+        ),
+        (lambda m: explain_prediction(m.pixel_tensor(), images(2)), "image [1, 2, 5, 4]"),
         (lambda m: explain_prediction(m, images(2)), "image [1, 2, 5, 4]; expected [n, 5, 4]"),
         (lambda m: explain_prediction(m, images(1)[0] * torch.nan), "NaN"),
         (lambda m: image_directions(m, 4), "n=4 singular directions of 4 classes; expected 1 to 3"),
