@@ -203,7 +203,7 @@ def radii(classifiers: Classifiers, images: Images, most: int) -> None:
         ]
     header = [*(f"median, {name}" for name in KINDS)]
     header += ["attacked / certified, median", "largest", "attacks nearer than certified"]
-    show(f"Distances to another label, {len(images.x)} images that are right", header, rows)
+    show(f"Distances to another label, of {len(images.x)} images those that are right", header, rows)
 
 
 def main() -> None:

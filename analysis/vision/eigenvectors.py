@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,9 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import Words, shown
+
+NEGLIGIBLE = 100
+"""Eigenvalues below so many roundings of the largest are 0: of pixels there are many more than are read."""
 
 
 @shown
@@ -58,11 +62,12 @@ class ClassEigenvectors:
     ) -> tuple[Float[Tensor, "n_rows n"], Float[Tensor, "n_rows n n_pixels"]]:
         """The n eigenvalues of one sign that are largest in magnitude, of each class, and their eigenvectors.
 
-        InputError where a class has fewer of them here.
+        InputError where a class has fewer of them here; eigenvalues that are 0 to rounding have no sign.
         """
         require_choice(sign, ("positive", "negative"), "sign")
         signed = self.values if sign == "positive" else -self.values
-        most = int((signed > 0).sum(1).min())
+        least = NEGLIGIBLE * torch.finfo(signed.dtype).eps * signed.abs().amax(1, keepdim=True)
+        most = int((signed > least).sum(1).min())
         require_count(
             n, f"n={n} {sign} eigenvectors", f"1 to the {most} that every class has here", most=most
         )

@@ -82,6 +82,20 @@ def test_the_strongest_of_a_sign():
         eigen.strongest(30)
 
 
+def test_eigenvalues_that_are_zero_to_rounding_have_no_sign():
+    model = classifier()  # by the law of inertia there are as many of each sign in both spaces
+    embedded = class_eigenvectors(model, space="embedding").values
+    for sign, name in ((1, "positive"), (-1, "negative")):
+        most = int((sign * embedded > 1e-9).sum(1).min())
+        for dtype in (torch.float64, torch.float32):
+            eigen = class_eigenvectors(model.to(dtype))
+            assert eigen.strongest(most, name)[0].shape == (CLASSES, most)
+            with pytest.raises(
+                InputError, match=f"n={most + 1} {name} eigenvectors; expected 1 to the {most} "
+            ):
+                eigen.strongest(most + 1, name)
+
+
 def test_the_effective_rank_in_the_embedding_is_that_of_the_embedded_matrix():
     model = classifier()
     embedded = model.tensor().change_basis(outputs=model.W_head.detach().T.contiguous()).dense()
