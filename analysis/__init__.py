@@ -1,7 +1,8 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `toys`,
-`features`, `text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
+`features`, `text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `chains`, `graphs`,
+`circuits`, `vision`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -125,6 +126,19 @@ from analysis.toys import (
     name_gate,
     solo_reconstruction,
 )
+from analysis.vision import (
+    accuracy_by_rank,
+    adversarial_mask,
+    adversarial_masks,
+    class_eigenvectors,
+    compare_radii,
+    edge_energy,
+    eigenvector_similarity,
+    explain_prediction,
+    gradient_attack,
+    image_directions,
+    mask_study,
+)
 from bilinear_lm.first_use import names_on_first_use
 
 __all__ = [
@@ -141,6 +155,9 @@ __all__ = [
     "Vocabulary",
     "ablation_control",
     "ablation_plot",
+    "accuracy_by_rank",
+    "adversarial_mask",
+    "adversarial_masks",
     "approximate_layers",
     "approximate_training",
     "as_squares",
@@ -156,7 +173,10 @@ __all__ = [
     "certify",
     "certify_features",
     "certify_logits",
+    "class_eigenvectors",
+    "class_spectra_plot",
     "coactivations",
+    "compare_radii",
     "completeness",
     "composition_scores",
     "composition_through",
@@ -169,15 +189,21 @@ __all__ = [
     "dimensionality",
     "direct_scores",
     "direction_similarity",
+    "directions_grid",
+    "edge_energy",
     "effective_rank",
     "effects",
     "eigen_attack",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenvector_grid",
+    "eigenvector_similarity",
     "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
+    "explain_prediction",
     "explained_on_text",
+    "explanation_plot",
     "feature_layer",
     "feature_outputs",
     "feature_scores",
@@ -186,7 +212,9 @@ __all__ = [
     "gate_coefficients",
     "gaussian_similarity",
     "geometry",
+    "gradient_attack",
     "hosvd",
+    "image_directions",
     "inputs_where",
     "interaction_index",
     "interaction_statistics",
@@ -194,6 +222,8 @@ __all__ = [
     "largest_change",
     "load_decomposition",
     "load_graph",
+    "mask_study",
+    "masks_plot",
     "match_vectors",
     "measure",
     "name_gate",
@@ -207,6 +237,8 @@ __all__ = [
     "predict_target",
     "prompt_ids",
     "quadratic_model",
+    "radii_plot",
+    "rank_plot",
     "reach_plot",
     "read_tokens",
     "replaced_mlp",
@@ -259,8 +291,21 @@ _FIGURES = (
 )
 """Drawn by matplotlib, which is loaded with the first of them."""
 
+_CLASSIFIER_FIGURES = (
+    "class_spectra_plot",
+    "directions_grid",
+    "eigenvector_grid",
+    "explanation_plot",
+    "masks_plot",
+    "radii_plot",
+    "rank_plot",
+)
+"""Of image classifiers, likewise."""
+
 __getattr__ = names_on_first_use(
-    __name__, dict.fromkeys(_FIGURES, "analysis.plots"), light={"analysis.plots"}
+    __name__,
+    dict.fromkeys(_FIGURES, "analysis.plots") | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures"),
+    light={"analysis.plots", "analysis.vision.figures"},
 )
 
 

@@ -116,7 +116,7 @@ ROOMS = [
         "interventions",
     ),
     *("guarantees", "polynomials", "graphs", "circuits", "colours", "plots", "polynomial_plots"),
-    *("report", "commands"),
+    *("vision", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 

@@ -25,6 +25,13 @@ def test_example(path, monkeypatch, capsys, tmp_path):
     assert IN_README.get(path.stem, "") in out
 
 
+def test_the_example_of_masks_draws_them(monkeypatch, tmp_path):
+    (path,) = (path for path in EXAMPLES if path.stem == "masks")
+    monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "masks.png")])
+    runpy.run_path(str(path), run_name="__main__")
+    assert (tmp_path / "masks.png").stat().st_size > 5000
+
+
 def test_the_readme_example(capsys):
     text = (Path(__file__).parents[2] / "README.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
