@@ -131,9 +131,7 @@ class Chain:
             BilinearTensor(below @ layer.W_gate, below @ layer.W_in, layer.W_out @ above)
             for layer, below, above in zip(self.layers, read[:-1], write[1:], strict=True)
         )
-        return replace(
-            self, embedding=self.embedding @ write[0], layers=layers, head=read[-1] @ self.head
-        )
+        return replace(self, embedding=self.embedding @ write[0], layers=layers, head=read[-1] @ self.head)
 
 
 @checked
@@ -169,9 +167,7 @@ def _hands_on(tensor: BilinearTensor) -> BilinearTensor:
 
 
 @checked
-def chain_inner(
-    chain: Chain, other: Chain, moment: Float[Tensor, "d_x d_x"] | None = None
-) -> float:
+def chain_inner(chain: Chain, other: Chain, moment: Float[Tensor, "d_x d_x"] | None = None) -> float:
     """⟨T, T'⟩ of the trees of two chains with the same inputs, outputs and number of layers, in float64.
 
     `moment` is the M of each input leg, by default the identity. The widths of the chains may differ.

@@ -38,8 +38,8 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.shown import Words, shown
 from bilinear_lm.tensor import BilinearTensor
 
-NEGLIGIBLE = 1e-14
-"""Eigenvalues of a Gram matrix below this fraction of the largest are 0 to rounding in float64."""
+ROUNDING = torch.finfo(torch.float64).eps
+"""Eigenvalues of a d × d Gram matrix below d times this fraction of the largest are 0 to rounding."""
 
 
 @shown
@@ -67,9 +67,7 @@ class DiagonalChain:
             BilinearTensor(layer.W_gate[below], layer.W_in[below], layer.W_out[:, above])
             for layer, below, above in zip(chain.layers, legs[:-1], legs[1:], strict=True)
         )
-        return replace(
-            chain, embedding=chain.embedding[:, legs[0]], layers=layers, head=chain.head[legs[-1]]
-        )
+        return replace(chain, embedding=chain.embedding[:, legs[0]], layers=layers, head=chain.head[legs[-1]])
 
     def discarded(self, ranks: Sequence[int]) -> tuple[float, ...]:
         """W_l of each leg: the exact cost of cutting one copy of it, as a share of ‖T‖²."""
@@ -96,11 +94,12 @@ class DiagonalChain:
         """
         require_number(share, f"a share {share} of dimensions", "0 to 1", least=0, most=1)
         costs = torch.cat(
-            [copies * weights.double() for copies, weights in zip(self.chain.copies, self.weights, strict=True)]
+            [
+                copies * weights.double()
+                for copies, weights in zip(self.chain.copies, self.weights, strict=True)
+            ]
         )
-        leg = torch.cat(
-            [torch.full((len(weights),), at) for at, weights in enumerate(self.weights)]
-        )
+        leg = torch.cat([torch.full((len(weights),), at) for at, weights in enumerate(self.weights)])
         first = torch.cat([torch.arange(len(weights)) == 0 for weights in self.weights])
         kept = round((1 - share) * sum(self.original_widths))
         order = torch.where(first, torch.inf, costs.cpu()).argsort(descending=True, stable=True)
@@ -183,7 +182,7 @@ def _root(gram: Tensor, leg: int) -> tuple[Tensor, Tensor]:
         raise InputError(f"leg {leg} of a chain is 0 for all inputs; expected weights that are not 0")
     lengths = torch.where(lengths > 0, lengths, 1)
     values, columns = torch.linalg.eigh(gram / lengths / lengths.unsqueeze(1))
-    there = values > NEGLIGIBLE * len(values) * values[-1]
+    there = values > ROUNDING * len(values) * values[-1]
     values, columns = values[there].sqrt(), columns[:, there]
     return values.unsqueeze(1) * columns.T * lengths, columns / values / lengths.unsqueeze(1)
 
@@ -193,5 +192,5 @@ def _densest(density: Tensor) -> tuple[Tensor, Tensor]:
     values, columns = torch.linalg.eigh(density)
     if values[-1] <= 0:
         raise InputError("a chain whose tensor is 0; expected weights that are not 0")
-    there = values > NEGLIGIBLE * len(values) * values[-1]
+    there = values > ROUNDING * len(values) * values[-1]
     return values[there].flip(0), columns[:, there].flip(1)

@@ -1,6 +1,6 @@
 """Chains against their dense trees in float64: values, norms, isometries, densities, errors of cuts."""
 
-from itertools import product
+from itertools import islice, pairwise, product
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def random_chain(n_layers: int, seed: int = 0, constant: bool = False, d_mlp: in
     d_x, widths, d_out = SHAPES[n_layers]
     layers = tuple(
         BilinearTensor(matrix(below, d_mlp), matrix(below, d_mlp), matrix(d_mlp, above) / 4)
-        for below, above in zip(widths[:-1], widths[1:], strict=True)
+        for below, above in pairwise(widths)
     )
     return Chain(matrix(d_x, widths[0]), layers, matrix(widths[-1], d_out), constant)
 
@@ -136,7 +136,8 @@ def test_errors_of_cuts_are_those_of_dense_trees_and_within_the_prediction(n_lay
     chain = random_chain(n_layers)
     moment = some_moment(SHAPES[n_layers][0]) if weighted else None
     diagonal, T = diagonalise(chain, moment), tree(chain, moment)
-    for ranks in product(*((1, width - 1, width) for width in diagonal.chain.widths)):
+    choices = product(*((1, width - 1, width) for width in diagonal.chain.widths))
+    for ranks in islice(choices, 0, None, 4):
         cut = diagonal.truncate(ranks)
         assert cut.widths == ranks
         expected = float((T - tree(cut, moment)).square().sum() / T.square().sum())
@@ -170,7 +171,7 @@ def test_coordinates_and_hidden_units_of_the_network_do_not_matter(n_layers):
         BilinearTensor((layer.W_in / c)[:, order], (layer.W_gate * c)[:, order], layer.W_out[order])
         for layer in same.layers
     ]
-    same = Chain(same.embedding * 1e3, (layers[0], *layers[1:]), same.head * 1e-3 ** 2**n_layers)
+    same = Chain(same.embedding * 1e3, (layers[0], *layers[1:]), same.head * 1e-3**2**n_layers)
     assert chain_error(chain, same) < 1e-13
     for ours, theirs in zip(diagonalise(chain).weights, diagonalise(same).weights, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=1e-8)
@@ -242,5 +243,5 @@ def test_ranks_that_are_not_there_are_refused():
         diagonal.truncate((1, 1))
     with pytest.raises(InputError, match="rank 9 of leg 1; expected 1 to 5"):
         diagonal.predicted((1, 9, 1))
-    with pytest.raises(InputError, match="share 1.5 of dimensions; expected 0 to 1"):
+    with pytest.raises(InputError, match=r"share 1\.5 of dimensions; expected 0 to 1"):
         diagonal.ranks_without(1.5)
