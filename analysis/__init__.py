@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
+`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `chains`, `graphs`, `circuits`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -15,6 +15,7 @@ from analysis.attention import (
     strongest_outputs,
     strongest_scores,
 )
+from analysis.chains import as_chain, chain_error, diagonalise, orthogonalise, unfold
 from analysis.circuits import (
     DirectionTarget,
     EigenvectorTarget,
@@ -97,11 +98,15 @@ from analysis.spectra import (
     eigendecompose_to_folder,
     gaussian_similarity,
     hosvd,
+    in_basis,
+    keep_pairs,
     load_decomposition,
     match_vectors,
     pairwise_cosine,
     save_decomposition,
+    shared_basis,
     singular_eigenvectors,
+    strongest_eigenvectors,
     truncate,
     truncate_eigenvectors,
 )
@@ -132,6 +137,7 @@ __all__ = [
     "ablation_plot",
     "approximate_layers",
     "approximate_training",
+    "as_chain",
     "as_squares",
     "attack_success",
     "attention_layer",
@@ -144,6 +150,7 @@ __all__ = [
     "certify",
     "certify_features",
     "certify_logits",
+    "chain_error",
     "coactivations",
     "completeness",
     "composition_scores",
@@ -151,6 +158,7 @@ __all__ = [
     "correlation_plot",
     "cp_decompose",
     "describe",
+    "diagonalise",
     "dictionaries_in",
     "diff",
     "difference",
@@ -170,9 +178,11 @@ __all__ = [
     "feature_scores",
     "gaussian_similarity",
     "hosvd",
+    "in_basis",
     "inputs_where",
     "interaction_index",
     "interaction_statistics",
+    "keep_pairs",
     "labelled",
     "largest_change",
     "load_decomposition",
@@ -183,6 +193,7 @@ __all__ = [
     "open_interactions",
     "open_prompt",
     "opposing_features",
+    "orthogonalise",
     "pairs_matrix",
     "pairwise_cosine",
     "patch_node",
@@ -197,10 +208,12 @@ __all__ = [
     "save_figure",
     "save_graph",
     "scale_nodes",
+    "shared_basis",
     "singular_eigenvectors",
     "spectrum_plot",
     "static_circuit",
     "steer_node",
+    "strongest_eigenvectors",
     "strongest_interactions",
     "strongest_outputs",
     "strongest_paths",
@@ -222,6 +235,7 @@ __all__ = [
     "truncate_eigenvectors",
     "truncation_costs",
     "truncation_plot",
+    "unfold",
     "verify",
     "virtual_scores",
 ]

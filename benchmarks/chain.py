@@ -24,12 +24,12 @@ import torch
 from mnist import Images, accuracy, trained
 from torch import Tensor
 
+from analysis.chains.chain import Chain, as_chain, chain_error, second_moment
+from analysis.chains.diagonal import DiagonalChain, diagonalise
+from analysis.chains.top_down import unfold
 from analysis.colours import NEGATIVE, POSITIVE
 from analysis.spectra.gram import unfolding_gram
 from analysis.spectra.hosvd import hosvd
-from analysis.vision.chain import Chain, as_chain, chain_error, second_moment
-from analysis.vision.diagonal import DiagonalChain, diagonalise
-from analysis.vision.top_down import unfold
 from bilinear_lm.networks.image import ImageSettings
 
 CUTS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

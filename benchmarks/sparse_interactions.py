@@ -25,12 +25,12 @@ from mnist import Images, accuracy, trained
 from torch import Tensor
 
 import bilinear_lm as bl
+from analysis.chains.chain import as_chain
+from analysis.chains.diagonal import orthogonalise
 from analysis.interventions.mlp import replaced_mlp
 from analysis.spectra.hosvd import hosvd
 from analysis.spectra.sparse import SharedBasis, in_basis, keep_pairs, shared_basis, strongest_eigenvectors
 from analysis.text.windows import mean_loss, token_windows
-from analysis.vision.chain import as_chain
-from analysis.vision.diagonal import orthogonalise
 from bilinear_lm.networks.image import ImageSettings
 from bilinear_lm.tensor import BilinearTensor
 

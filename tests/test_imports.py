@@ -105,7 +105,7 @@ def test_every_public_name_is_there():
 ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "features", "attention", "paths", "interventions"),
-    *("guarantees", "polynomials", "graphs", "circuits", "colours", "plots", "polynomial_plots"),
+    *("guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots", "polynomial_plots"),
     *("report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""

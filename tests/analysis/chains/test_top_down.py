@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from analysis.vision.chain import chain_error
-from analysis.vision.diagonal import orthogonalise
-from analysis.vision.top_down import unfold
+from analysis.chains.chain import chain_error
+from analysis.chains.diagonal import orthogonalise
+from analysis.chains.top_down import unfold
 from bilinear_lm.errors import InputError
 
 from .test_chain import random_chain, some_moment, tree

@@ -30,8 +30,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.chains.chain import Chain, chain_error, input_gram
 from analysis.spectra.gram import unfolding_gram
-from analysis.vision.chain import Chain, chain_error, input_gram
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.errors import InputError
@@ -134,7 +134,7 @@ def diagonalise(chain: Chain, moment: Float[Tensor, "d_x d_x"] | None = None) ->
     alone; with the second moment of data, directions of pixels count by how much the data has of them.
 
     >>> from bilinear_lm.networks import ImageClassifier, ImageSettings
-    >>> from analysis.vision.chain import as_chain
+    >>> from analysis.chains.chain import as_chain
     >>> classifier = ImageClassifier(ImageSettings(image_shape=(4, 4), d_model=8, d_mlp=12, n_layers=2))
     >>> diagonal = diagonalise(as_chain(classifier))
     >>> low, high = diagonal.predicted((6, 6, 6))

@@ -7,7 +7,7 @@ pixels (arXiv 2406.03947). With two layers
     logit_c = Σ_i λ_ci (v_ci · h)²,    v_ci · h = Σ_j μ_cij (w_cij · x)².
 
 The tree of eigenvectors grows exponentially, so it is pruned. Legs are orthonormal first
-(`analysis.vision.diagonal.orthogonalise`), so that eigenvalues are comparable: a unit direction of a leg has
+(`analysis.chains.diagonal.orthogonalise`), so that eigenvalues are comparable: a unit direction of a leg has
 an interaction matrix of norm 1, and an eigenvector weighs its parent's weight times λ². What is kept is a
 chain again, its hidden units the eigenvectors; what pruning leaves out of the whole tensor is measured
 exactly.
@@ -15,16 +15,16 @@ exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analysis.chains.chain import Chain, chain_error
+from analysis.chains.diagonal import orthogonalise
 from analysis.spectra.eigen import eigendecompose
-from analysis.vision.chain import Chain, chain_error
-from analysis.vision.diagonal import orthogonalise
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.errors import InputError
@@ -98,7 +98,7 @@ def unfold(
     returned in the chain's precision.
 
     >>> from bilinear_lm.networks import ImageClassifier, ImageSettings
-    >>> from analysis.vision.chain import as_chain
+    >>> from analysis.chains.chain import as_chain
     >>> classifier = ImageClassifier(ImageSettings(image_shape=(4, 4), d_model=8, d_mlp=12, n_layers=2))
     >>> tree = unfold(as_chain(classifier), share=0.9)
     >>> tree.inputs.shape[1], tree.levels[0].held >= 0.9 - 1e-6
@@ -120,10 +120,11 @@ def unfold(
     remainder = chain_error(chain, kept, moment)
     embedding = orthogonal.embedding.to(chain.dtype)
     shown_levels = tuple(
-        Level(
-            level.parents,
-            *(each.to(chain.dtype) for each in (level.values, level.vectors, level.weights)),
-            level.candidates,
+        replace(
+            level,
+            values=level.values.to(chain.dtype),
+            vectors=level.vectors.to(chain.dtype),
+            weights=level.weights.to(chain.dtype),
         )
         for level in levels
     )
@@ -150,7 +151,8 @@ def _level(layer: BilinearTensor, directions: Tensor, weights: Tensor, share: fl
 
 def _as_chain(orthogonal: Chain, levels: list[Level]) -> Chain:
     """The chain whose hidden units are the eigenvectors: each layer hands on the directions kept above it."""
-    n_out, layers, n_parents = orthogonal.head.shape[1], [], orthogonal.head.shape[1]
+    layers: list[BilinearTensor] = []
+    n_out = n_parents = orthogonal.head.shape[1]
     for depth, level in enumerate(levels):
         n = len(level.values)
         read = torch.eye(n).to(level.vectors) if depth < len(levels) - 1 else level.vectors.T

@@ -5,8 +5,8 @@ from itertools import islice, pairwise, product
 import pytest
 import torch
 
-from analysis.vision.chain import Chain, as_chain, chain_error, chain_inner, second_moment
-from analysis.vision.diagonal import diagonalise, orthogonalise
+from analysis.chains.chain import Chain, as_chain, chain_error, chain_inner, second_moment
+from analysis.chains.diagonal import diagonalise, orthogonalise
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 from bilinear_lm.tensor import BilinearTensor

@@ -1,1 +1,0 @@
-"""What is read off networks of images, from their weights."""
