@@ -32,8 +32,7 @@ from analysis.spectra.gram import unfolding_gram
 from analysis.spectra.hosvd import hosvd
 from bilinear_lm.networks.image import ImageSettings
 
-CUTS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-IN_TABLE = (0.5, 0.7, 0.8, 0.9, 0.95)
+CUTS = (0.5, 0.7, 0.8, 0.9, 0.95)
 NETWORKS = {"plain": False, "residual": True}
 SHARES = (0.5, 0.7, 0.9, 0.95, 0.99)
 WEIGHTS, DATA = "by density matrices, weights alone", "by density matrices, second moment of images"
@@ -151,7 +150,7 @@ def show_cuts(results: Results) -> None:
         print("\n| cut | ranks, first seed | error predicted | measured | points of accuracy lost |", end="")
         print("".join(f" {each} |" for each in ("data: predicted", "measured", "points", *OTHERS)))
         print("|---" * (8 + len(OTHERS)) + "|")
-        for cut in IN_TABLE:
+        for cut in CUTS:
             ranks = ", ".join(f"{rank:.0f}" for rank in results[name, cut, "ranks"][0])
             row = [f"{cut:.0%}", ranks]
             for way in ("weights", "data"):
@@ -226,9 +225,10 @@ def draw(results: Results, path: Path) -> None:
         axis.set_xlabel("inner dimensions cut, %")
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(0, 0.42))
     axes[0, 1].legend(fontsize=7.5, frameon=False)
-    figure.tight_layout()
+    names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*names, fontsize=8, frameon=False, loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.07, 1, 1), w_pad=3)
     figure.savefig(path, dpi=110)
 
 

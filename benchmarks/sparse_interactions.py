@@ -1,6 +1,6 @@
 """Interactions between directions in a basis that all outputs share: how few hold a layer, and what it costs.
 
-    python benchmarks/sparse_interactions.py [--seeds 3] [--steps 40] [--windows 8] [--images-only]
+    python benchmarks/sparse_interactions.py [--parts images stories] [--seeds 3] [--layers 0 1 2 3]
 
 The measure: pairs of directions of one orthonormal basis that hold 90% of ‖Q‖² over all outputs. Bases: the
 network's own coordinates, a random rotation, the HOSVD of the input leg, and rotations from there that make
@@ -104,8 +104,8 @@ def costs(tensor: BilinearTensor, basis: SharedBasis, cost: Callable[[BilinearTe
     return numbers
 
 
-def images(seed: int, steps: int, train: Images, test: Images, rows: Rows) -> None:
-    chain = as_chain(trained(ImageSettings(), train, seed))
+def images(width: int, seed: int, steps: int, train: Images, test: Images, rows: Rows) -> None:
+    chain = as_chain(trained(ImageSettings(d_model=width, d_mlp=width), train, seed))
     orthogonal = orthogonalise(chain)
     tensor = orthogonal.layers[0].change_basis(outputs=orthogonal.head.T.contiguous())
     own = chain.layers[0].change_basis(outputs=chain.head.T.contiguous())
@@ -121,13 +121,13 @@ def images(seed: int, steps: int, train: Images, test: Images, rows: Rows) -> No
     print(f"images, seed {seed}: accuracy {whole:.4f}", flush=True)
 
 
-def stories(n_windows: int, steps: int, rows: Rows) -> None:
+def stories(layers: Sequence[int], n_windows: int, steps: int, rows: Rows) -> None:
     model, tokenizer = bl.load_pretrained("stories"), bl.load_tokenizer("stories")
     text = TEXT.read_text(encoding="utf-8")[: 4000 * n_windows]
     windows = token_windows(tokenizer, text, model.config.max_position_embeddings)[:n_windows]
     whole = mean_loss(model, windows)
     rows["whole"].append([whole])
-    for layer in range(model.config.num_hidden_layers):
+    for layer in layers:
         tensor = bl.mlp_tensor(model, layer)
 
         def cost(of: BilinearTensor | Callable[[Tensor], Tensor], layer: int = layer) -> float:
@@ -165,19 +165,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--parts", nargs="+", choices=("images", "stories"), default=("images", "stories"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--width", type=int, default=128, help="of the classifiers' layers")
+    parser.add_argument("--layers", type=int, nargs="+", default=(0, 1, 2, 3), help="MLPs of stories")
     parser.add_argument("--windows", type=int, default=8)
-    parser.add_argument("--images-only", action="store_true")
+    parser.add_argument("--steps", type=int, default=40, help="of the search for a basis")
     arguments = parser.parse_args()
-    train, test = Images.read("train"), Images.read("t10k")
-    rows: Rows = defaultdict(list)
-    for seed in range(arguments.seeds):
-        images(seed, arguments.steps, train, test, rows)
-    show("MNIST classifiers of one layer", "points", rows)
-    if not arguments.images_only:
+    if "images" in arguments.parts:
+        train, test = Images.read("train"), Images.read("t10k")
+        rows: Rows = defaultdict(list)
+        for seed in range(arguments.seeds):
+            images(arguments.width, seed, arguments.steps, train, test, rows)
+        show("MNIST classifiers of one layer", "points", rows)
+    if "stories" in arguments.parts:
         rows = defaultdict(list)
-        stories(arguments.windows, arguments.steps, rows)
+        stories(arguments.layers, arguments.windows, arguments.steps, rows)
         show("MLPs of stories", "nats", rows)
 
 

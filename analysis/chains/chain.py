@@ -19,6 +19,7 @@ moment E[x xᵀ] of inputs: then ⟨T, T⟩ is the mean square of T at 2^L input
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -187,7 +188,7 @@ def chain_inner(chain: Chain, other: Chain, moment: Float[Tensor, "d_x d_x"] | N
         read = BilinearTensor(gram @ twin.W_gate, gram @ twin.W_in, twin.W_out)
         gram = cross_gram(layer, read)
     inner = float((gram * (chain.head @ other.head.T)).sum())
-    if inner - inner != 0:
+    if not math.isfinite(inner):
         raise InputError("the norm of a chain's tensor leaves the range of float64; scale its weights")
     return inner
 
