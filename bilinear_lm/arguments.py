@@ -41,6 +41,7 @@ _MADE_BY = {
     "Attribution": "an Attribution, as `attribute` gives it",
     "AttentionLayer": "an AttentionLayer, such as attention_layer(model, layer)",
     "BilinearTensor": "a BilinearTensor, such as mlp_tensor(model, layer)",
+    "Chain": "a Chain, such as as_chain(classifier)",
     "Dictionary": "a Dictionary, as load_dictionary reads it",
     "FeatureLayer": "a FeatureLayer, such as feature_layer(model, layer, inputs, outputs)",
     "GLUWeights": "GLUWeights, such as the first that mlp_weights(model, layer) gives",

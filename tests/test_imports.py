@@ -104,19 +104,9 @@ def test_every_public_name_is_there():
 
 ROOMS = [
     "bilinear_lm",
-    *(
-        "streaming",
-        "distributed",
-        "text",
-        "spectra",
-        "toys",
-        "features",
-        "attention",
-        "paths",
-        "interventions",
-    ),
-    *("guarantees", "polynomials", "graphs", "circuits", "colours", "plots", "polynomial_plots"),
-    *("vision", "report", "commands"),
+    *("streaming", "distributed", "text", "spectra", "toys", "features", "attention", "paths"),
+    *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
+    *("polynomial_plots", "vision", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 

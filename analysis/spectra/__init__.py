@@ -1,4 +1,4 @@
-"""Decompositions of one tensor (eigenvectors of interaction matrices, HOSVD, CP) and similarity of two."""
+"""Decompositions of one tensor (eigenvectors, HOSVD, CP, sparse interactions) and similarity of two."""
 
 from analysis.spectra.cp import CPDecomposition, as_squares, cp_decompose
 from analysis.spectra.eigen import (
@@ -21,6 +21,14 @@ from analysis.spectra.similarity import (
     match_vectors,
     pairwise_cosine,
 )
+from analysis.spectra.sparse import (
+    SharedBasis,
+    StrongestEigenvectors,
+    in_basis,
+    keep_pairs,
+    shared_basis,
+    strongest_eigenvectors,
+)
 
 __all__ = [
     "HOSVD",
@@ -28,6 +36,8 @@ __all__ = [
     "Eigendecomposition",
     "GaussianSimilarity",
     "Matching",
+    "SharedBasis",
+    "StrongestEigenvectors",
     "as_squares",
     "best_assignment",
     "cp_decompose",
@@ -39,13 +49,17 @@ __all__ = [
     "fix_signs",
     "gaussian_similarity",
     "hosvd",
+    "in_basis",
+    "keep_pairs",
     "load_decomposition",
     "match_vectors",
     "pairwise_cosine",
     "save_decomposition",
+    "shared_basis",
     "shares_of_squares",
     "singular_eigenvectors",
     "strength",
+    "strongest_eigenvectors",
     "truncate",
     "truncate_eigenvectors",
     "unfolding_gram",
