@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bilinear_lm.networks.folder import load_network, save_network
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 
-__all__ = ["ImageClassifier", "ImageSettings"]
+__all__ = ["ImageClassifier", "ImageSettings", "load_network", "save_network"]
