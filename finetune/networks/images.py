@@ -73,7 +73,7 @@ def train_classifier(
     """
     training = training or ImageTraining()
     settings = settings or ImageSettings(image_shape=data.image_shape, n_classes=data.n_classes)
-    _require_for(settings, data)
+    require_for(settings, data)
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
@@ -136,7 +136,8 @@ def _batches(
         yield x, labels[rows]
 
 
-def _require_for(settings: ImageSettings, data: ImageData) -> None:
+def require_for(settings: ImageSettings, data: ImageData) -> None:
+    """Raises InputError unless a classifier of these settings is for images and classes of the data."""
     if settings.image_shape != data.image_shape or settings.n_classes != data.n_classes:
         raise InputError(
             f"a classifier of images {list(settings.image_shape)} in {settings.n_classes} classes for "

@@ -84,7 +84,7 @@ class ImagesConfig(ImageSelection, ImageTraining):
     """Whether layer and head have biases."""
     eigenvectors: int = 4
     """Eigenvectors of each sign to show for a class."""
-    certified: int = 200
+    certified: int = 100
     """Test images whose certified radius is measured."""
     device: DeviceName = "auto"
     """Where to compute."""
