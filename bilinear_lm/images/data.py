@@ -28,12 +28,14 @@ class ImageData:
     (8, 8)
     """
 
-    train_images: Shaped[Tensor, "n h w"]
-    """Bytes, or floating point from 0 to 1."""
-    train_labels: Int[Tensor, " n"]
-    """Classes by number, from 0."""
-    test_images: Shaped[Tensor, "n_test h w"]
-    test_labels: Int[Tensor, " n_test"]
+    train_images: Shaped[Tensor, "*train_axes"]
+    """[n, height, width], bytes or floating point from 0 to 1."""
+    train_labels: Shaped[Tensor, "*train_label_axes"]
+    """[n], classes by number, from 0."""
+    test_images: Shaped[Tensor, "*test_axes"]
+    """[n_test, height, width]."""
+    test_labels: Shaped[Tensor, "*test_label_axes"]
+    """[n_test]."""
     class_names: tuple[str, ...]
     """What each class is called."""
     name: str = field(default="images", kw_only=True)

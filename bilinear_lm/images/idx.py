@@ -7,12 +7,12 @@ lengths as big-endian 32-bit numbers, then the numbers. Images are [n, height, w
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import torch
 from jaxtyping import UInt8
@@ -47,11 +47,13 @@ def read_idx(path: str | os.PathLike[str], axes: int = 3) -> UInt8[Tensor, "*axe
     """
     path = Path(path)
     require_content(path, "expected an idx file there")
-    try:
-        with reading(path), _opened(path) as file:
+    with reading(path), _opened(path) as file:
+        try:
             return _numbers(file, path, axes)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: no complete gzip file ({error}); it is damaged, fetch it again") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(
+                f"{path}: no complete gzip file ({error}); it is damaged, fetch it again"
+            ) from error
 
 
 @checked
@@ -95,13 +97,13 @@ def _part(folder: Path, split: str, kind: str) -> Path:
     return there[0]
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> io.BufferedIOBase:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     return gzip.open(path) if zipped else path.open("rb")
 
 
-def _numbers(file: IO[bytes], path: Path, axes: int) -> Tensor:
+def _numbers(file: io.BufferedIOBase, path: Path, axes: int) -> Tensor:
     start = file.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _TYPES:
         raise InputError(f"{path}: no idx file; expected the bytes 0, 0, 8 and the number of axes first")
@@ -132,7 +134,7 @@ def _said(axes: int) -> str:
     return f"{axes} axes" + (f", as {_KINDS[axes]} have" if axes in _KINDS else "")
 
 
-def _read(file: IO[bytes], most: int) -> bytearray:
+def _read(file: io.BufferedIOBase, most: int) -> bytearray:
     """At most so many bytes, in pieces: a damaged header may ask for more than fits."""
     data = bytearray()
     while len(data) < most and (piece := file.read(min(_CHUNK, most - len(data)))):

@@ -126,6 +126,8 @@ def _grey(image: Any, where: str) -> np.ndarray:
 
 
 def _label(label: Any, where: str, column: str) -> int:
-    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < 1 << 31:
-        raise InputError(f"{where}: {column} {label!r}; expected the number of a class, 0 or more")
+    whole = isinstance(label, int) and not isinstance(label, bool)
+    if not whole or not 0 <= label < 1 << 31:
+        got = f"{label}" if whole else f"a {type(label).__name__}"
+        raise InputError(f"{where}: {got} in {column}; expected the number of a class, 0 or more")
     return label

@@ -129,7 +129,7 @@ def _batches(
     draws = torch.Generator(images.device).manual_seed(seed)
     deviation = training.deviation(images[0].numel())
     for rows in order.split(training.batch_size):
-        x = to_floats(images[rows])
+        x = to_floats(images[rows]).float()
         if deviation:
             noise = torch.randn(x.shape, generator=draws, device=x.device, dtype=x.dtype)
             x = x + deviation * noise

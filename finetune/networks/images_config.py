@@ -18,6 +18,14 @@ from finetune.choices import ImageSelection
 EPOCHS, STEPS = 20, 1_000
 """Where epochs are not chosen: so many, or as many more as make so many steps."""
 
+_WIDTH = Bounds(1, 8_192)
+_BOUNDS = {
+    "d_model": _WIDTH,
+    "d_mlp": _WIDTH,
+    "certified": Bounds(1, 10**6),
+    "eigenvectors": Bounds(1, 20),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTraining:
@@ -40,7 +48,12 @@ class ImageTraining:
 
     def __post_init__(self):
         require_kinds(self)
-        rates = {"learning_rate": RATE, "weight_decay": FROM_ZERO, "noise": FROM_ZERO, "noise_norm": FROM_ZERO}
+        rates = {
+            "learning_rate": RATE,
+            "weight_decay": FROM_ZERO,
+            "noise": FROM_ZERO,
+            "noise_norm": FROM_ZERO,
+        }
         for name, bounds in ({"epochs": COUNT, "batch_size": COUNT} | rates).items():
             require_bounds(self, {name: bounds})
         if self.learning_rate * self.weight_decay >= 1:
@@ -91,9 +104,8 @@ class ImagesConfig(ImageSelection, ImageTraining):
 
     def check(self) -> None:
         """Raises InputError where the settings do not fit together."""
-        counts = ("d_model", "d_mlp", "certified")
-        require_bounds(self, dict.fromkeys(counts, Bounds(1, 10**6)))
-        require_bounds(self, {"eigenvectors": Bounds(1, 20)})
+        for name, bounds in _BOUNDS.items():
+            require_bounds(self, {name: bounds})
         if self.classifier is not None and (changed := self._of_training()):
             raise InputError(
                 f"--classifier {self.classifier} is trained already; leave {', '.join(changed)} out"

@@ -49,7 +49,7 @@ def _header(reading: ClassifierReading, training: Mapping[str, str]) -> str:
     settings = reading.classifier.settings
     layer = "(h W_gate ∘ h W_in) W_out" if settings.kind == "bilinear" else "(h W_gate)² W_out"
     more = " + h" if settings.residual else ""
-    exact = "Σᵢ λᵢ (vᵢ · x)²"
+    exact = "Σᵢ\u00a0λᵢ\u00a0(vᵢ\u00a0·\u00a0x)²"
     if settings.residual or settings.bias:
         exact += " and a linear part"
     height, width = reading.data.image_shape
@@ -94,7 +94,10 @@ def _classes(reading: ClassifierReading, n: int) -> str:
         rows = "".join(
             _tiles(
                 [
-                    (signed_image(images[number, i], f"eigenvector of {name}"), signed(values[number, i]))
+                    (
+                        signed_image(images[number, i], f"eigenvector of {name}"),
+                        signed(float(values[number, i])),
+                    )
                     for i in part
                     if values[number, i]
                 ]
@@ -117,7 +120,7 @@ def _tiles(tiles: Iterable[tuple[str, str]]) -> str:
 def _spectra(reading: ClassifierReading) -> str:
     found = reading.ranks
     needed = found.needed(0.001)
-    said = "" if needed is None else f" {needed} a class cost at most 0.1% of the images."
+    said = "" if needed is None else f" With {needed} of them at most 0.1% of the images are lost."
     spectra = drawing(
         class_spectra_plot(reading.eigen.values, reading.untrained.values),
         "Magnitudes of the eigenvalues in descending order, a line a class. Dashed: a classifier of the same "

@@ -47,6 +47,7 @@ def drawing(figure: Figure, caption: str) -> str:
     The same figure gives the same text.
     """
     file = io.StringIO()
+    wide = " wide" if len(figure.axes) > 1 else ""
     with _repeatable(caption):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
@@ -54,7 +55,7 @@ def drawing(figure: Figure, caption: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
     return (
-        f'<figure class="drawn"><div class="scroll" role="img" aria-label="{escape(caption)}">{svg}</div>'
+        f'<figure class="drawn{wide}"><div class="scroll" role="img" aria-label="{escape(caption)}">{svg}</div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
