@@ -99,7 +99,7 @@ def _shares(values: Tensor) -> Tensor:
 
 @styled
 def rank_plot(found: RankAccuracy, title: str = "accuracy by eigenvectors kept") -> Figure:
-    """Accuracy with the largest eigenvectors of each class, and with random directions, their range shaded."""
+    """Accuracy with the largest eigenvectors of each class, and with random directions, range shaded."""
     figure = Drawing(figsize=(4.6, 3.0), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(found.whole, color=INK, linewidth=0.8, linestyle=":", label="the classifier")

@@ -1,4 +1,4 @@
-"""`bilinear-lm train`, `dictionaries`, `convert`, `finetune`, `edit`, `images`: the commands that make models."""
+"""Commands that make models: `bilinear-lm train`, `dictionaries`, `convert`, `finetune`, `edit`, `images`."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def images_command(write_reading: Callable[..., dict[str, Any]]) -> Callable[[Im
         record = run_images(config, write_reading)
         ranks = record["effective_rank"]
         print(
-            f"accuracy {record['accuracy']:.4f} on {record['n_test']:,} test images; effective rank of a class "
-            f"{sum(ranks) / len(ranks):.1f}"
+            f"accuracy {record['accuracy']:.4f} on {record['n_test']:,} test images; effective rank of a "
+            f"class {sum(ranks) / len(ranks):.1f}"
         )
         print(config.output)
 

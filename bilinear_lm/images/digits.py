@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 images of 8 × 8 pixels, which come with it and need no download."""
+"""scikit-learn's handwritten digits: 1,797 images of 8 × 8 pixels that need no download."""
 
 from __future__ import annotations
 

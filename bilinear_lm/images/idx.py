@@ -1,7 +1,7 @@
 """Files in the idx format, in which MNIST and its like are published: `read_idx`, `read_idx_folder`.
 
 A file is two zero bytes, a byte for the type of its numbers, a byte for how many axes it has, the axes'
-lengths as big-endian 32-bit numbers, then the numbers. Images are [n, height, width] and labels [n], of bytes.
+lengths as big-endian 32-bit numbers, then the numbers. Images are [n, height, width], labels [n], of bytes.
 """
 
 from __future__ import annotations

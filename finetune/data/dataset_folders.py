@@ -49,8 +49,8 @@ class Split:
 def find_split(source: str, folder: Path | None, selection: Selection, option: str = "--split") -> Split:
     """The split of a folder, or of a dataset on the hub where `folder` is None.
 
-    `option` is the one that names the split. Raises InputError, with the names there are, for a subset or split that is not there, and for a folder
-    where files would be left out.
+    `option` is the one that names the split. Raises InputError, with the names there are, for a subset or
+    split that is not there, and for a folder where files would be left out.
     """
     if folder is not None:
         next(folder.iterdir(), None)  # raises where it may not be read, which datasets takes for empty

@@ -30,8 +30,9 @@ def read_images(source: str, selection: ImageSelection = WHOLE) -> ImageData:
     """The images and classes of a source.
 
     A source is `digits` (those of scikit-learn), a folder with the four idx files of MNIST and its like, a
-    folder of images or Parquet that `datasets` reads or that `save_to_disk` wrote, or the name of a dataset on
-    the hub. Of a dataset, `selection` names subset, splits and columns; classes are a ClassLabel, or numbers.
+    folder of images or Parquet that `datasets` reads or that `save_to_disk` wrote, or the name of a dataset
+    on the hub. Of a dataset, `selection` names subset, splits and columns; classes are a ClassLabel or
+    numbers.
 
     Raises InputError, in one line, for a source that cannot be read, and for images that are not grey or not
     of one size.
@@ -46,7 +47,8 @@ def read_images(source: str, selection: ImageSelection = WHOLE) -> ImageData:
         path = existing(source)
         if path is not None and path.is_file():
             raise InputError(
-                f"{source}: is a file; expected a folder of idx files, a dataset's folder or name, or {DIGITS}"
+                f"{source}: is a file; expected a folder of idx files, a dataset's folder or name, or "
+                f"{DIGITS}"
             )
         if path is not None and is_idx_folder(path):
             _require_whole(source, selection)

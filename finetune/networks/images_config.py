@@ -18,6 +18,12 @@ from finetune.choices import ImageSelection
 EPOCHS, STEPS = 20, 1_000
 """Where epochs are not chosen: so many, or as many more as make so many steps."""
 
+_TRAINING = {
+    "epochs": COUNT,
+    "batch_size": COUNT,
+    "learning_rate": RATE,
+    **dict.fromkeys(("weight_decay", "noise", "noise_norm"), FROM_ZERO),
+}
 _WIDTH = Bounds(1, 8_192)
 _BOUNDS = {
     "d_model": _WIDTH,
@@ -48,13 +54,7 @@ class ImageTraining:
 
     def __post_init__(self):
         require_kinds(self)
-        rates = {
-            "learning_rate": RATE,
-            "weight_decay": FROM_ZERO,
-            "noise": FROM_ZERO,
-            "noise_norm": FROM_ZERO,
-        }
-        for name, bounds in ({"epochs": COUNT, "batch_size": COUNT} | rates).items():
+        for name, bounds in _TRAINING.items():
             require_bounds(self, {name: bounds})
         if self.learning_rate * self.weight_decay >= 1:
             raise InputError(

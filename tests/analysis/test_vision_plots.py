@@ -50,7 +50,7 @@ def test_signs_that_a_class_lacks_are_zeros():
     square.W_head.data = square.W_head.data * 0
     square.layers[0].W_out.data = torch.eye(6, 4)
     square.W_head.data[:, :] = 1.0  # positive forms alone
-    values, images = strongest_of_both(class_eigenvectors(square), 2)
+    values, _ = strongest_of_both(class_eigenvectors(square), 2)
     assert (values[:, :2] > 0).all()
     assert (values[:, 2:] > -1e-5).all()
 

@@ -128,7 +128,7 @@ def collect_classifier(
     seed: int = 0,
     progress: bool = True,
 ) -> ClassifierReading:
-    """What the page shows of a classifier of one layer; data are its test images, on its device.
+    """Everything that the page shows of a classifier of one layer, measured on the test images of the data.
 
     InputError for a classifier of several layers or of another kind than bilinear and square, or of other
     images than the data's.
@@ -188,7 +188,7 @@ def _explained(
 
 
 def _random_part(reading: Reading, x: Tensor, explanation: Explanation, seed: int) -> float:
-    """What k random orthonormal directions hold of a margin's quadratic part at x: x P Q P x, mean of draws."""
+    """The part x P Q P x of a margin that k random orthonormal directions hold, mean of draws."""
     versus = explanation.versus
     u = torch.zeros(reading.n_classes, dtype=x.dtype, device=x.device)
     u[explanation.label] = 1

@@ -96,10 +96,10 @@ def _classes(reading: ClassifierReading, n: int) -> str:
                 [
                     (
                         signed_image(images[number, i], f"eigenvector of {name}"),
-                        signed(float(values[number, i])),
+                        signed(value),
                     )
-                    for i in part
-                    if values[number, i]
+                    for i, value in enumerate(values[number].tolist())
+                    if i in part and value
                 ]
             )
             for part in (range(n), range(n, 2 * n))
@@ -128,17 +128,17 @@ def _spectra(reading: ClassifierReading) -> str:
     )
     ranks = drawing(
         rank_plot(found),
-        f"Test images that are right when each class keeps its k eigenvectors of largest |λ|.{said} Control: k "
-        f"random directions of what the classifier reads, {len(found.random)} draws, their range shaded.",
+        f"Test images that are right when each class keeps its k eigenvectors of largest |λ|.{said} Control: "
+        f"k random directions of what the classifier reads, {len(found.random)} draws, their range shaded.",
     )
     return _section("spectra", f'<div class="pair">{spectra}{ranks}</div>')
 
 
 def _predictions(reading: ClassifierReading) -> str:
     about = (
-        "<p>The margin of the given class over the runner-up is a sum over the eigenvectors of the difference "
-        "of their two forms. The strongest terms of one image, and the sum of all others, add up to it "
-        "exactly. The control is what as many random directions of what the classifier reads hold of it.</p>"
+        "<p>The margin of the given class over the runner-up is a sum over the eigenvectors of the "
+        "difference of their two forms. The strongest terms of one image, and the sum of all others, add up "
+        "to it exactly. The control is what as many random directions of what the classifier reads hold of it.</p>"
     )
     return _section("predictions", about, *(_prediction(reading, each) for each in reading.explained))
 
@@ -202,8 +202,8 @@ def _masks(reading: ClassifierReading) -> str:
         "the mask’s own values at permuted pixels, and the plain eigenvector. Dotted: without a mask."
     )
     said = (
-        f'<p class="note">Beneath each mask the share of images of other classes that it turns into its own at '
-        f"length {length:g}. An image is {_length(reading):.1f} long in the mean.</p>"
+        f'<p class="note">Beneath each mask the share of images of other classes that it turns into its own '
+        f"at length {length:g}. An image is {_length(reading):.1f} long in the mean.</p>"
     )
     return _section("masks", about, tiles, said, drawing(mask_plot(reading.masked), caption))
 
@@ -226,9 +226,9 @@ def _robustness(reading: ClassifierReading) -> str:
         median = float(values.median()) if len(values) else 0.0
         facts.append((words, f"{median:.3g}" if median < torch.inf else "none"))
     about = (
-        "<p>For one bilinear layer the nearest image with another class is known exactly, so that a radius is "
-        "certified: no change of the pixels that is shorter alters the class. An attack by gradients cannot "
-        "find a nearer one, and shows how close one comes by trying; random directions show how far one has "
+        "<p>For one bilinear layer the nearest image with another class is known exactly, so that a radius "
+        "is certified: no change of the pixels that is shorter alters the class. An attack by gradients "
+        "cannot find a nearer one, and shows how close one comes by trying; random directions show how far one has "
         "to go without knowing the classifier.</p>"
     )
     caption = "The share of test images that keep their class under every change of a length."

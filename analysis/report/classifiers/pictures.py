@@ -36,7 +36,7 @@ def grey_image(pixels: Float[Tensor, "h w"], about: str) -> str:
 
 def _element(colors: np.ndarray, about: str, kind: str) -> str:
     file = io.BytesIO()
-    imsave(file, colors, format="png", metadata={"Software": None})
+    imsave(file, colors, format="png")
     data = b64encode(file.getvalue()).decode()
     return f'<img class="{kind}" alt="{escape(about)}" src="data:image/png;base64,{data}">'
 
@@ -55,7 +55,8 @@ def drawing(figure: Figure, caption: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg)
     return (
-        f'<figure class="drawn{wide}"><div class="scroll" role="img" aria-label="{escape(caption)}">{svg}</div>'
+        f'<figure class="drawn{wide}"><div class="scroll" role="img" aria-label="{escape(caption)}">'
+        f"{svg}</div>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -79,7 +79,7 @@ def test_columns_and_splits_that_are_chosen(folders, written):
         (
             "saved",
             {"test_split": "held"},
-            "no split held; the splits are train, test, choose with --test-split",
+            "the splits are train, test, choose with --test-split",
         ),
         ("parquet", {"test_split": "held"}, "Bad split: held.*--test-split"),
         ("parquet", {"image_column": "pixels"}, "no column pixels; the columns are picture, kind, n"),
@@ -87,7 +87,7 @@ def test_columns_and_splits_that_are_chosen(folders, written):
         (
             "saved",
             {"label_column": "picture"},
-            "row 1 of train: a PngImageFile in picture; expected the number",
+            "a PngImageFile in picture; expected the number",
         ),
         ("saved", {"subset": "b"}, "saved without subsets"),
     ],
