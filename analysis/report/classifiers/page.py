@@ -138,7 +138,8 @@ def _predictions(reading: ClassifierReading) -> str:
     about = (
         "<p>The margin of the given class over the runner-up is a sum over the eigenvectors of the "
         "difference of their two forms. The strongest terms of one image, and the sum of all others, add up "
-        "to it exactly. The control is what as many random directions of what the classifier reads hold of it.</p>"
+        "to it exactly. The control is what as many random directions of what the classifier reads hold "
+        "of it.</p>"
     )
     return _section("predictions", about, *(_prediction(reading, each) for each in reading.explained))
 
@@ -228,8 +229,8 @@ def _robustness(reading: ClassifierReading) -> str:
     about = (
         "<p>For one bilinear layer the nearest image with another class is known exactly, so that a radius "
         "is certified: no change of the pixels that is shorter alters the class. An attack by gradients "
-        "cannot find a nearer one, and shows how close one comes by trying; random directions show how far one has "
-        "to go without knowing the classifier.</p>"
+        "cannot find a nearer one, and shows how close one comes by trying; random directions show how far "
+        "one has to go without knowing the classifier.</p>"
     )
     caption = "The share of test images that keep their class under every change of a length."
     return _section("robustness", about, numbers(facts), drawing(radii_plot(radii), caption))
