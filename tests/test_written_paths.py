@@ -1,7 +1,9 @@
 """No file that a command writes tells where on the machine its inputs lay."""
 
 import dataclasses
+import math
 import random
+import struct
 import zipfile
 from pathlib import Path
 
@@ -30,6 +32,15 @@ def told_paths(folder):
                 if hit := holds(file, str(where).encode()):
                     found[str(file.relative_to(folder))] = hit
     return found
+
+
+def write_idx_folder(folder):
+    folder.mkdir()
+    for split, n in (("train", 30), ("t10k", 12)):
+        for kind, shape in (("images", (n, 4, 4)), ("labels", (n,))):
+            numbers = bytes(i * 7 % (3 if kind == "labels" else 251) for i in range(math.prod(shape)))
+            header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
+            (folder / f"{split}-{kind}-idx{len(shape)}-ubyte").write_bytes(header + numbers)
 
 
 def holds(file, path):
@@ -67,6 +78,7 @@ def inputs(tmp_path, make_model, tiny_tokenizer):
     ]
     (tmp_path / "in" / "train.txt").write_text("\n<|endoftext|>\n".join(told))
     (tmp_path / "in" / "held-out.txt").write_text("\n".join(told[:10]))
+    write_idx_folder(tmp_path / "in" / "images")
     return tmp_path / "in"
 
 
@@ -116,6 +128,10 @@ READ = {
             "{out}/model",
             *CPU,
         ),
+    ),
+    "images": (
+        *("images", "{in}/images", "--epochs", "2", "--d-model", "8", "--d-mlp", "8", "--certified", "5"),
+        *("-o", "{out}/images", *CPU),
     ),
     "report": (
         *("report", "{in}/model", "--directions", "1", "--eigenvectors", "1", "--text", "A cat ran."),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from bilinear_lm.networks.folder import load_network, save_network
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 from bilinear_lm.networks.toy import ToyModel, ToySettings
 
-__all__ = ["ImageClassifier", "ImageSettings", "ToyModel", "ToySettings"]
+__all__ = ["ImageClassifier", "ImageSettings", "ToyModel", "ToySettings", "load_network", "save_network"]

@@ -137,6 +137,14 @@ CALLS = {
         ("model", "train.txt"),
         {"out/result": "dictionaries"},
     ),
+    "images": Call(
+        (
+            *("images", "in/images", "--epochs", "3", "--d-model", "8", "--d-mlp", "8", "--certified", "5"),
+            *("--eigenvectors", "2", "--output", "out/result", *CPU),
+        ),
+        ("images",),
+        {"out/result": "files"},
+    ),
     "convert": Call(
         (
             *("convert", "in/swiglu", "--calibration", "in/train.txt", "--calibration-tokens", "1500"),
@@ -166,7 +174,7 @@ CALLS = {
 }
 
 COMMANDS = commands()
-READ_MODEL = [name for name in CALLS if name != "train"]
+READ_MODEL = [name for name in CALLS if name not in ("train", "images")]
 READ_TEXT = {
     "train": ("--data", "--validation"),
     "dictionaries": ("--data", "--validation"),
@@ -185,7 +193,7 @@ def options(name: str) -> dict[str, set]:
     hints = typing.get_type_hints(COMMANDS[name], include_extras=True)
     settings = typing.get_args(hints["config"])[0] if "config" in hints else None
     hints = typing.get_type_hints(settings) if settings else typing.get_type_hints(COMMANDS[name])
-    positional = {"checkpoint", "model", "other", "return"}
+    positional = {"checkpoint", "model", "other", "return"} | ({"data"} if name == "images" else set())
     return {
         "--" + {"as_json": "json"}.get(option, option).replace("_", "-"): set(_leaves(hint))
         for option, hint in hints.items()

@@ -22,7 +22,10 @@ def cases(seed):
         if command == "train":
             continue
         folder = call.uses[0]
-        for what in ("", "/config.json", "/model.safetensors", "/tokenizer.json"):
+        parts = ("", "/config.json", "/model.safetensors", "/tokenizer.json")
+        if command == "images":
+            parts = ("", "/train-images-idx3-ubyte", "/t10k-labels-idx1-ubyte")
+        for what in parts:
             if what == "/tokenizer.json" and command in ("info", "interactions"):
                 continue  # which read none
             yield Case(

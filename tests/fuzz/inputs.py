@@ -31,6 +31,7 @@ def build(folder):
     _dictionaries(folder)
     _scope(folder / "scope")
     _results(folder)
+    _images(folder / "images")
 
 
 def _model(folder, tokenizer, gate):
@@ -85,6 +86,18 @@ def _published_model(folder):
     config = {"n_layer": LAYERS, "n_head": 4, "n_ctx": 32, "d_model": D, "d_hidden": hidden, "n_vocab": 30}
     config |= {"bilinear": True, "gate": None, "bias": False, "normalization": True, "tokenizer": "ts-4096"}
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def _images(folder):
+    """The four idx files of images of 4 × 4 pixels in three classes."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 30), ("t10k", 12)):
+        pixels, labels = rng.integers(0, 256, (n, 4, 4), dtype=np.uint8), np.arange(n, dtype=np.uint8) % 3
+        for kind, numbers in (("images", pixels), ("labels", labels)):
+            header = struct.pack(f">4B{numbers.ndim}I", 0, 0, 8, numbers.ndim, *numbers.shape)
+            path = folder / f"{split}-{kind}-idx{numbers.ndim}-ubyte"
+            path.write_bytes(header + numbers.tobytes())
 
 
 def _stories(count, seed):
