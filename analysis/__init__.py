@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
+`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`, `vision`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -114,6 +114,17 @@ from analysis.text import (
     token_windows,
     virtual_scores,
 )
+from analysis.vision import (
+    activation_maps,
+    decompose_terms,
+    dropping,
+    eigenfilters,
+    fit_probe,
+    interest_vectors,
+    keeping,
+    random_terms,
+    split_direction,
+)
 from bilinear_lm.first_use import names_on_first_use
 
 __all__ = [
@@ -130,6 +141,8 @@ __all__ = [
     "Vocabulary",
     "ablation_control",
     "ablation_plot",
+    "activation_maps",
+    "activation_plot",
     "approximate_layers",
     "approximate_training",
     "as_squares",
@@ -150,17 +163,20 @@ __all__ = [
     "composition_through",
     "correlation_plot",
     "cp_decompose",
+    "decompose_terms",
     "describe",
     "dictionaries_in",
     "diff",
     "difference",
     "direct_scores",
     "direction_similarity",
+    "dropping",
     "effective_rank",
     "effects",
     "eigen_attack",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenfilters",
     "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
@@ -168,11 +184,15 @@ __all__ = [
     "feature_layer",
     "feature_outputs",
     "feature_scores",
+    "filter_plot",
+    "fit_probe",
     "gaussian_similarity",
     "hosvd",
     "inputs_where",
     "interaction_index",
     "interaction_statistics",
+    "interest_vectors",
+    "keeping",
     "labelled",
     "largest_change",
     "load_decomposition",
@@ -188,6 +208,7 @@ __all__ = [
     "patch_node",
     "predict_target",
     "prompt_ids",
+    "random_terms",
     "reach_plot",
     "read_tokens",
     "replaced_mlp",
@@ -199,6 +220,7 @@ __all__ = [
     "scale_nodes",
     "singular_eigenvectors",
     "spectrum_plot",
+    "split_direction",
     "static_circuit",
     "steer_node",
     "strongest_interactions",
@@ -211,6 +233,7 @@ __all__ = [
     "submatrix_plot",
     "summary",
     "svd_attack",
+    "term_curve_plot",
     "to_networkx",
     "token_direction",
     "token_paths",
@@ -239,8 +262,13 @@ _FIGURES = (
 )
 """Drawn by matplotlib, which is loaded with the first of them."""
 
+_FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
+
 __getattr__ = names_on_first_use(
-    __name__, dict.fromkeys(_FIGURES, "analysis.plots"), light={"analysis.plots"}
+    __name__,
+    dict.fromkeys(_FIGURES, "analysis.plots")
+    | dict.fromkeys(_FILTER_FIGURES, "analysis.vision.filter_figures"),
+    light={"analysis.plots", "analysis.vision.filter_figures"},
 )
 
 

@@ -20,7 +20,10 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 
 MOST_CHANNELS = 16
-"""Of a filter or an image, the most that are drawn."""
+"""Of a filter, the most that are drawn."""
+
+MOST_COLUMNS = 8
+"""Of filters with one channel, the most in a row."""
 
 
 @checked
@@ -32,26 +35,42 @@ def filter_plot(
 ) -> Figure:
     """Filters as rows of images, one a channel, blue positive and orange negative.
 
-    The scale is one for each filter. Labels are by default their numbers; of `Eigenfilters` the eigenvalues
-    say more.
+    Filters of one channel stand side by side. The scale is one for each filter. Labels are by default their
+    numbers; of `Eigenfilters` the eigenvalues say more.
 
     >>> filter_plot(torch.randn(4, 3, 3, 3)).get_suptitle()
     'eigenfilters'
     """
     _require_axes(filters, "filters", 4, "[n, c, kh, kw]")
     names = _labels(labels, len(filters), "filters")
+    if filters.shape[1] == 1:
+        return _one_channel(filters.cpu().squeeze(1), names, title)
     channels = min(MOST_CHANNELS, filters.shape[1])
-    figure = Drawing(figsize=(1.0 + 0.62 * channels, 0.55 + 0.62 * len(filters)), layout="constrained")
+    figure = Drawing(figsize=(1.6 + 0.62 * channels, 0.55 + 0.62 * len(filters)), layout="constrained")
     grid = figure.subplots(len(filters), channels, squeeze=False)
     for row, filter_, name in zip(grid, filters.cpu(), names, strict=True):
         for axes, image in zip(row, filter_[:channels], strict=True):
             _signed(axes, image, _limit(filter_))
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    if channels > 1:
-        for channel, axes in enumerate(grid[0]):
-            axes.set_title(str(channel), fontsize=8)
-        n = filters.shape[1]
-        title += f", the first {channels} of {n} input channels" if n > channels else ", by input channel"
+    for channel, axes in enumerate(grid[0]):
+        axes.set_title(str(channel), fontsize=8)
+    n = filters.shape[1]
+    title += f", the first {channels} of {n} input channels" if n > channels else ", by input channel"
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _one_channel(filters: Float[Tensor, "n kh kw"], names: Sequence[str], title: str) -> Figure:
+    """Filters of one channel side by side, in as many rows as they need."""
+    columns = min(MOST_COLUMNS, len(filters))
+    rows = -(-len(filters) // columns)
+    figure = Drawing(figsize=(max(3.2, 1.0 * columns), 0.5 + 1.15 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, image, name in zip(grid[: len(filters)], filters, names, strict=True):
+        _signed(axes, image, _limit(image))
+        axes.set_title(name, fontsize=8)
+    for axes in grid[len(filters) :]:
+        axes.set_visible(False)
     figure.suptitle(title, fontsize=10)
     return figure
 

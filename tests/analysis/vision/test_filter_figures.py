@@ -33,6 +33,15 @@ def test_filters_by_channel():
     assert drawn(figure, "png")[:4] == b"\x89PNG"
 
 
+def test_filters_of_one_channel_stand_side_by_side():
+    filters = torch.randn(10, 1, 3, 3)
+    panels = filter_plot(filters).get_axes()
+    assert len(panels) == 16
+    assert [panel.get_visible() for panel in panels] == [True] * 10 + [False] * 6
+    torch.testing.assert_close(torch.tensor(panels[9].images[0].get_array()), filters[9, 0])
+    assert panels[9].get_title() == "9"
+
+
 def test_activation_maps_beside_images(conv):
     eigen, x = eigenfilters(conv, torch.randn(4)), torch.rand(2, 3, 7, 7)
     figure = activation_plot(eigen, x, k=3)
