@@ -38,8 +38,8 @@ DIRECTIONS = torch.arange(24) * (2 * math.pi / 24)
 CURVATURES = torch.tensor([0.0, 1 / 16, 1 / 8, 1 / 5, 1 / 3.5, 1 / 2.5])
 OFFSETS = torch.arange(-2.0, 3.0)
 CONTROLS = 20
-IMAGE_SHOWN = {"drawn lines": 0, "Fashion-MNIST": 18}
-"""The test image whose map is drawn."""
+FASHION_SHOWN = 18
+"""The test image of Fashion-MNIST that is drawn; of lines it is the first of the class."""
 
 
 class DrawnLines(nn.Module):
@@ -169,17 +169,22 @@ class Read:
 
 
 def numbers(measured: Tensor) -> list[float]:
-    """Medians over filters [n, directions, curvatures], and a share.
+    """Medians over filters of responses [n, directions, curvatures].
 
-    The best response; how much it depends on the direction, |Σ r e^{iθ}| / Σ r at the best curvature; the
-    best to a curve less the best to a straight line; the share of filters in which that is above .05.
+    The best response; how much it depends on the orientation, |Σ r e^{2iθ}| / Σ r at the best curvature; on
+    the side to which the best curve bends, (r − m) / (r + m) with m the response to its mirror image; and the
+    best to a curve less the best to a straight line.
     """
-    best = measured.flatten(1).amax(1)
-    at_best = measured[torch.arange(len(measured)), :, measured.amax(1).argmax(1)]
-    selectivity = (at_best * torch.exp(1j * DIRECTIONS)).sum(1).abs() / at_best.sum(1)
-    over = prefers_curves(measured)
-    medians = [float(each.median()) for each in (best, selectivity, over)]
-    return [*medians, float((over > 0.05).double().mean())]
+    rows, half = torch.arange(len(measured)), len(DIRECTIONS) // 2
+    at_best = measured[rows, :, measured.amax(1).argmax(1)]
+    orientation = (at_best * torch.exp(2j * DIRECTIONS)).sum(1).abs() / at_best.sum(1)
+    curved = measured[:, :, 1:].flatten(1)
+    direction, curvature = curved.argmax(1) // (len(CURVATURES) - 1), curved.argmax(1) % (len(CURVATURES) - 1)
+    best = curved.amax(1)
+    mirrored = measured[rows, (direction + half) % len(DIRECTIONS), curvature + 1]
+    side = (best - mirrored) / (best + mirrored)
+    each = (measured.flatten(1).amax(1), orientation, side, prefers_curves(measured))
+    return [float(values.median()) for values in each]
 
 
 def prefers_curves(measured: Tensor) -> Tensor:
@@ -225,21 +230,21 @@ def study(folder: Path, seeds: int, figure: Path | None) -> None:
     if figure:
         save_figure(draw(rows, shown), figure)
     accuracies.show("test accuracy (%) | parameters")
-    table.show("best response | direction selectivity | curved less straight | share of filters above .05")
+    table.show("best response | orientation | side of the bend | curved less straight")
     directions.show("median degrees from the class's direction | share within 15°")
 
 
 def strongest(read: Read, shown: Tensor, of_lines: bool) -> list[int]:
-    """The filters to draw: four arcs, or the two that prefer curves most."""
+    """The filters to draw: three arcs, or the two that prefer curves most."""
     if of_lines:
-        return list(range(0, N_ARCS, 2))
+        return list(range(0, N_ARCS, 3))
     return prefers_curves(responses(read.filters, shown)).argsort(descending=True)[:2].tolist()
 
 
 @styled
 def draw(rows: list[tuple[str, Read, int, Images]], shown: Tensor) -> Drawing:
     """By row: an eigenfilter, the stimulus it responds to best, its tuning, and its map of an image."""
-    figure = Drawing(figsize=(10.5, 0.6 + 1.6 * len(rows)), layout="constrained")
+    figure = Drawing(figsize=(8.8, 0.6 + 1.35 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 6, squeeze=False, width_ratios=(1, 1, 1.7, 1.5, 1, 1))
     for axes, (name, read, index, test) in zip(grid, rows, strict=True):
         measured = responses(read.filters[[index]], shown)[0]
@@ -258,10 +263,11 @@ def draw(rows: list[tuple[str, Read, int, Images]], shown: Tensor) -> Drawing:
         axes[3].set_xticks(
             range(len(CURVATURES)), ["∞", *(f"{1 / each:g}" for each in CURVATURES[1:].tolist())]
         )
-        image = test.x[[IMAGE_SHOWN[name]]]
+        direction, place = read.index[index]
+        of_class = (test.labels == direction).nonzero() if name == "drawn lines" else [FASHION_SHOWN]
+        image = test.x[[int(of_class[0])]]
         axes[4].imshow(image[0, 0], cmap="gray")
         axes[4].set(xticks=[], yticks=[])
-        direction, place = read.index[index]
         signed(axes[5], activation_maps(read.eigen, image)[0, direction, place])
     headings = ("tuning by direction", "by radius", "image", "λ (f ∗ x)²")
     for axes, heading in zip(grid[0][2:], headings, strict=True):

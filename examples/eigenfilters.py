@@ -30,7 +30,7 @@ def bars(n: int, noise: float, draws: torch.Generator) -> tuple[torch.Tensor, to
     return (images + noise * torch.randn(images.shape, generator=draws)).unsqueeze(1), labels
 
 
-def main(figure: str | None = None, steps: int = 300) -> None:
+def main(figure: str | None = None, steps: int = 200) -> None:
     """Trains the classifier, prints what its eigenfilters respond to, and draws them."""
     torch.manual_seed(0)
     draws = torch.Generator().manual_seed(0)

@@ -39,7 +39,7 @@ def filter_plot(
     numbers; of `Eigenfilters` the eigenvalues say more.
 
     >>> filter_plot(torch.randn(4, 3, 3, 3)).get_suptitle()
-    'eigenfilters'
+    'eigenfilters, by input channel'
     """
     _require_axes(filters, "filters", 4, "[n, c, kh, kw]")
     names = _labels(labels, len(filters), "filters")
