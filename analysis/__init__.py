@@ -266,9 +266,8 @@ _FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
 
 __getattr__ = names_on_first_use(
     __name__,
-    dict.fromkeys(_FIGURES, "analysis.plots")
-    | dict.fromkeys(_FILTER_FIGURES, "analysis.vision.filter_figures"),
-    light={"analysis.plots", "analysis.vision.filter_figures"},
+    dict.fromkeys(_FIGURES, "analysis.plots") | dict.fromkeys(_FILTER_FIGURES, "analysis.filter_plots"),
+    light={"analysis.plots", "analysis.filter_plots"},
 )
 
 

@@ -172,8 +172,8 @@ def numbers(measured: Tensor) -> list[float]:
     """Medians over filters of responses [n, directions, curvatures].
 
     The best response; how much it depends on the orientation, |Σ r e^{2iθ}| / Σ r at the best curvature; on
-    the side to which the best curve bends, (r − m) / (r + m) with m the response to its mirror image; and the
-    best to a curve less the best to a straight line.
+    the side to which the best curve bends, r − m with m the response to its mirror image; and the best to a
+    curve less the best to a straight line.
     """
     rows, half = torch.arange(len(measured)), len(DIRECTIONS) // 2
     at_best = measured[rows, :, measured.amax(1).argmax(1)]
@@ -182,8 +182,7 @@ def numbers(measured: Tensor) -> list[float]:
     direction, curvature = curved.argmax(1) // (len(CURVATURES) - 1), curved.argmax(1) % (len(CURVATURES) - 1)
     best = curved.amax(1)
     mirrored = measured[rows, (direction + half) % len(DIRECTIONS), curvature + 1]
-    side = (best - mirrored) / (best + mirrored)
-    each = (measured.flatten(1).amax(1), orientation, side, prefers_curves(measured))
+    each = (measured.flatten(1).amax(1), orientation, best - mirrored, prefers_curves(measured))
     return [float(values.median()) for values in each]
 
 

@@ -4,8 +4,8 @@ import jaxtyping
 import pytest
 import torch
 
+from analysis.filter_plots import activation_plot, filter_plot, term_curve_plot
 from analysis.plots import drawn
-from analysis.vision.filter_figures import activation_plot, filter_plot, term_curve_plot
 from analysis.vision.filters import activation_maps, eigenfilters
 from analysis.vision.probes import dropping, keeping
 from analysis.vision.terms import decompose_terms, random_terms
