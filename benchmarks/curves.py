@@ -254,7 +254,7 @@ def draw(rows: list[tuple[str, Read, int, Images]], shown: Tensor) -> Drawing:
         best = kinds[along.abs().argmax()] * along[along.abs().argmax()].sign()
         signed(axes[0], read.filters[index], f"{read.names[index]}, λ {float(read.values[index]):+.2f}")
         axes[0].set_ylabel(name, fontsize=8)
-        signed(axes[1], best.view(SIDE, SIDE), f"best stimulus: {float(measured.max()):.2f}")
+        signed(axes[1], best.view(SIDE, SIDE), f"best: {float(measured.max()):.2f}")
         degrees = (DIRECTIONS * 180 / math.pi).tolist()
         tuning(axes[2], degrees, measured[:, curvature], control[:, :, curvature])
         axes[2].set_xticks([0, 90, 180, 270])

@@ -30,7 +30,7 @@ from bilinear_lm.checks import (
 )
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.ridge import solve_ridge
-from bilinear_lm.shown import shown
+from bilinear_lm.shown import Words, shown
 
 ProbeMethod = Literal["logistic", "ridge"]
 
@@ -187,7 +187,8 @@ class TermCurve:
 
     def _told(self) -> dict[str, Any]:
         kind = "kept" if self.kept else "dropped"
-        auc = dict(zip(self.counts.tolist(), self.auc.tolist(), strict=True))
+        pairs = zip(self.counts.tolist(), self.auc.tolist(), strict=True)
+        auc = Words(", ".join(f"{count}: {area:.3f}" for count, area in pairs))
         return {"whole": self.whole, kind: auc, "direct": self.direct, "controls": len(self.control)}
 
 

@@ -119,7 +119,7 @@ def test_keeping_the_term_that_makes_a_concept(read):
     assert float(curve.auc[0]) == pytest.approx(curve.direct)
     assert float(curve.auc[1]) > max(curve.direct, float(curve.control[0, 1]))
     assert float(curve.auc[2]) == pytest.approx(curve.whole)
-    assert "kept={0: " in repr(curve)
+    assert f"kept=0: {curve.direct:.3f}, 1: " in repr(curve)
 
 
 def test_concepts_and_counts_that_say_nothing_are_refused(read, monkeypatch):
