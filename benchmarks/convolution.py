@@ -132,7 +132,7 @@ def new_network(kind: str, seed: int) -> ConvolutionalNetwork:
 
 @torch.no_grad()
 def rebuilt(network: ConvolutionalNetwork, x: Tensor, dtype: torch.dtype) -> list[float]:
-    """Errors of blocks from their eigenfilters and of a logit's vector from its terms, in standard deviations.
+    """Errors of blocks from eigenfilters and of a logit's vector from its terms, in standard deviations.
 
     The root mean square of the block with the most, and the largest; the largest of the blocks themselves,
     against float64; and the largest of the vector.
