@@ -133,16 +133,25 @@ from analysis.toys import (
 )
 from analysis.vision import (
     accuracy_by_rank,
+    activation_maps,
     adversarial_mask,
     adversarial_masks,
     class_eigenvectors,
     compare_radii,
+    decompose_terms,
+    dropping,
     edge_energy,
+    eigenfilters,
     eigenvector_similarity,
     explain_prediction,
+    fit_probe,
     gradient_attack,
     image_directions,
+    interest_vectors,
+    keeping,
     mask_study,
+    random_terms,
+    split_direction,
 )
 from bilinear_lm.first_use import names_on_first_use
 
@@ -161,6 +170,8 @@ __all__ = [
     "ablation_control",
     "ablation_plot",
     "accuracy_by_rank",
+    "activation_maps",
+    "activation_plot",
     "adversarial_mask",
     "adversarial_masks",
     "approximate_layers",
@@ -189,6 +200,7 @@ __all__ = [
     "composition_through",
     "correlation_plot",
     "cp_decompose",
+    "decompose_terms",
     "describe",
     "diagonalise",
     "dictionaries_in",
@@ -198,12 +210,14 @@ __all__ = [
     "direct_scores",
     "direction_similarity",
     "directions_grid",
+    "dropping",
     "edge_energy",
     "effective_rank",
     "effects",
     "eigen_attack",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenfilters",
     "eigenvector_grid",
     "eigenvector_similarity",
     "eigenvectors_needed",
@@ -215,7 +229,9 @@ __all__ = [
     "feature_layer",
     "feature_outputs",
     "feature_scores",
+    "filter_plot",
     "find_hops",
+    "fit_probe",
     "frequency_shares",
     "gate_coefficients",
     "gaussian_similarity",
@@ -227,7 +243,9 @@ __all__ = [
     "inputs_where",
     "interaction_index",
     "interaction_statistics",
+    "interest_vectors",
     "keep_pairs",
+    "keeping",
     "labelled",
     "largest_change",
     "load_decomposition",
@@ -249,6 +267,7 @@ __all__ = [
     "prompt_ids",
     "quadratic_model",
     "radii_plot",
+    "random_terms",
     "rank_plot",
     "reach_plot",
     "read_tokens",
@@ -263,6 +282,7 @@ __all__ = [
     "singular_eigenvectors",
     "solo_reconstruction",
     "spectrum_plot",
+    "split_direction",
     "static_circuit",
     "steer_node",
     "strongest_eigenvectors",
@@ -276,6 +296,7 @@ __all__ = [
     "submatrix_plot",
     "summary",
     "svd_attack",
+    "term_curve_plot",
     "to_networkx",
     "token_direction",
     "token_paths",
@@ -316,11 +337,16 @@ _CLASSIFIER_FIGURES = (
 )
 """Of image classifiers, likewise."""
 
-__getattr__ = names_on_first_use(
-    __name__,
-    dict.fromkeys(_FIGURES, "analysis.plots") | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures"),
-    light={"analysis.plots", "analysis.vision.figures"},
+_FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
+"""Of convolutions, likewise."""
+
+_MODULES = (
+    dict.fromkeys(_FIGURES, "analysis.plots")
+    | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures")
+    | dict.fromkeys(_FILTER_FIGURES, "analysis.filter_plots")
 )
+
+__getattr__ = names_on_first_use(__name__, _MODULES, light=set(_MODULES.values()))
 
 
 def __dir__() -> list[str]:

@@ -29,12 +29,14 @@ from bilinear_lm.files import (
     write_json,
     write_tensors,
 )
+from bilinear_lm.networks.convolutional import ConvolutionalNetwork, ConvolutionalSettings
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 
 SETTINGS, WEIGHTS = "network.json", "network.safetensors"
 
 NETWORKS: Mapping[str, tuple[type[nn.Module], type[Any]]] = {
     "ImageClassifier": (ImageClassifier, ImageSettings),
+    "ConvolutionalNetwork": (ConvolutionalNetwork, ConvolutionalSettings),
 }
 """By kind: the class of a network, made of its settings, which it keeps as `settings`; and theirs."""
 
