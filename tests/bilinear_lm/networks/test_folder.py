@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bilinear_lm.errors import InputError
-from bilinear_lm.networks import ImageClassifier, ImageSettings, load_network, save_network
+from bilinear_lm.networks import (
+    ConvolutionalNetwork,
+    ConvolutionalSettings,
+    ImageClassifier,
+    ImageSettings,
+    load_network,
+    save_network,
+)
 
 SETTINGS = ImageSettings(image_shape=(3, 4), n_classes=5, d_model=6, d_mlp=7, n_layers=2, residual=True)
 
@@ -30,6 +37,14 @@ def test_what_is_saved_is_loaded(tmp_path, kind, bias):
     assert torch.equal(loaded(x), made(x))
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     assert load_network(tmp_path / "network", dtype=torch.float32).W_embed.dtype == torch.float32
+
+
+def test_a_convolutional_network(tmp_path):
+    made = ConvolutionalNetwork(ConvolutionalSettings.small((1, 8, 8), n_outputs=3, kind="relu"))
+    save_network(made, tmp_path / "network")
+    loaded = load_network(tmp_path / "network")
+    assert loaded.settings == made.settings
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
 
 
 def test_loading_draws_no_random_numbers(folder):
