@@ -42,7 +42,8 @@ def eigen(
 
     Writes settings.json (what was computed, with the names of the directions) and part-00000.safetensors
     and on (values, vectors, residuals, gap); `analysis.load_decomposition` reads the folder. For a few
-    directions also spectrum-00000.png and on. A run that was killed is finished with --resume.
+    directions also spectrum-00000.png and on. A run that was killed is finished with --resume. Under torchrun
+    the processes share the parts; any number of them finishes a run.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
@@ -62,6 +63,7 @@ def eigen(
     """
     import torch
 
+    from analysis.distributed import process_group, together
     from analysis.spectra.eigen_run import eigendecompose_to_folder, require_unbegun
     from bilinear_lm import mlp_tensor
     from bilinear_lm.checkpoints import load_pretrained
@@ -71,32 +73,36 @@ def eigen(
     require_count(k, f"k={k} eigenvectors")
     if tolerance is not None:
         require_number(tolerance, f"tolerance {tolerance:g}", "more than 0, below 1", least=5e-324, most=1)
-    if not resume:
-        require_unbegun(output)
     where = find_device(device)
-    model = load_pretrained(checkpoint, device=where)
-    tensor = mlp_tensor(model, layer).to(torch.float32)
-    if dictionary is None:
-        u, names = _token_directions(model, checkpoint, tokens)
-    else:
-        n_layers = model.config.num_hidden_layers
-        u, names = _feature_directions(dictionary, layer % n_layers, features, where)
-    eigendecompose_to_folder(
-        tensor,
-        u.to(torch.float32),
-        output,
-        k,
-        method=method,
-        tolerance=tolerance,
-        seed=seed,
-        resume=resume,
-        about={
-            "checkpoint": told(checkpoint),
-            "layer": layer,
-            "dictionary": None if dictionary is None else told(dictionary),
-            "directions": names,
-        },
-    )
+    with process_group(where) as part:
+        with together():
+            if not resume and not part.rank:
+                require_unbegun(output)
+        model = load_pretrained(checkpoint, device=where)
+        tensor = mlp_tensor(model, layer).to(torch.float32)
+        if dictionary is None:
+            u, names = _token_directions(model, checkpoint, tokens)
+        else:
+            n_layers = model.config.num_hidden_layers
+            u, names = _feature_directions(dictionary, layer % n_layers, features, where)
+        eigendecompose_to_folder(
+            tensor,
+            u.to(torch.float32),
+            output,
+            k,
+            method=method,
+            tolerance=tolerance,
+            seed=seed,
+            resume=resume,
+            about={
+                "checkpoint": told(checkpoint),
+                "layer": layer,
+                "dictionary": None if dictionary is None else told(dictionary),
+                "directions": names,
+            },
+        )
+    if part.rank:
+        return
     if len(names) <= FIGURES:
         try:
             _draw(output, names)

@@ -15,13 +15,22 @@ from operator import add
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
+from analysis.distributed import Worker, divided
 from analysis.features.contexts import BATCH as CONTEXT_BATCH
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.features.layer import as_list, require_site
 from analysis.spectra.eigen import eigendecompose
 from analysis.streaming import PairMoments
-from analysis.text.windows import BATCH, Windows, activations_on_windows, window_batches
+from analysis.text.windows import (
+    BATCH,
+    Windows,
+    activations_on_windows,
+    batches_of,
+    require_windows,
+    window_batches,
+)
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import is_index, require_count, require_floating
 from bilinear_lm.dictionaries.dictionary import Dictionary
@@ -33,6 +42,9 @@ from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, mlp_inputs
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
+
+SUMS = 16
+"""Parts of a text that are summed up one by one."""
 
 
 @shown
@@ -162,18 +174,36 @@ def explained_by_probes(
     skip: int = 0,
     progress: bool = False,
 ) -> list[Explained]:
-    """How well the top 1, 2, … eigenvectors explain features of several layers, in one pass over a text."""
+    """How well the top 1, 2, … eigenvectors explain features of several layers, in one pass over a text.
+
+    The processes of a torch.distributed group share the text. It is summed up in `SUMS` parts, whoever reads
+    them, so that the rounding is the same.
+    """
+    require_windows(model, windows)
     sites = [site for around, _ in probes for site in (around.read, around.written)]
-    totals: dict[int, PairMoments] = {}
-    for _, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, progress):
-        for at, (around, probe) in enumerate(probes):
+    n_batches = len(batches_of(windows, CONTEXT_BATCH))
+    parts = [Worker(number, SUMS).of(n_batches) for number in range(SUMS)]
+
+    def of_batch(seen: dict[Site, Tensor]) -> Iterator[PairMoments]:
+        for around, probe in probes:
             x, written = (
                 values[:, skip:].flatten(0, 1).to(probe.values)
                 for values in (_read(model, around.read, seen), seen[around.written])
             )
-            moments = probe.moments(x, written)
-            totals[at] = totals[at] + moments if at in totals else moments
-    return [Explained.of(probe.chosen, totals[at]) for at, (_, probe) in enumerate(probes)]
+            yield probe.moments(x, written)
+
+    def of_part(some: Sequence[range]) -> tuple[PairMoments, ...]:
+        totals: list[PairMoments] = []
+        for numbers, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, only=some[0]):
+            moments = list(of_batch(seen))
+            totals = [*map(add, totals, moments)] if totals else moments
+            bar.update(len(numbers))
+        return tuple(total[None] for total in totals)
+
+    with tqdm(total=len(windows), desc="windows", disable=not progress) as bar:
+        sums = divided([part for part in parts if part], of_part)
+    totals = (reduce(add, (each[number] for number in range(len(each.count)))) for each in sums)
+    return [Explained.of(probe.chosen, total) for (_, probe), total in zip(probes, totals, strict=True)]
 
 
 def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:
