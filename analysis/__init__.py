@@ -35,6 +35,7 @@ from analysis.circuits import (
     static_circuit,
     steer_node,
     trace,
+    trace_prompts,
 )
 from analysis.features import (
     FeatureLayer,
@@ -304,6 +305,7 @@ __all__ = [
     "token_windows",
     "top_contexts",
     "trace",
+    "trace_prompts",
     "truncate",
     "truncate_eigenvectors",
     "truncation_costs",
