@@ -154,8 +154,12 @@ def gather_texts(texts: Iterable[str]) -> list[str]:
 def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Worker]:
     """While open, the processes that torchrun started are a group; yields which of them this one is.
 
-    On GPUs each takes the one of its number on its machine. Without torchrun it is all the work.
+    On GPUs each takes the one of its number on its machine. Without torchrun it is all the work; where there
+    is a group already, that is taken, and stays. `patience` is how long a process waits for another.
     """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        yield Worker.own()
+        return
     if not torch.distributed.is_torchelastic_launched():
         yield WHOLE
         return

@@ -156,8 +156,8 @@ def trace_prompts(
 
     Raises InputError for no prompts, and for what `trace` refuses.
     """
-    if isinstance(prompts, str) or not prompts:
-        raise InputError(f"prompts {prompts!r}; expected a list of one text or more")
+    if not prompts:
+        raise InputError("no prompts to trace; expected a list of one text or more")
 
     def traced(some: Sequence[str]) -> list[str]:
         graphs = [trace(model, tokenizer, prompt, dictionaries=dictionaries, **settings) for prompt in some]
