@@ -1,0 +1,61 @@
+"""The interface that environments share: images of many mazes, four moves, states that can be read and set."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from bilinear_lm.checks import require_choice
+from bilinear_lm.environments.maze import Mazes, MazeSettings, MazeStates
+
+EnvironmentName = Literal["maze", "procgen-maze"]
+
+
+class Environment(Protocol):
+    """Mazes that are played at once; one whose episode ends begins the next level in the same step."""
+
+    n: int
+    states: MazeStates
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+
+    def reset(self, seed: int | None = None) -> UInt8[np.ndarray, "n channels height width"]:
+        """Begins anew, from a seed where one is given; returns the images."""
+
+    def step(
+        self, actions: Int[np.ndarray, " n"]
+    ) -> tuple[
+        UInt8[np.ndarray, "n channels height width"],
+        Float[np.ndarray, " n"],
+        Bool[np.ndarray, " n"],
+        Bool[np.ndarray, " n"],
+    ]:
+        """Images after an action in each maze, rewards, and whether the cheese or the limit ended the episode."""
+
+    def saved(self) -> dict[str, Tensor]:
+        """Whatever decides what comes next, to be given to `restore` of another environment."""
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        """Goes on where another environment of the same settings was."""
+
+
+def make_environment(name: EnvironmentName, n: int, seed: int = 0, **settings: object) -> Environment:
+    """An environment of n mazes: `maze`, ours, or `procgen-maze`, which needs the package procgen-gym.
+
+    `settings` are fields of `MazeSettings` or `ProcgenSettings`. Raises InputError for other names, and where
+    procgen-gym is not installed.
+
+    >>> make_environment("maze", 4, limit=20).image_shape
+    (3, 8, 8)
+    """
+    require_choice(name, get_args(EnvironmentName), "environment")
+    if name == "maze":
+        return Mazes(n, MazeSettings(**settings), seed)  # type: ignore[arg-type]
+    from bilinear_lm.environments.procgen import ProcgenMazes, ProcgenSettings
+
+    return ProcgenMazes(n, ProcgenSettings(**settings), seed)  # type: ignore[arg-type]
