@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+from bilinear_lm.networks.convolution import BilinearBlock, BilinearConv2d, ReLUBlock
+from bilinear_lm.networks.convolutional import (
+    ConvolutionalNetwork,
+    ConvolutionalSettings,
+    ConvolutionalTrunk,
+    HiddenLayer,
+)
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 
-__all__ = ["ImageClassifier", "ImageSettings"]
+__all__ = [
+    "BilinearBlock",
+    "BilinearConv2d",
+    "ConvolutionalNetwork",
+    "ConvolutionalSettings",
+    "ConvolutionalTrunk",
+    "HiddenLayer",
+    "ImageClassifier",
+    "ImageSettings",
+    "ReLUBlock",
+]
