@@ -1,4 +1,4 @@
-"""Small networks of bilinear layers: toy models and image classifiers, each a tensor a layer."""
+"""Small networks of bilinear layers: toy models, image classifiers and policies, each a tensor a layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from bilinear_lm.networks.convolutional import (
     ConvolutionalTrunk,
     HiddenLayer,
 )
+from bilinear_lm.networks.folder import load_network, save_network
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
+from bilinear_lm.networks.policy import Decision, PolicyNetwork, PolicySettings
 
 __all__ = [
     "BilinearBlock",
@@ -17,8 +19,13 @@ __all__ = [
     "ConvolutionalNetwork",
     "ConvolutionalSettings",
     "ConvolutionalTrunk",
+    "Decision",
     "HiddenLayer",
     "ImageClassifier",
     "ImageSettings",
+    "PolicyNetwork",
+    "PolicySettings",
     "ReLUBlock",
+    "load_network",
+    "save_network",
 ]

@@ -1,0 +1,1 @@
+"""Training of small networks: image classifiers."""
