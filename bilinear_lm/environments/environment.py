@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from bilinear_lm.checks import require_choice
 from bilinear_lm.environments.maze import Mazes, MazeSettings, MazeStates
+from bilinear_lm.environments.procgen import ProcgenMazes, ProcgenSettings
+from bilinear_lm.errors import InputError
 
 EnvironmentName = Literal["maze", "procgen-maze"]
 
@@ -44,7 +48,17 @@ class Environment(Protocol):
         """Goes on where another environment of the same settings was."""
 
 
-def make_environment(name: EnvironmentName, n: int, seed: int = 0, **settings: object) -> Environment:
+def environment_settings(name: EnvironmentName, settings: Mapping[str, Any]) -> MazeSettings | ProcgenSettings:
+    """The settings of an environment from their fields; InputError for fields that it does not have."""
+    require_choice(name, get_args(EnvironmentName), "environment")
+    made_of = MazeSettings if name == "maze" else ProcgenSettings
+    known = {field.name for field in dataclasses.fields(made_of)}
+    if unknown := sorted(set(settings) - known):
+        raise InputError(f"{unknown[0]} is no setting of the environment {name}; expected {', '.join(sorted(known))}")
+    return made_of(**settings)
+
+
+def make_environment(name: EnvironmentName, n: int, seed: int = 0, **settings: Any) -> Environment:
     """An environment of n mazes: `maze`, ours, or `procgen-maze`, which needs the package procgen-gym.
 
     `settings` are fields of `MazeSettings` or `ProcgenSettings`. Raises InputError for other names, and where
@@ -53,9 +67,5 @@ def make_environment(name: EnvironmentName, n: int, seed: int = 0, **settings: o
     >>> make_environment("maze", 4, limit=20).image_shape
     (3, 8, 8)
     """
-    require_choice(name, get_args(EnvironmentName), "environment")
-    if name == "maze":
-        return Mazes(n, MazeSettings(**settings), seed)  # type: ignore[arg-type]
-    from bilinear_lm.environments.procgen import ProcgenMazes, ProcgenSettings
-
-    return ProcgenMazes(n, ProcgenSettings(**settings), seed)  # type: ignore[arg-type]
+    made = environment_settings(name, settings)
+    return Mazes(n, made, seed) if isinstance(made, MazeSettings) else ProcgenMazes(n, made, seed)

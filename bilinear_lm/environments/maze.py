@@ -54,6 +54,8 @@ class MazeSettings:
     """Part of the levels: no board of one is in the other."""
 
     def __post_init__(self):
+        if not isinstance(self.sizes, tuple | list):
+            raise InputError(f"sizes {self.sizes!r}; expected odd numbers, such as (3, 5, 7)")
         object.__setattr__(self, "sizes", tuple(self.sizes))
         require_count(self.board, f"board {self.board}", "3 to 64", least=3, most=64)
         if not self.sizes:

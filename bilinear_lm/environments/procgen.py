@@ -41,6 +41,13 @@ class ProcgenSettings:
             most = _FIRST_TEST_LEVEL
             require_count(self.n_levels, f"n_levels {self.n_levels}", f"1 to {most:,}", most=most)
         require_choice(self.part, get_args(Part), "part")
+        if not isinstance(self.backgrounds, bool):
+            raise InputError(f"backgrounds {self.backgrounds!r}; expected True or False")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (3, 64, 64)
 
 
 class ProcgenMazes:
@@ -58,7 +65,7 @@ class ProcgenMazes:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        return (3, 64, 64)
+        return self.settings.image_shape
 
     def reset(self, seed: int | None = None) -> UInt8[np.ndarray, "n 3 64 64"]:
         """Begins levels anew, from another seed where one is given; returns the images."""
