@@ -11,6 +11,7 @@ network's x + g · conv_b(relu(conv_a(relu(x)))), which has as many weights.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -22,6 +23,57 @@ from bilinear_lm.checks import require_count, require_floating, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.image import with_linear
 from bilinear_lm.tensor import BilinearTensor
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How filters are laid over an image: size, stride, padding and dilation, each (height, width)."""
+
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    """Rows and columns of zeros on each side of the image."""
+    dilation: tuple[int, int] = (1, 1)
+
+    def places(self, h: int, w: int) -> tuple[int, int]:
+        """Height and width of the output for images of h × w. InputError for images that are too small."""
+        sizes = zip((h, w), self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        height, width = ((n + 2 * pad - hole * (k - 1) - 1) // step + 1 for n, k, step, pad, hole in sizes)
+        if min(height, width) < 1:
+            raise InputError(
+                f"images of {h} × {w} pixels for filters of {self.kernel_size[0]} × {self.kernel_size[1]} "
+                f"with padding {self.padding} and dilation {self.dilation}; expected images they fit on"
+            )
+        return height, width
+
+    def lay(
+        self,
+        x: Float[Tensor, "*batch c h w"],
+        filters: Float[Tensor, "n c kh kw"],
+        bias: Float[Tensor, " n"] | None = None,
+    ) -> Float[Tensor, "*batch n h_out w_out"]:
+        """The convolution of images with filters."""
+        flat = self._flat(x, filters.shape[1])
+        if x.dtype != filters.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(
+                f"images are in {x.dtype}, the filters in {filters.dtype}; expected one precision, convert "
+                "with .to"
+            )
+        y = F.conv2d(flat, filters, bias, self.stride, self.padding, self.dilation)
+        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+
+    def patches(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch h_out w_out d_patch"]:
+        """What the filters read at every place, c · kh · kw numbers in this order."""
+        flat = self._flat(x, x.shape[-3])
+        columns = F.unfold(flat, self.kernel_size, self.dilation, self.padding, self.stride)
+        height, width = self.places(*x.shape[-2:])
+        return columns.mT.reshape(*x.shape[:-3], height, width, columns.shape[1])
+
+    def _flat(self, x: Tensor, channels: int) -> Tensor:
+        """Images as [n, c, h, w], checked."""
+        require_images(x, channels)
+        self.places(*x.shape[-2:])
+        return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
 
 
 class BilinearConv2d(nn.Module):
@@ -57,12 +109,15 @@ class BilinearConv2d(nn.Module):
         for name, count in {"c_in": c_in, "c_out": c_out, "hidden": 1 if hidden is None else hidden}.items():
             require_count(count, f"{name} {count}")
         self.c_in, self.c_out = c_in, c_out
-        self.kernel_size = _pair(kernel_size, "kernel_size")
-        self.stride, self.dilation = _pair(stride, "stride"), _pair(dilation, "dilation")
-        self.padding = _pair(padding, "padding", least=0)
+        self.placing = Placing(
+            _pair(kernel_size, "kernel_size"),
+            _pair(stride, "stride"),
+            _pair(padding, "padding", least=0),
+            _pair(dilation, "dilation"),
+        )
         d_mlp = c_out if hidden is None else hidden
-        self.W_gate = normal_filters(d_mlp, c_in, *self.kernel_size)
-        self.W_in = normal_filters(d_mlp, c_in, *self.kernel_size)
+        self.W_gate = normal_filters(d_mlp, c_in, *self.placing.kernel_size)
+        self.W_in = normal_filters(d_mlp, c_in, *self.placing.kernel_size)
         self.W_out = None if hidden is None else nn.Parameter(torch.randn(hidden, c_out) / hidden**0.5)
         self.b_gate = nn.Parameter(torch.zeros(d_mlp)) if bias else None
         self.b_in = nn.Parameter(torch.zeros(d_mlp)) if bias else None
@@ -71,45 +126,19 @@ class BilinearConv2d(nn.Module):
     @property
     def d_patch(self) -> int:
         """Numbers of a patch, c_in · kh · kw."""
-        return self.c_in * math.prod(self.kernel_size)
+        return self.c_in * math.prod(self.placing.kernel_size)
 
     def forward(self, x: Float[Tensor, "*batch c_in h w"]) -> Float[Tensor, "*batch c_out h_out w_out"]:
         """The layer at images x."""
-        flat = self._images(x)
-        y = self._laid(flat, self.W_gate, self.b_gate) * self._laid(flat, self.W_in, self.b_in)
-        if self.W_out is not None:
-            y = F.conv2d(y, self.W_out.T[..., None, None], self.b_out)
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
-
-    def convolve(
-        self, x: Float[Tensor, "*batch c_in h w"], filters: Float[Tensor, "n c_in kh kw"]
-    ) -> Float[Tensor, "*batch n h_out w_out"]:
-        """Other filters laid over images as this layer lays its own: same stride, padding and dilation."""
-        if filters.ndim != 4 or tuple(filters.shape[1:]) != (self.c_in, *self.kernel_size):
-            raise InputError(
-                f"filters {list(filters.shape)}; expected [n, {self.c_in}, "
-                f"{', '.join(map(str, self.kernel_size))}], as the layer's own"
-            )
-        y = self._laid(self._images(x), filters)
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+        y = self.placing.lay(x, self.W_gate, self.b_gate) * self.placing.lay(x, self.W_in, self.b_in)
+        if self.W_out is None:
+            return y
+        return Placing((1, 1)).lay(y, self.W_out.T[..., None, None], self.b_out)
 
     def patches(self, x: Float[Tensor, "*batch c_in h w"]) -> Float[Tensor, "*batch h_out w_out d_patch"]:
         """The patch under the filters at every place, in the order of the tensor's inputs: [c_in, kh, kw]."""
-        columns = F.unfold(
-            self._images(x), self.kernel_size, self.dilation, self.padding, self.stride
-        )  # [n, d_patch, places]
-        return columns.mT.reshape(*x.shape[:-3], *self.places(*x.shape[-2:]), self.d_patch)
-
-    def places(self, h: int, w: int) -> tuple[int, int]:
-        """Height and width of the output for images of h × w. InputError for images the filters exceed."""
-        sizes = zip((h, w), self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
-        height, width = ((n + 2 * pad - hole * (k - 1) - 1) // step + 1 for n, k, step, pad, hole in sizes)
-        if min(height, width) < 1:
-            raise InputError(
-                f"images of {h} × {w} pixels for filters of {self.kernel_size[0]} × {self.kernel_size[1]} "
-                f"with padding {self.padding} and dilation {self.dilation}; expected images they fit on"
-            )
-        return height, width
+        require_images(x, self.c_in)
+        return self.placing.patches(x)
 
     def tensor(self) -> BilinearTensor:
         """The layer at one patch: [c_in · kh · kw] to [c_out], with the constant coordinate for biases."""
@@ -120,22 +149,11 @@ class BilinearConv2d(nn.Module):
             gate, up, out if self.W_out is None else self.W_out.detach(), *biases
         )
 
-    def _laid(self, x: Tensor, filters: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.conv2d(x, filters, bias, self.stride, self.padding, self.dilation)
-
-    def _images(self, x: Tensor) -> Tensor:
-        """Images as [n, c_in, h, w], checked."""
-        require_images(x, self.c_in)
-        self.places(*x.shape[-2:])
-        return x.reshape(-1, *x.shape[-3:])
-
     def extra_repr(self) -> str:
         """Sizes, as torch shows them."""
-        d_mlp = len(self.W_gate)
-        hidden = f", hidden={d_mlp}" if self.W_out is not None else ""
-        placing = f", stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
-        bias = self.b_gate is not None
-        return f"{self.c_in}, {self.c_out}, kernel_size={self.kernel_size}{placing}{hidden}, bias={bias}"
+        hidden = f", hidden={len(self.W_gate)}" if self.W_out is not None else ""
+        placing = "".join(f", {field.name}={getattr(self.placing, field.name)}" for field in fields(Placing))
+        return f"{self.c_in}, {self.c_out}{placing}{hidden}, bias={self.b_gate is not None}"
 
 
 class BilinearBlock(nn.Module):
@@ -164,7 +182,7 @@ class BilinearBlock(nn.Module):
         """
         part = self.conv.tensor()
         scaled = BilinearTensor(part.W_gate, part.W_in, self.gain * part.W_out, part.constant)
-        channels, size = self.conv.c_in, self.conv.kernel_size
+        channels, size = self.conv.c_in, self.conv.placing.kernel_size
         middle = part.W_out.new_zeros(channels, *size, channels)
         middle[:, size[0] // 2, size[1] // 2] = torch.eye(channels, dtype=part.dtype, device=part.device)
         return with_linear(scaled, middle.flatten(0, 2))
@@ -180,7 +198,7 @@ class ReLUBlock(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 3, *, gain: float = 0.5, bias: bool = False):
         super().__init__()
         self.gain = _checked_block(kernel_size, gain)
-        self.padding = kernel_size // 2
+        self.placing = Placing((kernel_size,) * 2, padding=(kernel_size // 2,) * 2)
         shape = channels, channels, kernel_size, kernel_size
         self.W_a, self.W_b = (normal_filters(*shape, scale=2**0.5) for _ in range(2))
         self.b_a = nn.Parameter(torch.zeros(channels)) if bias else None
@@ -188,11 +206,8 @@ class ReLUBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c h w"]:
         """The block at images x."""
-        require_images(x, self.W_a.shape[1])
-        flat = x.reshape(-1, *x.shape[-3:])
-        y = F.conv2d(flat.relu(), self.W_a, self.b_a, padding=self.padding)
-        y = F.conv2d(y.relu(), self.W_b, self.b_b, padding=self.padding)
-        return x + self.gain * y.reshape(x.shape)
+        y = self.placing.lay(x.relu(), self.W_a, self.b_a)
+        return x + self.gain * self.placing.lay(y.relu(), self.W_b, self.b_b)
 
 
 def normal_filters(d_out: int, c_in: int, height: int, width: int, scale: float = 1.0) -> nn.Parameter:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from bilinear_lm.checks import require_choice, require_count, require_index, require_number
 from bilinear_lm.errors import InputError
-from bilinear_lm.networks.convolution import BilinearBlock, ReLUBlock, normal_filters, require_images
+from bilinear_lm.networks.convolution import BilinearBlock, Placing, ReLUBlock, normal_filters, require_images
 from bilinear_lm.tensor import BilinearTensor
 
 ConvolutionalKind = Literal["bilinear", "relu"]
@@ -207,21 +207,20 @@ class EntryLayer(nn.Module):
     def __init__(self, c_in: int, c_out: int, sequence: int, settings: ConvolutionalSettings):
         super().__init__()
         self.pooled = settings.entry == "max-pool"
-        self.side = 2 if sequence else settings.patch
+        side = 3 if self.pooled else 2 if sequence else settings.patch
+        size = side, side
+        self.placing = Placing(size, padding=(1, 1)) if self.pooled else Placing(size, stride=size)
         scale = (1.0 if sequence else PIXEL_SCALE) * (POOLED_SCALE if self.pooled else 1.0)
-        size = 3 if self.pooled else self.side
-        self.W = normal_filters(c_out, c_in, size, size, scale)
+        self.W = normal_filters(c_out, c_in, side, side, scale)
         self.b = nn.Parameter(torch.zeros(c_out)) if settings.bias else None
 
     def forward(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c_out h_out w_out"]:
         """The layer at images x."""
-        require_images(x, self.W.shape[1])
-        flat = x.reshape(-1, *x.shape[-3:])
-        if self.pooled:
-            y = F.max_pool2d(F.conv2d(flat, self.W, self.b, padding=1), 3, stride=2, padding=1)
-        else:
-            y = F.conv2d(flat, self.W, self.b, stride=self.side)
-        return y.reshape(*x.shape[:-3], *y.shape[-3:])
+        y = self.placing.lay(x, self.W, self.b)
+        if not self.pooled:
+            return y
+        pooled = F.max_pool2d(y.flatten(0, -4), 3, stride=2, padding=1)
+        return pooled.reshape(*y.shape[:-2], *pooled.shape[-2:])
 
 
 class HiddenLayer(nn.Module):
