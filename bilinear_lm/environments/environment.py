@@ -41,6 +41,9 @@ class Environment(Protocol):
     ]:
         """Images after an action in each maze, rewards, and whether the cheese or the limit ended the episode."""
 
+    def images(self) -> UInt8[np.ndarray, "n channels height width"]:
+        """Images of the mazes as they are."""
+
     def saved(self) -> dict[str, Tensor]:
         """Whatever decides what comes next, to be given to `restore` of another environment."""
 

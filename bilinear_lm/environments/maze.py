@@ -201,6 +201,10 @@ class Mazes:
             )
         self._states = replace(states, **{name: np.array(part) for name, part in vars(states).items()})
 
+    def images(self) -> UInt8[np.ndarray, "n 3 board board"]:
+        """Images of the mazes as they are."""
+        return self._states.images()
+
     def saved(self) -> dict[str, Tensor]:
         """Whatever decides what comes next, to be given to `restore` of other mazes."""
         parts = {name: torch.from_numpy(part.copy()) for name, part in vars(self._states).items()}

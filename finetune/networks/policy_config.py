@@ -42,7 +42,7 @@ class PolicyConfig:
     shape: Literal["small", "impala"] | None = None
     """small: patches, 8 and 16 channels; impala: 16, 32 and 32 channels behind max-pooling. By default small,
     with patches of 4 pixels for larger images."""
-    steps: int = 400_000
+    steps: int = 500_000
     """Steps in all mazes together."""
     n_levels: int | None = None
     """Levels to train on; by default there is no end to them."""
@@ -56,7 +56,7 @@ class PolicyConfig:
     """Steps of one gradient."""
     epochs: int = 3
     """Passes over each rollout."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Step size of Adam at the start; it falls to 0 in a line."""
     gamma: float = 0.95
     """Discount of rewards, a step."""

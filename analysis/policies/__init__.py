@@ -1,0 +1,1 @@
+"""What makes a policy act: probes with their terms, edits of states, and terms scaled while it plays."""
