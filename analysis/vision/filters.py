@@ -71,9 +71,9 @@ def eigenfilters(
 
     Q_u = Σ_o u_o sym(vec W_gate,o vec W_in,oᵀ) = Σ_i λ_i f_i f_iᵀ. A whole number u is that output channel.
     k=None gives all whose eigenvalue is not 0 for the shape of the weights: two a hidden channel that u has a
-    part along, at most as many as a patch has numbers; else the k largest by magnitude. The gain of a block is
-    in the eigenvalues, its residual path in the linear part. Computed in float64, given in the layer's
-    precision.
+    part along, at most as many as a patch has numbers; else the k largest by magnitude. A block's gain is in
+    the eigenvalues, its residual path in the linear part. Computed in float64, given in the precision of the
+    layer.
 
     >>> conv = BilinearConv2d(3, 8, 3, padding=1)
     >>> eigen, x = eigenfilters(conv, 5), torch.rand(4, 3, 10, 10)

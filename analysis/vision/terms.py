@@ -171,11 +171,19 @@ class TermValues:
         return self.values.sum(1) + self.direct
 
     def drop(
-        self, indices: Sequence[int] | Int[Tensor, " k"], means: Float[Tensor, " terms"] | None = None
+        self,
+        indices: Sequence[int] | Int[Tensor, " k"],
+        means: Float[Tensor, " terms"] | None = None,
+        *,
+        control: TermValues | None = None,
     ) -> Float[Tensor, " n"]:
-        """The whole, with the mean of each dropped term in its place; by default that over these inputs."""
-        dropped, means = self._chosen(indices, means)
-        return self.total - (self.values[:, dropped] - means[dropped]).sum(1)
+        """The whole, with the mean of each dropped term in its place; by default that over these inputs.
+
+        With `control`, its terms of these indices are taken from the whole instead, less their means.
+        """
+        of = self if control is None else control
+        dropped, means = of._chosen(indices, means)
+        return self.total - (of.values[:, dropped] - means[dropped]).sum(1)
 
     def keep(
         self, indices: Sequence[int] | Int[Tensor, " k"], means: Float[Tensor, " terms"] | None = None

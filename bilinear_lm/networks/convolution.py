@@ -49,7 +49,7 @@ class Placing:
     def lay(
         self,
         x: Float[Tensor, "*batch c h w"],
-        filters: Float[Tensor, "n c kh kw"],
+        filters: Float[Tensor, "n c_in kh kw"],
         bias: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, "*batch n h_out w_out"]:
         """The convolution of images with filters."""
