@@ -42,7 +42,7 @@ class PolicyConfig:
     shape: Literal["small", "impala"] | None = None
     """small: patches, 8 and 16 channels; impala: 16, 32 and 32 channels behind max-pooling. By default small,
     with patches of 4 pixels for larger images."""
-    steps: int = 500_000
+    steps: int = 350_000
     """Steps in all mazes together."""
     n_levels: int | None = None
     """Levels to train on; by default there is no end to them."""
