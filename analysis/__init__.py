@@ -1,7 +1,7 @@
 """Circuits of bilinear language models, in functions that compose: from one tensor to a graph of a prompt.
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `features`,
-`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`.
+`text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `graphs`, `circuits`, `vision`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -114,6 +114,19 @@ from analysis.text import (
     token_windows,
     virtual_scores,
 )
+from analysis.vision import (
+    accuracy_by_rank,
+    adversarial_mask,
+    adversarial_masks,
+    class_eigenvectors,
+    compare_radii,
+    edge_energy,
+    eigenvector_similarity,
+    explain_prediction,
+    gradient_attack,
+    image_directions,
+    mask_study,
+)
 from bilinear_lm.first_use import names_on_first_use
 
 __all__ = [
@@ -130,6 +143,9 @@ __all__ = [
     "Vocabulary",
     "ablation_control",
     "ablation_plot",
+    "accuracy_by_rank",
+    "adversarial_mask",
+    "adversarial_masks",
     "approximate_layers",
     "approximate_training",
     "as_squares",
@@ -144,7 +160,9 @@ __all__ = [
     "certify",
     "certify_features",
     "certify_logits",
+    "class_eigenvectors",
     "coactivations",
+    "compare_radii",
     "completeness",
     "composition_scores",
     "composition_through",
@@ -156,20 +174,25 @@ __all__ = [
     "difference",
     "direct_scores",
     "direction_similarity",
+    "edge_energy",
     "effective_rank",
     "effects",
     "eigen_attack",
     "eigendecompose",
     "eigendecompose_to_folder",
+    "eigenvector_similarity",
     "eigenvectors_needed",
     "expand_logits",
     "expand_mlp",
+    "explain_prediction",
     "explained_on_text",
     "feature_layer",
     "feature_outputs",
     "feature_scores",
     "gaussian_similarity",
+    "gradient_attack",
     "hosvd",
+    "image_directions",
     "inputs_where",
     "interaction_index",
     "interaction_statistics",
@@ -177,6 +200,7 @@ __all__ = [
     "largest_change",
     "load_decomposition",
     "load_graph",
+    "mask_study",
     "match_vectors",
     "measure",
     "null_changes",

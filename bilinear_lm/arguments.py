@@ -45,6 +45,7 @@ _MADE_BY = {
     "FeatureLayer": "a FeatureLayer, such as feature_layer(model, layer, inputs, outputs)",
     "GLUWeights": "GLUWeights, such as the first that mlp_weights(model, layer) gives",
     "Graph": "a Graph, such as attribute(prompt, target).graph",
+    "ImageClassifier": "an ImageClassifier of bilinear_lm.networks",
     "Interactions": "Interactions, as strongest_interactions finds them",
     "Module": "a model, as load_pretrained loads it",
     "Polynomial": "a Polynomial, such as approximate_mlp gives",

@@ -23,16 +23,17 @@ def commands() -> dict[str, Callable[..., Any]]:
     from analysis.commands.diff import diff
     from analysis.commands.eigen import eigen
     from analysis.commands.hosvd import hosvd
+    from analysis.commands.images import write_classifier_reading
     from analysis.commands.interactions import interactions
     from analysis.commands.polynomial import polynomial
     from analysis.commands.report import report
     from analysis.commands.trace import trace
     from bilinear_lm.commands.checkpoints import export, generate, info
-    from finetune.commands import convert, dictionaries, edit, finetune, train
+    from finetune.commands import convert, dictionaries, edit, finetune, images_command, train
 
     functions: tuple[Callable[..., Any], ...] = (
         *(report, info, export, generate, eigen, hosvd, interactions, trace, diff, polynomial),
-        *(train, dictionaries, convert, finetune, edit),
+        *(train, dictionaries, convert, finetune, edit, images_command(write_classifier_reading)),
     )
     return {function.__name__: function for function in functions}
 

@@ -43,6 +43,22 @@ class Selection:
         return Selection(subset=self.subset, split=self.split, column=self.column)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageSelection:
+    """The part of a dataset that is read; idx files and the digits are read whole."""
+
+    subset: str | None = None
+    """Subset (configuration) of a dataset; by default the only or the default one."""
+    train_split: str = "train"
+    """Split of a dataset to train on."""
+    test_split: str = "test"
+    """Split of a dataset to test on."""
+    image_column: str | None = None
+    """Column of a dataset with the images; by default the only one that holds images."""
+    label_column: str | None = None
+    """Column of a dataset with the classes; by default the only one that holds classes."""
+
+
 TEXT_OF_TRAIN = Selection()
 """The column text of the split train, where nothing is chosen."""
 

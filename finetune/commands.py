@@ -1,7 +1,8 @@
-"""`bilinear-lm train`, `dictionaries`, `convert`, `finetune` and `edit`: the commands that make models."""
+"""`bilinear-lm train`, `dictionaries`, `convert`, `finetune`, `edit`, `images`: the commands that make models."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import tyro
 from finetune.dictionaries.config import DictionaryConfig
 from finetune.editing.config import EditConfig
 from finetune.finetuning.config import ConvertConfig, FinetuneConfig
+from finetune.networks.images_config import ImagesConfig
 from finetune.pretraining.config import PretrainConfig
 
 
@@ -83,6 +85,24 @@ def edit(config: tyro.conf.OmitArgPrefixes[EditConfig]) -> None:
     if not report.bounded:
         print("no norm bounds what the MLPs read: the bounds are for inputs of length √d and less")
     print(config.output)
+
+
+def images_command(write_reading: Callable[..., dict[str, Any]]) -> Callable[[ImagesConfig], None]:
+    """The command `images`, with what reads a classifier and writes what was found into a folder."""
+
+    def images(config: tyro.conf.OmitArgPrefixes[ImagesConfig]) -> None:
+        """Train a bilinear classifier of images, or read one, and show what it computes on a page."""
+        from finetune.networks.images_run import run_images
+
+        record = run_images(config, write_reading)
+        ranks = record["effective_rank"]
+        print(
+            f"accuracy {record['accuracy']:.4f} on {record['n_test']:,} test images; effective rank of a class "
+            f"{sum(ranks) / len(ranks):.1f}"
+        )
+        print(config.output)
+
+    return images
 
 
 def _print_result(record: dict[str, Any], output: Path) -> None:

@@ -46,16 +46,16 @@ class Split:
             yield f"row {number}", row[column]
 
 
-def find_split(source: str, folder: Path | None, selection: Selection) -> Split:
+def find_split(source: str, folder: Path | None, selection: Selection, option: str = "--split") -> Split:
     """The split of a folder, or of a dataset on the hub where `folder` is None.
 
-    Raises InputError, with the names there are, for a subset or split that is not there, and for a folder
+    `option` is the one that names the split. Raises InputError, with the names there are, for a subset or split that is not there, and for a folder
     where files would be left out.
     """
     if folder is not None:
         next(folder.iterdir(), None)  # raises where it may not be read, which datasets takes for empty
     if folder is not None and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
-        return _saved(folder, selection)
+        return _saved(folder, selection, option)
     if folder is not None and glob.has_magic(str(folder.resolve())):  # datasets would look for a pattern
         raise InputError(f"{source}: a folder with *, ? or [ in its name; rename it, or give its files")
     builder = _builder(source, folder, selection)
@@ -67,7 +67,7 @@ def find_split(source: str, folder: Path | None, selection: Selection) -> Split:
     if not _read_here(builder, folder is not None):
         return Split(source, rows=builder.as_streaming_dataset(split=split))
     if split not in files:
-        raise _no_split(source, split, list(files))
+        raise _no_split(source, split, list(files), option)
     return Split(source, files[split], getattr(builder.config, "sep", None))
 
 
@@ -94,7 +94,7 @@ def _read_here(builder: Any, local: bool) -> bool:
     return builder.name == "json" and local and config.field is None
 
 
-def _saved(folder: Path, selection: Selection) -> Split:
+def _saved(folder: Path, selection: Selection, option: str) -> Split:
     """The split of a folder by `save_to_disk`, which holds one dataset, or one for each split."""
     import datasets
 
@@ -105,20 +105,20 @@ def _saved(folder: Path, selection: Selection) -> Split:
         splits = read_json(folder / "dataset_dict.json").get("splits")
         split = selection.split or "train"
         if not isinstance(splits, list) or split not in splits:
-            raise _no_split(str(folder), split, splits if isinstance(splits, list) else [])
+            raise _no_split(str(folder), split, splits if isinstance(splits, list) else [], option)
         where = folder / split
         _require_inside(folder, [str(where)])
     elif selection.split is not None:
-        raise InputError(f"{folder}: saved without splits; leave --split {selection.split} out")
+        raise InputError(f"{folder}: saved without splits; leave {option} {selection.split} out")
     parts = read_json(where / "state.json").get("_data_files")
     names = [part.get("filename") for part in parts or () if isinstance(part, dict)]
     _require_inside(folder, [str(where / str(name)) for name in names])
     return Split(str(folder), rows=datasets.load_from_disk(str(where)))
 
 
-def _no_split(source: str, split: str, splits: Sequence[Any]) -> InputError:
+def _no_split(source: str, split: str, splits: Sequence[Any], option: str) -> InputError:
     names = ", ".join(map(str, splits)) or "none"
-    return InputError(f"{source}: no split {split}; the splits are {names}, choose with --split")
+    return InputError(f"{source}: no split {split}; the splits are {names}, choose with {option}")
 
 
 def _require_inside(folder: Path, files: Sequence[str]) -> None:

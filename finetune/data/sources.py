@@ -35,17 +35,22 @@ def documents(source: str, selection: Selection = TEXT_OF_TRAIN) -> Iterator[str
     Raises InputError, in one line, for a source that cannot be read and for a row whose value is no text.
     """
     with clear_reading(source):
-        path = _existing(source)
+        path = existing(source)
         if path is not None and path.is_file():
             yield from _of_file(path, selection)
         else:
-            with _refusals(source):
+            with dataset_refusals(source):
                 yield from _of_dataset(source, path, selection)
 
 
 @contextmanager
-def _refusals(source: str) -> Iterator[None]:
-    """Turns errors of `datasets` and pyarrow about a source into an InputError that quotes their message."""
+def dataset_refusals(
+    source: str, choices: str = "--subset, --split and --column choose what is read"
+) -> Iterator[None]:
+    """Turns errors of `datasets` and pyarrow about a source into an InputError that quotes their message.
+
+    `choices` says by which options another part of it is read.
+    """
     try:
         yield
     except InputError:
@@ -56,8 +61,7 @@ def _refusals(source: str) -> Iterator[None]:
         raise InputError(f"{source}: cannot be read ({one_line(error)}); run again") from error
     except _failures() as error:
         raise InputError(
-            f"{source}: cannot be read as a dataset ({one_line(error)}); --subset, --split and --column "
-            "choose what is read"
+            f"{source}: cannot be read as a dataset ({one_line(error)}); {choices}"
         ) from error
 
 
@@ -93,14 +97,14 @@ def require_sources(sources: Sequence[str], selection: Selection) -> None:
 def _kind(source: str) -> Kind | None:
     """The kind of a file; None for a folder and a name on the hub."""
     with clear_reading(source):
-        path = _existing(source)
+        path = existing(source)
         if path is None or path.is_dir():
             return None
         with opened_text(path) as (kind, _):
             return kind
 
 
-def _existing(source: str) -> Path | None:
+def existing(source: str) -> Path | None:
     """The file or folder of this name, if there is one."""
     if not source:
         raise InputError("a source without a name; expected a file, a folder or the name of a dataset")

@@ -2,7 +2,7 @@
 
 Pearce, Dooms et al. (arXiv 2410.08417, section 4) train with AdamW at 1e-3, weight decay 1.0, batches of
 2048 for 20 to 100 epochs; noise on the input makes eigenvectors smooth, and weight decay makes them few. The
-defaults here get as far in fewer epochs by smaller batches.
+defaults of `ImageTraining` get as far in fewer epochs by smaller batches.
 """
 
 from __future__ import annotations
@@ -19,56 +19,15 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.checks import require_count, require_number, require_seed
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import versions
 from bilinear_lm.images.data import ImageData, to_floats
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 from bilinear_lm.shown import shown
+from finetune.networks.images_config import ImageTraining
 
 _AT_ONCE = 4096
 """Images that are classified at once."""
-
-
-@dataclass(frozen=True)
-class ImageTraining:
-    """Settings of training an image classifier."""
-
-    epochs: int = 20
-    """Passes over the training images."""
-    batch_size: int = 256
-    """Images of a step."""
-    learning_rate: float = 1e-3
-    """Step size of AdamW at the start; it falls to 0 along a cosine."""
-    weight_decay: float = 1.0
-    """Decay of all weights by learning rate × this, a step; it makes the classifier low in rank."""
-    noise: float = 0.3
-    """Standard deviation of the Gaussian noise that is added to each pixel, which are from 0 to 1."""
-    noise_norm: float | None = None
-    """The same as the length of an image's noise, √pixels × standard deviation; in the place of `noise`."""
-    seed: int = 0
-    """Seeds weights, order and noise."""
-
-    def __post_init__(self):
-        require_count(self.epochs, f"epochs {self.epochs}")
-        require_count(self.batch_size, f"batch_size {self.batch_size}")
-        require_number(
-            self.learning_rate, f"learning_rate {self.learning_rate}", "more than 0", least=math.ulp(0.0)
-        )
-        for name in ("weight_decay", "noise", "noise_norm"):
-            value = getattr(self, name)
-            if value is not None:
-                require_number(value, f"{name} {value}", "0 or more", least=0)
-        if self.learning_rate * self.weight_decay >= 1:
-            raise InputError(
-                f"learning_rate {self.learning_rate} × weight_decay {self.weight_decay} is 1 or more, a step "
-                "that takes all weights; expected less"
-            )
-        require_seed(self.seed)
-
-    def deviation(self, n_pixels: int) -> float:
-        """Standard deviation of the noise of a pixel."""
-        return self.noise if self.noise_norm is None else self.noise_norm / n_pixels**0.5
 
 
 @shown
@@ -114,14 +73,15 @@ def train_classifier(
     """
     training = training or ImageTraining()
     settings = settings or ImageSettings(image_shape=data.image_shape, n_classes=data.n_classes)
-    _require_for(settings, data)
+    require_for(settings, data)
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         classifier = ImageClassifier(settings).to(device)
     images, labels = data.train_images.to(device), data.train_labels.long().to(device)
     test_images, test_labels = data.test_images.to(device), data.test_labels.long().to(device)
-    n_steps = training.epochs * math.ceil(len(images) / training.batch_size)
+    n_epochs = training.n_epochs(len(images))
+    n_steps = n_epochs * math.ceil(len(images) / training.batch_size)
     optimizer = torch.optim.AdamW(
         classifier.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
@@ -129,7 +89,7 @@ def train_classifier(
     losses, accuracies = [], []
     bar = tqdm(total=n_steps, desc="train", disable=not progress)
     with bar:
-        for epoch in range(training.epochs):
+        for epoch in range(n_epochs):
             summed = torch.zeros((), device=labels.device)
             for x, y in _batches(images, labels, training, epoch):
                 loss = F.cross_entropy(classifier(x), y)
@@ -176,7 +136,8 @@ def _batches(
         yield x, labels[rows]
 
 
-def _require_for(settings: ImageSettings, data: ImageData) -> None:
+def require_for(settings: ImageSettings, data: ImageData) -> None:
+    """Raises InputError unless a classifier of these settings is for images and classes of the data."""
     if settings.image_shape != data.image_shape or settings.n_classes != data.n_classes:
         raise InputError(
             f"a classifier of images {list(settings.image_shape)} in {settings.n_classes} classes for "
