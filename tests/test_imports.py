@@ -106,7 +106,7 @@ ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "features", "attention", "paths", "interventions"),
     *("guarantees", "polynomials", "graphs", "circuits", "colours", "plots", "polynomial_plots"),
-    *("vision", "vision_plots", "policies", "report", "commands"),
+    *("vision", "vision_plots", "policies", "policy_plots", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 

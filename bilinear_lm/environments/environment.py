@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -18,6 +18,7 @@ from bilinear_lm.errors import InputError
 EnvironmentName = Literal["maze", "procgen-maze"]
 
 
+@runtime_checkable
 class Environment(Protocol):
     """Mazes that are played at once; one whose episode ends begins the next level in the same step."""
 
