@@ -52,17 +52,17 @@ class Environment(Protocol):
         """Goes on where another environment of the same settings was."""
 
 
-def environment_settings(name: EnvironmentName, settings: Mapping[str, Any]) -> MazeSettings | ProcgenSettings:
+def environment_settings(name: str, settings: Mapping[str, Any]) -> MazeSettings | ProcgenSettings:
     """The settings of an environment from their fields; InputError for fields that it does not have."""
     require_choice(name, get_args(EnvironmentName), "environment")
     made_of = MazeSettings if name == "maze" else ProcgenSettings
     known = {field.name for field in dataclasses.fields(made_of)}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"{unknown[0]} is no setting of the environment {name}; expected {', '.join(sorted(known))}")
-    return made_of(**settings)
+    return made_of(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
 
 
-def make_environment(name: EnvironmentName, n: int, seed: int = 0, **settings: Any) -> Environment:
+def make_environment(name: str, n: int, seed: int = 0, **settings: Any) -> Environment:
     """An environment of n mazes: `maze`, ours, or `procgen-maze`, which needs the package procgen-gym.
 
     `settings` are fields of `MazeSettings` or `ProcgenSettings`. Raises InputError for other names, and where
