@@ -82,11 +82,13 @@ def test_the_limit_ends_episodes(mazes):
     assert ended.index(True) == 63
 
 
-def test_two_thousand_steps_of_training(mazes, tmp_path):
-    pytest.importorskip("stable_baselines3")
+def test_two_thousand_steps_of_training(mazes, tmp_path, monkeypatch):
+    pytest.importorskip("stable_baselines3", reason="needs the extra rl")
+    import finetune.networks.policy
     from finetune.networks.policy import train_policy
     from finetune.networks.policy_config import PolicyConfig
 
+    monkeypatch.setattr(finetune.networks.policy, "UNSEEN_LEVELS", 8)
     settings = dict(mazes=10, rollout=50, batch_size=250, epochs=1, steps=2000, limit=64, n_levels=30)
     config = PolicyConfig(tmp_path / "policy", environment="procgen-maze", device="cpu", **settings)
     record = train_policy(config)
