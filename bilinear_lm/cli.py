@@ -13,7 +13,6 @@ from typing import Any
 from bilinear_lm.errors import InputError, on_one_line
 from bilinear_lm.own_packages import require_own_packages
 
-
 GROUPS = {"policy": "Train a policy that plays mazes, read what makes it act, or play an episode."}
 """Commands that begin with one word, "policy train" and the like, and what the help says of them."""
 

@@ -259,5 +259,3 @@ def _behaviour(
     assert probability is not None
     played = play_episodes(policy.mazes(n, seed=seed), logits, pixels=policy.network.pixels, seed=seed)
     return Behaviour(probability, played.share(action), near, played)
-
-

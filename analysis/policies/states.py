@@ -116,7 +116,9 @@ def _move(concept: str) -> Int[np.ndarray, " 2"]:
 def _draw(there: Bool[np.ndarray, "n h w"], generator: np.random.Generator, what: str) -> np.ndarray:
     """A random place of each maze among those that are there."""
     if not (some := there.any(axis=(1, 2))).all():
-        raise InputError(f"maze {int(np.flatnonzero(~some)[0])} has no room for {what}; expected mazes that do")
+        raise InputError(
+            f"maze {int(np.flatnonzero(~some)[0])} has no room for {what}; expected mazes that do"
+        )
     weights = np.where(there, generator.random(there.shape), -1.0).reshape(len(there), -1)
     return np.stack(np.unravel_index(weights.argmax(axis=1), there.shape[1:]), axis=1)
 

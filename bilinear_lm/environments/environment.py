@@ -58,8 +58,12 @@ def environment_settings(name: str, settings: Mapping[str, Any]) -> MazeSettings
     made_of = MazeSettings if name == "maze" else ProcgenSettings
     known = {field.name for field in dataclasses.fields(made_of)}
     if unknown := sorted(set(settings) - known):
-        raise InputError(f"{unknown[0]} is no setting of the environment {name}; expected {', '.join(sorted(known))}")
-    return made_of(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+        raise InputError(
+            f"{unknown[0]} is no setting of the environment {name}; expected {', '.join(sorted(known))}"
+        )
+    return made_of(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    )
 
 
 def make_environment(name: str, n: int, seed: int = 0, **settings: Any) -> Environment:

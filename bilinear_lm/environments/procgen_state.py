@@ -101,7 +101,12 @@ def _walk(data: bytes) -> ProcgenState:
     width, height, count = struct.unpack_from("<3i", data, at + 4 * _CAMERA)
     grid = at + 4 * (_CAMERA + 3)
     # After the grid come the sizes of the maze and of the world, and a mark.
-    if width != height or count != width * height or grid + 4 * count + 12 != len(data) or _PLAYER not in kinds:
+    if (
+        width != height
+        or count != width * height
+        or grid + 4 * count + 12 != len(data)
+        or _PLAYER not in kinds
+    ):
         raise _not_a_maze(f"{len(data)} bytes, a grid of {width} x {height}")
     mouse = things + 4 * _ENTITY * kinds.index(_PLAYER)
     return ProcgenState(data, mouse, clock + 4 * _STEPS, clock + 4 * _TIMEOUT, grid, width)

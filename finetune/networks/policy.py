@@ -104,9 +104,7 @@ def _environment(config: PolicyConfig) -> dict[str, Any]:
     return dataclasses.asdict(environment_settings(config.environment, config.maze_settings()))
 
 
-def _train(
-    config: PolicyConfig, run: Path, environment: Any
-) -> tuple[PolicyNetwork, list[dict[str, Any]]]:
+def _train(config: PolicyConfig, run: Path, environment: Any) -> tuple[PolicyNetwork, list[dict[str, Any]]]:
     """The trained network and the entries of its curve."""
     from finetune.networks.ppo import EachRollout, PlayedMazes, make_ppo, restore_ppo
 
@@ -136,7 +134,7 @@ def _train(
     with course.bar:
         left = config.steps - ppo.num_timesteps
         if left > 0:
-            ppo.learn(left, EachRollout(course.between), log_interval=None, reset_num_timesteps=resumed is None)
+            course.learn(left, EachRollout(course.between), resumed is None)
             course.between()
     return network, course.entries
 
@@ -157,6 +155,14 @@ class _Course:
         self.before = self.entries[-1]["seconds"] if self.entries else 0.0
         self.kept = self.ppo.num_timesteps
         self.bar.update(min(self.kept, self.config.steps))
+
+    def learn(self, steps: int, callback: Any, begins: bool) -> None:
+        """Runs the algorithm; weights that are not finite are told as such, whatever they lead to."""
+        try:
+            self.ppo.learn(steps, callback, log_interval=None, reset_num_timesteps=begins)
+        except ValueError:  # torch's, of probabilities that are none
+            self._require_finite(self.ppo.num_timesteps)
+            raise
 
     def between(self) -> None:
         """An entry for the last rollout, and a checkpoint where one is due."""
@@ -199,10 +205,13 @@ class _Course:
         self.kept = steps
 
     def _require_finite(self, steps: int) -> None:
-        if not all(bool(torch.isfinite(value).all()) for value in self.ppo.policy.parameters()):
+        network = self.ppo.policy.network
+        with torch.no_grad():
+            decided = network(network.pixels(np.asarray(self.ppo._last_obs)))
+        if not all(bool(torch.isfinite(part).all()) for part in decided):
             raise Diverged(
-                f"training diverged before step {steps}: weights are not finite at a learning rate of "
-                f"{self.config.learning_rate:g}; give a smaller one and start anew"
+                f"training diverged before step {steps}: what the policy puts out is not finite, at a learning "
+                f"rate of {self.config.learning_rate:g}; give a smaller one and start anew"
             )
 
 

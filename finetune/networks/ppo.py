@@ -198,4 +198,6 @@ def ended_since(played: PlayedMazes) -> Sequence[tuple[float, int]]:
 
 
 def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
+    }

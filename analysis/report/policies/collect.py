@@ -14,8 +14,14 @@ from analysis.policies.concept import Concept, ConceptReport, concept_report
 from analysis.policies.control import Behaviour, Control, control
 from analysis.policies.edits import EditEffect, edit_effect
 from analysis.policies.pixels import pixel_filters
-from analysis.policies.states import balanced_states, holds, moved_cheese, opened_walls, state_images
-from analysis.policies.states import visited_states
+from analysis.policies.states import (
+    balanced_states,
+    holds,
+    moved_cheese,
+    opened_walls,
+    state_images,
+    visited_states,
+)
 from analysis.policies.truncation import TruncationCurve, action_vectors, require_no_bias, truncation_curve
 from analysis.vision.probes import TermCurve, fit_probe
 from analysis.vision.terms import Terms, decompose_terms
@@ -127,9 +133,7 @@ def collect_policy(
         bar.update()
         made = []
         for scale in SCALES:
-            made.append(
-                control(policy, met, action, scale=scale, n=n_levels, n_random=controls, seed=seed)
-            )
+            made.append(control(policy, met, action, scale=scale, n=n_levels, n_random=controls, seed=seed))
             bar.update()
     return PolicyReading(
         policy, film, sampled, greedy, random, report, seen, edits, truncated, vectors, tuple(made)
@@ -207,5 +211,3 @@ def _episodes(episodes: Episodes) -> dict[str, float]:
 
 def _numbers(values: Tensor) -> list[float]:
     return [float(f"{value:.5g}") for value in values.tolist()]
-
-

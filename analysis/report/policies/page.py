@@ -119,9 +119,7 @@ def _sees(reading: PolicyReading) -> str:
         computed = network.trunk.activations(image)
     names = CHANNELS if reading.policy.environment == "maze" else ("red", "green", "blue")
     tiles = [(colour_image(maze_picture(film.states, 0), "the maze"), "the maze")]
-    tiles += [
-        (grey_image(channel, name), name) for channel, name in zip(image[0], names, strict=True)
-    ]
+    tiles += [(grey_image(channel, name), name) for channel, name in zip(image[0], names, strict=True)]
     rows = "".join(
         f"<h4>{layer}</h4>"
         + _tiles([(signed_image(channel, f"{layer}, channel {i}"), f"{i}") for i, channel in enumerate(h[0])])
@@ -243,7 +241,8 @@ def _edits(reading: PolicyReading) -> str:
 def _eigenvectors(reading: PolicyReading) -> str:
     found = reading.truncated
     ranks = ", ".join(
-        f"{rank:.0f} for {action}" for rank, action in zip(found.effective_ranks.tolist(), ACTIONS, strict=True)
+        f"{rank:.0f} for {action}"
+        for rank, action in zip(found.effective_ranks.tolist(), ACTIONS, strict=True)
     )
     return _section(
         "eigenvectors",
@@ -305,7 +304,11 @@ def _span(values: Sequence[float], digits: int) -> str:
 def _words(concept: str) -> str:
     """A concept in words."""
     side = {"up": "above", "down": "below"}.get(concept.rpartition("-")[2])
-    return f"cheese right {side} the mouse" if side else f"cheese next to the mouse, {concept.rpartition('-')[2]}"
+    return (
+        f"cheese right {side} the mouse"
+        if side
+        else f"cheese next to the mouse, {concept.rpartition('-')[2]}"
+    )
 
 
 def _tiles(tiles: Iterable[tuple[str, str]]) -> str:

@@ -9,9 +9,9 @@ import pytest
 from bilinear_lm import InputError
 from bilinear_lm.environments import (
     ACTIONS,
+    Mazes,
     MazeSettings,
     MazeStates,
-    Mazes,
     make_environment,
     play_episodes,
 )
@@ -215,12 +215,12 @@ def test_fast_enough_for_training():
 
 
 BAD = {
-    "sizes": (dict(sizes=(4,)), "odd numbers"),
-    "none": (dict(sizes=()), "no sizes"),
-    "board": (dict(board=2), "board 2"),
-    "too large": (dict(sizes=(9,)), "the board's 8"),
-    "limit": (dict(limit=0), "limit 0"),
-    "levels": (dict(n_levels=0), "n_levels 0"),
+    "sizes": ({"sizes": (4,)}, "odd numbers"),
+    "none": ({"sizes": ()}, "no sizes"),
+    "board": ({"board": 2}, "board 2"),
+    "too large": ({"sizes": (9,)}, "the board's 8"),
+    "limit": ({"limit": 0}, "limit 0"),
+    "levels": ({"n_levels": 0}, "n_levels 0"),
 }
 
 

@@ -60,7 +60,9 @@ def test_what_is_no_policy_is_refused(policy, tmp_path):
     with pytest.raises(InputError, match="no policy there; expected its folder, or one that ships: maze"):
         load_policy(tmp_path / "missing")
     save_network(ImageClassifier(ImageSettings((4, 4), d_model=4, d_mlp=4)), tmp_path / "classifier")
-    with pytest.raises(InputError, match="holds a network of class ImageClassifier; expected a PolicyNetwork"):
+    with pytest.raises(
+        InputError, match="holds a network of class ImageClassifier; expected a PolicyNetwork"
+    ):
         load_policy(tmp_path / "classifier")
 
 

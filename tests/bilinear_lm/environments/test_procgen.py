@@ -89,7 +89,15 @@ def test_two_thousand_steps_of_training(mazes, tmp_path, monkeypatch):
     from finetune.networks.policy_config import PolicyConfig
 
     monkeypatch.setattr(finetune.networks.policy, "UNSEEN_LEVELS", 8)
-    settings = dict(mazes=10, rollout=50, batch_size=250, epochs=1, steps=2000, limit=64, n_levels=30)
+    settings = {
+        "mazes": 10,
+        "rollout": 50,
+        "batch_size": 250,
+        "epochs": 1,
+        "steps": 2000,
+        "limit": 64,
+        "n_levels": 30,
+    }
     config = PolicyConfig(tmp_path / "policy", environment="procgen-maze", device="cpu", **settings)
     record = train_policy(config)
     assert record["steps"] == 2000
@@ -155,7 +163,7 @@ def test_an_environment_that_is_not_there_names_the_extra(monkeypatch):
         make_environment("procgen-maze", 2)
 
 
-@pytest.mark.parametrize("settings", [dict(limit=0), dict(n_levels=2**21), dict(n_levels=0)])
+@pytest.mark.parametrize("settings", [{"limit": 0}, {"n_levels": 2**21}, {"n_levels": 0}])
 def test_bad_settings(settings):
     with pytest.raises(InputError, match=next(iter(settings))):
         ProcgenSettings(**settings)
