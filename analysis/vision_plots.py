@@ -127,7 +127,9 @@ def mask_plot(study: MaskStudy, title: str = "images with a mask, mean of the ma
     }
     for name, (effect, color, style) in ways.items():
         for axes, shares in ((left, effect.turned), (right, effect.accuracy)):
-            axes.plot(study.strengths, shares.mean(0).tolist(), style, color=color, marker=".", label=name)
+            axes.plot(
+                study.strengths, shares.mean(0).tolist(), style, color=color, marker=".", label=name
+            )
     right.axhline(study.accuracy, color=INK, linewidth=0.8, linestyle=":")
     left.set(xlabel="length of the mask", ylabel="share of images", title="turned into its class")
     right.set(xlabel="length of the mask", title="still right", ylim=(0, 1.03))

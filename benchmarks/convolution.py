@@ -69,10 +69,7 @@ def train(network: ConvolutionalNetwork, images: Images, epochs: int, seed: int)
 
 @torch.no_grad()
 def accuracy(network: ConvolutionalNetwork, images: Images) -> float:
-    right = [
-        network(x).argmax(1) == labels
-        for x, labels in zip(images.x.split(1000), images.labels.split(1000), strict=True)
-    ]
+    right = [network(x).argmax(1) == labels for x, labels in zip(images.x.split(1000), images.labels.split(1000), strict=True)]
     return float(torch.cat(right).double().mean())
 
 
@@ -98,7 +95,7 @@ def trained(folder: Path, kind: str, seed: int, epochs: int) -> tuple[Convolutio
 
 def main(folder: Path, seeds: int, epochs: int, figure: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    {(kind, seed): trained(folder, kind, seed, epochs) for seed in range(seeds) for kind in KINDS}
+    runs = {(kind, seed): trained(folder, kind, seed, epochs) for seed in range(seeds) for kind in KINDS}
 
 
 if __name__ == "__main__":

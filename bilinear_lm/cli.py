@@ -39,8 +39,12 @@ def commands() -> dict[str, Callable[..., Any]]:
         *(report, info, export, generate, eigen, hosvd, interactions, trace, diff, polynomial),
         *(train, dictionaries, convert, finetune, edit, images_command(write_classifier_reading)),
     )
-    policy = {"policy train": policy_train, "policy read": read, "policy play": play}
-    return {function.__name__: function for function in functions} | policy
+    policy: dict[str, Callable[..., Any]] = {
+        "policy train": policy_train,
+        "policy read": read,
+        "policy play": play,
+    }
+    return {**{function.__name__: function for function in functions}, **policy}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -106,8 +106,8 @@ def read(
         write_tensors(draft / "policy.safetensors", tensors)
         write_text(draft / "policy.html", policy_page(reading, told(policy)))
     print(
-        f"return {reading.sampled.mean_return:.2f} on {levels:,} unseen levels, {reading.random.mean_return:.2f} "
-        "by chance"
+        f"return {reading.sampled.mean_return:.2f} on {levels:,} unseen levels, "
+        f"{reading.random.mean_return:.2f} by chance"
     )
     for name, scores in reading.concept.depths.items():
         print(f"{concept} behind {name:<8} accuracy {scores.accuracy:.3f}")

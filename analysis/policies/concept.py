@@ -3,8 +3,8 @@
 A probe at each depth says where the concept becomes linear; at the first entry, which is linear in the image,
 it says what the image alone tells. The first bilinear block makes it out of products, and the probe's weights
 behind that block are a vector of interest whose terms are that product. Terms are dropped by S|λ|, each
-replaced by its mean, and the AUC is held beside three controls: other terms of the same sum, terms of the same
-support and spectrum with their filters turned, and the same with each term's variance kept too.
+replaced by its mean, and the AUC is held beside three controls: other terms of the same sum, terms of the
+same support and spectrum with their filters turned, and the same with each term's variance kept too.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class ConceptReport:
     """Scores of a probe behind each layer, in states set so that it holds in half of them."""
     terms: ConceptTerms
     met: ProbeScores
-    """Scores of that layer's probe, fitted anew, in states that the policy meets: the concept is rare there."""
+    """Scores of that layer's probe, fitted anew, in states that the policy meets, where it is rare."""
 
     def _told(self) -> dict[str, Any]:
         accuracy = {name: round(scores.accuracy, 3) for name, scores in self.depths.items()}
@@ -107,7 +107,7 @@ def concept_report(
     """
     require_count(controls, f"{controls} controls")
     network = policy.network
-    _block(network, layer)
+    bilinear_block(network, layer)
     states = balanced_states(policy.mazes(n, seed=seed).states, concept, seed)
     images, labels = state_images(policy, states), holds(states, concept)
     labels = labels.to(images.device)
@@ -141,7 +141,7 @@ def concept_terms(
 
     The sum of all terms and what is direct is the probe's score but for its bias, exactly.
     """
-    block = _block(network, layer)
+    block = bilinear_block(network, layer)
     test = probe.test_states
     with torch.no_grad():
         into = network.trunk.run(x[test], to=_before(network, layer))
@@ -181,8 +181,8 @@ def _before(network: PolicyNetwork, layer: str) -> str:
     return network.trunk.layer_names[network.trunk.index(layer) - 1]
 
 
-def _block(network: PolicyNetwork, layer: str) -> BilinearBlock:
-    """The bilinear block of that name."""
+def bilinear_block(network: PolicyNetwork, layer: str) -> BilinearBlock:
+    """The bilinear block of that name; InputError for another layer, and for a policy that is not bilinear."""
     require_no_bias(network)
     network.trunk.index(layer)
     block = network.trunk.layers[layer]

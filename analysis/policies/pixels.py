@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 from analysis.vision.terms import Terms
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
+from bilinear_lm.networks.convolutional import EntryLayer
 from bilinear_lm.networks.policy import PolicyNetwork
 
 
@@ -32,12 +32,13 @@ def pixel_filters(network: PolicyNetwork, terms: Terms) -> Float[Tensor, "terms 
             f"a policy whose entry is {settings.entry!r}{' with biases' if settings.bias else ''}; expected "
             "patches without biases, which are linear"
         )
-    W, first = network.trunk.layers["entry0"].W.detach(), network.trunk.layer_names[1]
+    entry, first = network.trunk.layers["entry0"], network.trunk.layer_names[1]
+    assert isinstance(entry, EntryLayer)
+    W = entry.W.detach()
     height, width = (size // settings.patch for size in settings.image_shape[1:])
     if terms.filters.shape[1] != len(W) or tuple(terms.parts.spatial.shape[1:]) != (height, width):
         raise InputError(
             f"terms of filters {list(terms.filters.shape[1:])} at {list(terms.parts.spatial.shape[1:])} "
             f"places; expected those of {first}, behind the first entry"
         )
-    assert isinstance(W, torch.Tensor)
     return F.conv_transpose2d(terms.filters, W, stride=settings.patch)

@@ -54,8 +54,8 @@ def visited_states(policy: Policy, n: int, seed: int = 0) -> MazeStates:
 def balanced_states(states: MazeStates, concept: Concept, seed: int = 0) -> MazeStates:
     """The same mazes with mouse and cheese set so that a concept holds in every other state.
 
-    The mouse is put on a random square whose neighbour in the direction is free; the cheese on that neighbour,
-    or on any other free square.
+    The mouse is put on a random square whose neighbour in the direction is free; the cheese on that
+    neighbour, or on any other free square.
     """
     require_seed(seed)
     generator, move = np.random.default_rng(seed), _move(concept)

@@ -1,4 +1,4 @@
-"""The interface that environments share: images of many mazes, four moves, states that can be read and set."""
+"""The interface of environments: images of many mazes, four moves, states that can be read and set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Environment(Protocol):
         Bool[np.ndarray, " n"],
         Bool[np.ndarray, " n"],
     ]:
-        """Images after an action in each maze, rewards, and whether the cheese or the limit ended the episode."""
+        """Images after an action in each maze, rewards, and whether cheese or limit ended the episode."""
 
     def images(self) -> UInt8[np.ndarray, "n channels height width"]:
         """Images of the mazes as they are."""
@@ -61,9 +61,10 @@ def environment_settings(name: str, settings: Mapping[str, Any]) -> MazeSettings
         raise InputError(
             f"{unknown[0]} is no setting of the environment {name}; expected {', '.join(sorted(known))}"
         )
-    return made_of(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    )
+    given: dict[str, Any] = {
+        field: tuple(value) if isinstance(value, list) else value for field, value in settings.items()
+    }
+    return MazeSettings(**given) if name == "maze" else ProcgenSettings(**given)
 
 
 def make_environment(name: str, n: int, seed: int = 0, **settings: Any) -> Environment:

@@ -1,8 +1,9 @@
 """Levels of the grid maze: perfect mazes, a place for the mouse and one for the cheese, each by its number.
 
 A level follows from its number alone, by a hash, so any levels can be made at once and in any order. The maze
-of m × m rooms is a spanning tree by Kruskal's algorithm on random weights: exactly one path joins any two squares. Levels come in two parts by a hash of what they show, the walls and the cheese: no
-board of the part `test` is ever one of the part `train`, whatever their numbers.
+of m × m rooms is a spanning tree by Kruskal's algorithm on random weights: exactly one path joins any two
+squares. Levels come in two parts by a hash of what they show, the walls and the cheese: no board of the part
+`test` is ever one of the part `train`, whatever their numbers.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def make_levels(
 
 
 def stream_numbers(seed: int, start: int, count: int, n_levels: int | None) -> Int[np.ndarray, " count"]:
-    """Numbers of the levels at places start … start + count − 1 of a stream; of `n_levels` where that is given.
+    """Numbers of the levels at places start … start + count − 1 of a stream; of `n_levels` where given.
 
     >>> bool((stream_numbers(0, 3, 2, 10) == stream_numbers(0, 0, 5, 10)[3:]).all())
     True

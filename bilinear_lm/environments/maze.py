@@ -1,8 +1,8 @@
 """A mouse that looks for cheese in mazes: any number of them at once, in numpy.
 
-The agent sees an image with a pixel a square and three channels, `floor`, `mouse` and `cheese`, each 0 or 255. It
-moves left, right, up or down; walls stop it. The cheese is worth 10 and ends an episode, as does the limit of
-steps. States can be read and set.
+The agent sees an image with a pixel a square and three channels, `floor`, `mouse` and `cheese`, each 0 or
+255. It moves left, right, up or down; walls stop it. The cheese is worth 10 and ends an episode, as does the
+limit of steps. States can be read and set.
 """
 
 from __future__ import annotations
@@ -170,7 +170,8 @@ class Mazes:
         self.n, self.settings, self.seed = n, settings or MazeSettings(), seed
         self.begun = 0
         """Levels of the stream that were begun."""
-        self._pool = self._pool_start = None
+        self._pool: MazeStates | None = None
+        self._pool_start = 0
         self.reset()
 
     def reset(self, seed: int | None = None) -> UInt8[np.ndarray, "n 3 board board"]:
@@ -224,7 +225,7 @@ class Mazes:
         Bool[np.ndarray, " n"],
         Bool[np.ndarray, " n"],
     ]:
-        """Images after an action in each maze, rewards, and whether the cheese or the limit ended the episode.
+        """Images after an action in each maze, rewards, and whether cheese or limit ended the episode.
 
         Where an episode ended, the image is the first of the next.
         """

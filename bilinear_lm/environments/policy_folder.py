@@ -87,8 +87,8 @@ def load_policy(name: str | os.PathLike[str], *, device: torch.device | str | No
     about = read_json(folder / ENVIRONMENT)
     if set(about) != {"environment", "settings"} or not isinstance(about["settings"], dict):
         raise InputError(
-            f"{folder / ENVIRONMENT}: holds {', '.join(sorted(about)) or 'nothing'}; expected environment and "
-            "settings, as save_policy writes them"
+            f"{folder / ENVIRONMENT}: holds {', '.join(sorted(about)) or 'nothing'}; expected environment "
+            "and settings, as save_policy writes them"
         )
     try:
         settings = environment_settings(about["environment"], about["settings"])

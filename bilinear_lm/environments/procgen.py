@@ -92,7 +92,7 @@ class ProcgenMazes:
         Bool[np.ndarray, " n"],
         Bool[np.ndarray, " n"],
     ]:
-        """Images after an action in each maze, rewards, and whether the cheese or the limit ended the episode."""
+        """Images after an action in each maze, rewards, and whether cheese or limit ended the episode."""
         require_actions(actions, self.n)
         images, rewards, over, _, _ = self._env.step(_ACTIONS[actions])
         won = over & (rewards > 0)

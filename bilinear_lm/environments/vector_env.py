@@ -1,4 +1,4 @@
-"""An environment as gymnasium's `VectorEnv`, for whatever learns from those. It needs gymnasium, of the extra `rl`.
+"""An environment as gymnasium's `VectorEnv`, for whatever learns from those; gymnasium is of the extra `rl`.
 
 A maze whose episode ends begins the next level in the same step (`AutoresetMode.SAME_STEP`).
 """

@@ -131,7 +131,8 @@ class BilinearConv2d(nn.Module):
     def forward(self, x: Float[Tensor, "*batch c_in h w"]) -> Float[Tensor, "*batch c_out h_out w_out"]:
         """The layer at images x."""
         # One convolution with the filters of both: a third faster than two.
-        bias = None if self.b_gate is None else torch.cat([self.b_gate, self.b_in])
+        biases = [b for b in (self.b_gate, self.b_in) if b is not None]
+        bias = torch.cat(biases) if biases else None
         gate, up = self.placing.lay(x, torch.cat([self.W_gate, self.W_in]), bias).chunk(2, dim=-3)
         y = gate * up
         if self.W_out is None:

@@ -60,7 +60,9 @@ def dataset_refusals(
             raise  # of the disk
         raise InputError(f"{source}: cannot be read ({one_line(error)}); run again") from error
     except _failures() as error:
-        raise InputError(f"{source}: cannot be read as a dataset ({one_line(error)}); {choices}") from error
+        raise InputError(
+            f"{source}: cannot be read as a dataset ({one_line(error)}); {choices}"
+        ) from error
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -40,12 +40,7 @@ class ImageTraining:
 
     def __post_init__(self):
         require_kinds(self)
-        rates = {
-            "learning_rate": RATE,
-            "weight_decay": FROM_ZERO,
-            "noise": FROM_ZERO,
-            "noise_norm": FROM_ZERO,
-        }
+        rates = {"learning_rate": RATE, "weight_decay": FROM_ZERO, "noise": FROM_ZERO, "noise_norm": FROM_ZERO}
         for name, bounds in ({"epochs": COUNT, "batch_size": COUNT} | rates).items():
             require_bounds(self, {name: bounds})
         if self.learning_rate * self.weight_decay >= 1:

@@ -79,7 +79,7 @@ def train_policy(config: PolicyConfig) -> dict[str, Any]:
     with training(run):
         network, curve = _train(config, run, environment)
     policy = Policy(network, config.environment, _environment(config))
-    record = {
+    record: dict[str, Any] = {
         "settings": settings,
         "steps": curve[-1]["steps"] if curve else 0,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -159,7 +159,7 @@ class _Course:
     def learn(self, steps: int, callback: Any, begins: bool) -> None:
         """Runs the algorithm; weights that are not finite are told as such, whatever they lead to."""
         try:
-            self.ppo.learn(steps, callback, log_interval=None, reset_num_timesteps=begins)
+            self.ppo.learn(steps, callback, log_interval=10**9, reset_num_timesteps=begins)
         except ValueError:  # torch's, of probabilities that are none
             self._require_finite(self.ppo.num_timesteps)
             raise
@@ -205,13 +205,13 @@ class _Course:
         self.kept = steps
 
     def _require_finite(self, steps: int) -> None:
-        network = self.ppo.policy.network
+        network: Any = self.ppo.policy.network
         with torch.no_grad():
             decided = network(network.pixels(np.asarray(self.ppo._last_obs)))
         if not all(bool(torch.isfinite(part).all()) for part in decided):
             raise Diverged(
-                f"training diverged before step {steps}: what the policy puts out is not finite, at a learning "
-                f"rate of {self.config.learning_rate:g}; give a smaller one and start anew"
+                f"training diverged before step {steps}: what the policy puts out is not finite, at a "
+                f"learning rate of {self.config.learning_rate:g}; give a smaller one and start anew"
             )
 
 

@@ -85,8 +85,8 @@ class PolicyConfig:
         require_seed(self.seed)
         if self.batch_size > self.mazes * self.rollout:
             raise InputError(
-                f"batch_size is {self.batch_size} with rollouts of {self.mazes} mazes x {self.rollout} steps; "
-                "expected no more than a rollout has"
+                f"batch_size is {self.batch_size} with rollouts of {self.mazes} mazes x {self.rollout} "
+                "steps; expected no more than a rollout has"
             )
         self.network()
 

@@ -2,8 +2,8 @@
 
 Of stable-baselines3 the algorithm alone is used. Its policies put layers of their own behind a network, and
 its files hold pickles; here the network is the policy, and everything that decides what comes next is written
-as tensors: weights, Adam's moments, the state of every maze, and the generators of torch and numpy. A run that
-was killed goes on from the end of a rollout, on one device to the same weights.
+as tensors: weights, Adam's moments, the state of every maze, and the generators of torch and numpy. A run
+that was killed goes on from the end of a rollout, on one device to the same weights.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class PlayedMazes(VecEnv):
 class NetworkPolicy(ActorCriticPolicy):
     """A policy network as stable-baselines3 asks it; it has no layers besides."""
 
-    def __init__(self, *args: Any, network: PolicyNetwork, **kwargs: Any):
+    def __init__(self, *args: Any, network: PolicyNetwork, **rest: Any):
         self._given = (network,)  # torch takes no module before its own initialisation
-        super().__init__(*args, **kwargs, net_arch=[], ortho_init=False)
+        super().__init__(*args, **rest | {"net_arch": [], "ortho_init": False})
 
     def _build(self, lr_schedule: Any) -> None:
         (self.network,) = self._given
@@ -153,7 +153,8 @@ def saved_ppo(ppo: PPO, played: PlayedMazes) -> dict[str, Tensor]:
     for index, moments in policy.optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
     tensors |= {f"mazes.{name}": value for name, value in played.environment.saved().items()}
-    _, keys, place, _, _ = np.random.get_state()
+    state: Any = np.random.get_state()
+    keys, place = state[1:3]
     tensors |= {
         "steps": torch.tensor(ppo.num_timesteps),
         "images": torch.from_numpy(np.array(ppo._last_obs)),

@@ -121,12 +121,7 @@ _RADII = ("certified", "attacked", "random")
 
 
 def collect_classifier(
-    classifier: ImageClassifier,
-    data: ImageData,
-    *,
-    certified: int = 100,
-    seed: int = 0,
-    progress: bool = True,
+    classifier: ImageClassifier, data: ImageData, *, certified: int = 100, seed: int = 0, progress: bool = True
 ) -> ClassifierReading:
     """What the page shows of a classifier of one layer; data are its test images, on its device.
 
@@ -206,7 +201,9 @@ def _random_part(reading: Reading, x: Tensor, explanation: Explanation, seed: in
     return sum(parts) / len(parts)
 
 
-def _masks_that_fit(classifier: ImageClassifier, reading: Reading) -> tuple[AdversarialMasks | None, int]:
+def _masks_that_fit(
+    classifier: ImageClassifier, reading: Reading
+) -> tuple[AdversarialMasks | None, int]:
     """Masks that single out one of as many eigenvectors a class as are independent, at most ten."""
     for k in range(min(MOST_MASKED, reading.quadratic.d_in), 0, -1):
         try:

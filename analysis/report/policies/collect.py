@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from analysis.policies.concept import Concept, ConceptReport, concept_report
+from analysis.policies.concept import Concept, ConceptReport, bilinear_block, concept_report
 from analysis.policies.control import Behaviour, Control, control
 from analysis.policies.edits import EditEffect, edit_effect
 from analysis.policies.pixels import pixel_filters
@@ -141,7 +141,7 @@ def collect_policy(
 
 
 def _seen(policy: Policy, concept: Concept, n: int, seed: int) -> SeenTerms | None:
-    """The strongest terms of the concept behind the first block; None where they are not filters of pixels."""
+    """The strongest terms of the concept behind the first block; None where they are no filters of pixels."""
     network = policy.network
     if network.settings.entry != "patches":
         return None
@@ -150,7 +150,7 @@ def _seen(policy: Policy, concept: Concept, n: int, seed: int) -> SeenTerms | No
     with torch.no_grad():
         into, out = (network.trunk.run(images, to=name) for name in network.trunk.layer_names[:2])
     probe = fit_probe(out, labels.to(out.device), seed=seed)
-    terms = decompose_terms(network.trunk.blocks[0], probe.weights)
+    terms = decompose_terms(bilinear_block(network, network.trunk.layer_names[1]), probe.weights)
     terms = terms[terms.by_weight[:FILTERS]]
     index = int(labels.nonzero()[0])
     maps = terms.maps(into[index : index + 1])[0]

@@ -71,9 +71,9 @@ def _header(reading: PolicyReading, name: str) -> str:
         f"<h1>What the policy {escape(name)} computes</h1>"
         '<p class="lead">A mouse looks for cheese in a maze. The cheese is worth 10 and ends an episode. The '
         "network’s only nonlinearity is the product: blocks x + ½ (a ∗ x)(b ∗ x), and a hidden layer of "
-        "products. So each block is an exact sum of squared filters, and each action’s logit a quadratic form "
-        f'of what the last block puts out.</p>{facts}<p class="note">One episode on each of {n:,} levels that '
-        "training never shows; averages over the first episodes to end would favour those that were won.</p>"
+        "products. So each block is an exact sum of squared filters, and each action’s logit a quadratic "
+        f'form of what the last block puts out.</p>{facts}<p class="note">One episode on each of {n:,} levels '
+        "that training never shows; averages over the first episodes to end would favour those that were won.</p>"
         "</header>"
     )
 
@@ -106,8 +106,8 @@ def _episode(reading: PolicyReading) -> str:
         '<div class="film"><div class="player" hidden><div class="screen"></div><div class="controls">'
         '<button type="button" class="play">Play</button>'
         f'<input type="range" min="0" max="{len(film) - 1}" value="0" aria-label="step"></div></div>'
-        f'<div class="strip" tabindex="0" role="group" aria-label="the steps of the episode">{"".join(frames)}'
-        "</div></div>",
+        '<div class="strip" tabindex="0" role="group" aria-label="the steps of the episode">'
+        f"{''.join(frames)}</div></div>",
     )
 
 
@@ -135,8 +135,8 @@ def _sees(reading: PolicyReading) -> str:
 
 
 _KEY = (
-    '<span class="key p">blue</span> is above 0, <span class="key n">orange</span> below, each image scaled to '
-    "its own largest number."
+    '<span class="key p">blue</span> is above 0, <span class="key n">orange</span> below, each image scaled '
+    "to its own largest number."
 )
 
 
@@ -149,8 +149,8 @@ def _eigenfilters(reading: PolicyReading) -> str:
         for vector, action in zip(reading.vectors, ACTIONS, strict=True)
     )
     about_vectors = (
-        "<h3>Where each action’s logit looks</h3><p>The first eigenvector of an action’s logit is a vector of "
-        "interest over channels and places of the last block; here its length at each place.</p>"
+        "<h3>Where each action’s logit looks</h3><p>The first eigenvector of an action’s logit is a vector "
+        "of interest over channels and places of the last block; here its length at each place.</p>"
     )
     if reading.seen is None:
         return _section("eigenfilters", about_vectors, vectors)
@@ -175,10 +175,10 @@ def _in_pixels(reading: PolicyReading, seen: SeenTerms) -> str:
     picture = _tiles([(colour_image(maze_picture(seen.states, 0), "a state in which it holds"), "the state")])
     return (
         f"<h3>Filters that tell “{concept}”</h3>"
-        "<p>The first block multiplies two convolutions, so a probe behind it is an exact sum of terms, each a "
-        "square of an eigenfilter, weighed by place. In front of that block is nothing but a linear layer, so "
-        f"these filters are filters of pixels. The strongest six, and what each place adds at the state on the "
-        f"left; {_KEY}</p>{picture}"
+        "<p>The first block multiplies two convolutions, so a probe behind it is an exact sum of terms, each "
+        "a square of an eigenfilter, weighed by place. In front of that block is nothing but a linear layer, "
+        "so these filters are filters of pixels. The strongest six, and what each place adds at the state "
+        f"below; {_KEY}</p>{picture}"
         f'<div class="cards">{"".join(cards)}</div>'
     )
 
@@ -230,8 +230,8 @@ def _edits(reading: PolicyReading) -> str:
         _table(
             f"{n:,} states that the policy meets, edited. How far the probabilities move (total variation, 0 "
             "to 1), in how many states another action becomes the likeliest, and in how many the likeliest "
-            "action leads nearer to the cheese of the edited state, before and after. The wall is the control: "
-            "as small a change of the image, of what should not matter.",
+            "action leads nearer to the cheese of the edited state, before and after. The wall is the "
+            "control: as small a change of the image, of what should not matter.",
             ["Edit", "Total variation", "Other action", "Nearer, before", "Nearer, after"],
             rows,
         ),
@@ -277,8 +277,8 @@ def _control(reading: PolicyReading) -> str:
     return _section(
         "control",
         _table(
-            f"The terms of the last block that raise the logit of “{first.action}” are scaled while the policy "
-            f"acts: the mean probability of going {first.action} in states that it meets, and the return. "
+            f"The terms of the last block that raise the logit of “{first.action}” are scaled while the "
+            f"policy acts: the mean probability of going {first.action} in states that it meets, and the return. "
             f"Beside them as many random terms that the head reads, scaled to the same energy "
             f"({len(first.random)} draws, lowest to highest). Before: return "
             f"{first.before.episodes.mean_return:.2f}.",

@@ -32,7 +32,7 @@ def graph(walls):
 
 
 def test_mazes_are_perfect():
-    """Exactly one way between any two squares: a tree. All sizes occur, mouse and cheese stand apart on it."""
+    """One way between any two squares: a tree. All sizes occur, mouse and cheese stand apart on it."""
     walls, mouse, cheese = make_levels(np.arange(200), "train", 8, SIZES)
     squares = {2 * m * m - 1 for m in (2, 3, 4)}
     seen = set()

@@ -71,7 +71,7 @@ def test_a_killed_run_goes_on_to_the_same_policy(tmp_path, monkeypatch):
 
 
 def test_what_the_algorithm_is_told(tmp_path):
-    """Images and ends as they are, rewards as parts of the cheese's, returns and lengths of whole episodes."""
+    """Images and ends as they are, rewards as parts of the cheese's, returns of whole episodes."""
     from finetune.networks.ppo import PlayedMazes
 
     settings, generator = MazeSettings(limit=5), np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_what_the_algorithm_is_told(tmp_path):
 
 
 def test_the_algorithm_asks_the_network_alone():
-    """Probabilities, values and entropies of stable-baselines3 are the network's, and it has no more weights."""
+    """Probabilities, values and entropies are the network's, and there are no more weights."""
     from finetune.networks.ppo import PlayedMazes, make_ppo
 
     torch.manual_seed(0)
