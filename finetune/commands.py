@@ -1,4 +1,4 @@
-"""`bilinear-lm train`, `dictionaries`, `convert`, `finetune`, `edit`, `images`: the commands that make models."""
+"""The commands that make models: `bilinear-lm train`, `dictionaries`, `convert`, `finetune`, `edit`, …"""
 
 from __future__ import annotations
 

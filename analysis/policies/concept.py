@@ -182,7 +182,7 @@ def _before(network: PolicyNetwork, layer: str) -> str:
 
 
 def bilinear_block(network: PolicyNetwork, layer: str) -> BilinearBlock:
-    """The bilinear block of that name; InputError for another layer, and for a policy that is not bilinear."""
+    """The bilinear block of that name; InputError for another layer or a policy that is not bilinear."""
     require_no_bias(network)
     network.trunk.index(layer)
     block = network.trunk.layers[layer]

@@ -132,7 +132,7 @@ class BilinearConv2d(nn.Module):
         """The layer at images x."""
         # One convolution with the filters of both: a third faster than two.
         biases = [b for b in (self.b_gate, self.b_in) if b is not None]
-        bias = torch.cat(biases) if biases else None
+        bias = torch.cat(tuple(biases)) if biases else None
         gate, up = self.placing.lay(x, torch.cat([self.W_gate, self.W_in]), bias).chunk(2, dim=-3)
         y = gate * up
         if self.W_out is None:

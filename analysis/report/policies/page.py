@@ -72,8 +72,9 @@ def _header(reading: PolicyReading, name: str) -> str:
         '<p class="lead">A mouse looks for cheese in a maze. The cheese is worth 10 and ends an episode. The '
         "network’s only nonlinearity is the product: blocks x + ½ (a ∗ x)(b ∗ x), and a hidden layer of "
         "products. So each block is an exact sum of squared filters, and each action’s logit a quadratic "
-        f'form of what the last block puts out.</p>{facts}<p class="note">One episode on each of {n:,} levels '
-        "that training never shows; averages over the first episodes to end would favour those that were won.</p>"
+        f'form of what the last block puts out.</p>{facts}<p class="note">One episode on each of {n:,} '
+        "levels that training never shows; averages over the first episodes to end would favour those that "
+        "were won.</p>"
         "</header>"
     )
 
@@ -278,8 +279,8 @@ def _control(reading: PolicyReading) -> str:
         "control",
         _table(
             f"The terms of the last block that raise the logit of “{first.action}” are scaled while the "
-            f"policy acts: the mean probability of going {first.action} in states that it meets, and the return. "
-            f"Beside them as many random terms that the head reads, scaled to the same energy "
+            f"policy acts: the mean probability of going {first.action} in states that it meets, and the "
+            f"return. Beside them as many random terms that the head reads, scaled to the same energy "
             f"({len(first.random)} draws, lowest to highest). Before: return "
             f"{first.before.episodes.mean_return:.2f}.",
             [
