@@ -29,9 +29,9 @@ from finetune.networks.policy_config import PolicyConfig
 
 LEVELS = 512
 KINDS = ("bilinear", "relu")
-COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
-SCALES = (0.0, 2.0, 4.0)
-CONCEPTS = tuple(f"cheese-{action}" for action in ACTIONS)
+COUNTS = (1, 2, 4, 8, 16, 32, 128)
+SCALES = (0.0, 4.0)
+CONCEPTS = ("cheese-right", "cheese-up")
 
 
 def main():
@@ -120,7 +120,7 @@ def readings(policy, seed):
         }
     met = visited_states(policy, 2000, seed)
     controls = [
-        control(policy, met, action, scale=scale, n=256, n_random=3, seed=seed)
+        control(policy, met, action, scale=scale, n=128, n_random=3, seed=seed)
         for action in ACTIONS
         for scale in SCALES
     ]

@@ -19,10 +19,13 @@ def cases(seed):
     yield from disk_cases()
     unprivileged = {"unprivileged": True, "right": "refusal"}
     for command, call in CALLS.items():
-        if command == "train":
+        if command in ("train", "policy train"):
             continue
         folder = call.uses[0]
-        for what in ("", "/config.json", "/model.safetensors", "/tokenizer.json"):
+        parts = ("", "/config.json", "/model.safetensors", "/tokenizer.json")
+        if folder == "policy":
+            parts = ("", "/network.json", "/network.safetensors", "/environment.json")
+        for what in parts:
             if what == "/tokenizer.json" and command in ("info", "interactions"):
                 continue  # which read none
             yield Case(

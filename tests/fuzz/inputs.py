@@ -31,6 +31,7 @@ def build(folder):
     _dictionaries(folder)
     _scope(folder / "scope")
     _results(folder)
+    _policy(folder / "policy")
 
 
 def _model(folder, tokenizer, gate):
@@ -85,6 +86,15 @@ def _published_model(folder):
     config = {"n_layer": LAYERS, "n_head": 4, "n_ctx": 32, "d_model": D, "d_hidden": hidden, "n_vocab": 30}
     config |= {"bilinear": True, "gate": None, "bias": False, "normalization": True, "tokenizer": "ts-4096"}
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def _policy(folder):
+    from bilinear_lm.environments import Policy, save_policy
+    from bilinear_lm.networks import PolicyNetwork, PolicySettings
+
+    save_policy(
+        Policy(PolicyNetwork(PolicySettings(channels=(4, 6), d_hidden=12)), "maze", {"limit": 8}), folder
+    )
 
 
 def _stories(count, seed):

@@ -35,6 +35,9 @@ from bilinear_lm.shown import shown
 SCALES = (0.0, 4.0)
 """Times that the terms of an action are there: none, and four times over."""
 
+MOST = 1_000_000
+"""Levels, states or controls, at most."""
+
 FILTERS = 6
 """Terms of the first block that are shown in pixels."""
 
@@ -106,8 +109,8 @@ def collect_policy(
     require_no_bias(policy.network)
     require_choice(action, ACTIONS, "action")
     policy.network.trunk.index(layer)
-    require_count(n_levels, f"{n_levels} levels", "at least 2", least=2)
-    require_count(n_states, f"{n_states} states", "at least 20", least=20)
+    for count, what, least in ((n_levels, "levels", 2), (n_states, "states", 20), (controls, "controls", 1)):
+        require_count(count, f"{count} {what}", f"{least} to {MOST:,}", least=least, most=MOST)
     with tqdm(total=5 + len(SCALES), desc="read", disable=not progress) as bar:
         mazes = policy.mazes(n_levels, seed=seed)
         sampled = play_episodes(mazes, policy.network, seed=seed)
