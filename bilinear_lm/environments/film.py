@@ -56,7 +56,7 @@ class Film:
 
 @checked
 def film_episode(policy: Policy, *, seed: int = 0, greedy: bool = False, candidates: int = 15) -> Film:
-    """One episode of a policy on an unseen level: of `candidates`, that whose way to the cheese is the median.
+    """One episode on an unseen level: of `candidates`, that whose way to the cheese is the median.
 
     Levels and actions follow from `seed`; `greedy` takes the likeliest action each time.
 

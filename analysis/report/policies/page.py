@@ -101,7 +101,8 @@ def _episode(reading: PolicyReading) -> str:
     ended = "reaches the cheese" if film.reward > 0 else "does not reach the cheese"
     return _section(
         "episode",
-        f"<p>On an unseen level, of several that whose way to the cheese is the median; it {ended} in {len(film)} steps. Bars are the "
+        f"<p>On an unseen level, of several that whose way to the cheese is the median; it {ended} in "
+        f"{len(film)} steps. Bars are the "
         "probabilities of the four moves, the one it made in blue; below, the step, and the reward that it "
         "expects, discounted, as a part of the cheese’s.</p>",
         '<div class="film"><div class="player" hidden><div class="screen"></div><div class="controls">'
