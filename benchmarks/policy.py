@@ -241,7 +241,7 @@ def print_edits(found):
 @styled
 def figure(found):
     """Four panels: training, eigenvectors, dropped terms, control."""
-    drawing = Drawing(figsize=(9.6, 6.0), layout="constrained")
+    drawing = Drawing(figsize=(8.2, 5.4), layout="constrained")
     FigureCanvasAgg(drawing)
     (train, few), (drop, steer) = drawing.subplots(2, 2)
     for kind, color in zip(KINDS, (POSITIVE, NEGATIVE), strict=True):

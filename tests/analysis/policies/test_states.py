@@ -46,7 +46,7 @@ def test_half_of_the_states(states, concept):
     assert holds(made, concept).tolist() == there == [True, False] * 60
     assert (made.walls == states.walls).all()
     # The neighbour is free where the concept does not hold, too.
-    assert not made.walls[np.arange(120), *((*made.mouse, row, column)).T].any()
+    assert not made.walls[np.arange(120), *(made.mouse + np.array([row, column])).T].any()
 
 
 def test_edits_change_one_thing(states):

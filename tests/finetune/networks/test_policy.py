@@ -18,10 +18,10 @@ from finetune.networks.policy import train_policy
 from finetune.networks.policy_config import PolicyConfig
 
 QUICK = {
-    "steps": 2000,
-    "mazes": 8,
-    "rollout": 32,
-    "batch_size": 64,
+    "steps": 900,
+    "mazes": 6,
+    "rollout": 25,
+    "batch_size": 75,
     "checkpoint_rollouts": 2,
     "device": "cpu",
 }
