@@ -106,7 +106,16 @@ ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "toys", "features", "attention", "paths"),
     *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
-    *("polynomial_plots", "vision", "vision_plots", "filter_plots", "report", "commands"),
+    *(
+        "polynomial_plots",
+        "vision",
+        "vision_plots",
+        "filter_plots",
+        "policies",
+        "policy_plots",
+        "report",
+        "commands",
+    ),
 ]
 """Of `analysis`, each of which may import those before it."""
 
