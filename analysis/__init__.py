@@ -2,7 +2,7 @@
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `toys`,
 `features`, `text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `chains`, `graphs`,
-`circuits`, `vision`.
+`circuits`, `vision`, `convolutions`, `policies`.
 """
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
@@ -35,6 +35,17 @@ from analysis.circuits import (
     static_circuit,
     steer_node,
     trace,
+)
+from analysis.convolutions import (
+    activation_maps,
+    decompose_terms,
+    dropping,
+    eigenfilters,
+    fit_probe,
+    interest_vectors,
+    keeping,
+    random_terms,
+    split_direction,
 )
 from analysis.features import (
     FeatureLayer,
@@ -133,25 +144,16 @@ from analysis.toys import (
 )
 from analysis.vision import (
     accuracy_by_rank,
-    activation_maps,
     adversarial_mask,
     adversarial_masks,
     class_eigenvectors,
     compare_radii,
-    decompose_terms,
-    dropping,
     edge_energy,
-    eigenfilters,
     eigenvector_similarity,
     explain_prediction,
-    fit_probe,
     gradient_attack,
     image_directions,
-    interest_vectors,
-    keeping,
     mask_study,
-    random_terms,
-    split_direction,
 )
 from bilinear_lm.first_use import names_on_first_use
 
@@ -343,7 +345,7 @@ _FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
 _MODULES = (
     dict.fromkeys(_FIGURES, "analysis.plots")
     | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures")
-    | dict.fromkeys(_FILTER_FIGURES, "analysis.filter_plots")
+    | dict.fromkeys(_FILTER_FIGURES, "analysis.convolutions.figures")
 )
 
 __getattr__ = names_on_first_use(__name__, _MODULES, light=set(_MODULES.values()))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from analysis.colours import NEGATIVE, POSITIVE
+from analysis.convolutions.probes import TermCurve
 from analysis.plots import INK, Drawing, styled
 from analysis.policies.truncation import TruncationCurve
-from analysis.vision.probes import TermCurve
 
 
 @styled

@@ -27,9 +27,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.vision.filters import eigenfilters
-from analysis.vision.interest import interest_vectors
-from analysis.vision.terms import decompose_terms
+from analysis.convolutions.filters import eigenfilters
+from analysis.convolutions.interest import interest_vectors
+from analysis.convolutions.terms import decompose_terms
 from bilinear_lm.networks import BilinearConv2d, ConvolutionalNetwork, ConvolutionalSettings
 
 IMAGES = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"

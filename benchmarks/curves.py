@@ -28,8 +28,8 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from analysis.colours import NEGATIVE, POSITIVE
+from analysis.convolutions.filters import Eigenfilters, activation_maps, eigenfilters
 from analysis.plots import INK, Drawing, save_figure, styled
-from analysis.vision.filters import Eigenfilters, activation_maps, eigenfilters
 from bilinear_lm.networks import BilinearConv2d
 
 SIDE, IMAGE, N_ARCS, N_LINES, HIDDEN, CHANNELS = 9, 20, 8, 4, 32, 16

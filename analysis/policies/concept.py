@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from analysis.convolutions.probes import Probe, ProbeScores, TermCurve, dropping, fit_probe, keeping
+from analysis.convolutions.terms import Terms, decompose_terms, random_terms
 from analysis.policies.states import Concept, balanced_states, holds, state_images, visited_states
 from analysis.policies.truncation import require_no_bias
-from analysis.vision.probes import Probe, ProbeScores, TermCurve, dropping, fit_probe, keeping
-from analysis.vision.terms import Terms, decompose_terms, random_terms
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.environments.policy_folder import Policy

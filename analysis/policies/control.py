@@ -2,7 +2,7 @@
 
 An action's logit is a quadratic form of what the last block puts out, and its eigenvectors of positive
 eigenvalue are vectors of interest V_i whose squares raise it. Each ⟨V_i, y⟩ is an exact sum of terms, spatial
-parts times squares of eigenfilters (`analysis.vision.terms`). Chosen terms T_i are scaled by c:
+parts times squares of eigenfilters (`analysis.convolutions.terms`). Chosen terms T_i are scaled by c:
 
     y' = y + (c − 1) Σ_i V_i T_i,      V_i orthonormal, T_i the sum of the chosen terms of ⟨V_i, y⟩
 
@@ -21,10 +21,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.convolutions.interest import interest_vectors
+from analysis.convolutions.terms import Terms, decompose_terms
 from analysis.policies.states import holds, state_images
 from analysis.policies.truncation import require_no_bias
-from analysis.vision.interest import interest_vectors
-from analysis.vision.terms import Terms, decompose_terms
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_number, require_seed
 from bilinear_lm.environments.episodes import Episodes, play_episodes

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.vision.terms import Terms
+from analysis.convolutions.terms import Terms
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.convolutional import EntryLayer

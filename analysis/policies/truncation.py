@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.convolutions.interest import InterestVectors, interest_vectors
 from analysis.spectra.eigen import effective_rank
-from analysis.vision.interest import InterestVectors, interest_vectors
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.environments.episodes import Episodes, play_episodes

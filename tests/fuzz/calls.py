@@ -216,8 +216,6 @@ def options(name: str) -> dict[str, set]:
     hints = typing.get_type_hints(settings) if settings else typing.get_type_hints(COMMANDS[name])
     positional = {"checkpoint", "model", "other", "policy", "return"}
     positional |= {"data"} if name == "images" else set()
-        {"data"} if name == "images" else set()
-    )
     return {
         "--" + {"as_json": "json"}.get(option, option).replace("_", "-"): set(_leaves(hint))
         for option, hint in hints.items()

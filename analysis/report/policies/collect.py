@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from analysis.convolutions.probes import TermCurve, fit_probe
+from analysis.convolutions.terms import Terms, decompose_terms
 from analysis.policies.concept import Concept, ConceptReport, bilinear_block, concept_report
 from analysis.policies.control import Behaviour, Control, control
 from analysis.policies.edits import EditEffect, edit_effect
@@ -23,8 +25,6 @@ from analysis.policies.states import (
     visited_states,
 )
 from analysis.policies.truncation import TruncationCurve, action_vectors, require_no_bias, truncation_curve
-from analysis.vision.probes import TermCurve, fit_probe
-from analysis.vision.terms import Terms, decompose_terms
 from bilinear_lm.checks import require_choice, require_count
 from bilinear_lm.environments.episodes import Episodes, play_episodes
 from bilinear_lm.environments.film import Film, film_episode

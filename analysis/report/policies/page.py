@@ -10,11 +10,11 @@ from html import escape
 
 import torch
 
+from analysis.convolutions.probes import ProbeScores
 from analysis.policy_plots import dropping_plot, truncation_curve_plot
 from analysis.report.classifiers.pictures import colour_image, drawing, grey_image, signed_image
 from analysis.report.html import document, numbers, signed
 from analysis.report.policies.collect import PolicyReading, SeenTerms
-from analysis.vision.probes import ProbeScores
 from bilinear_lm.environments.film import maze_picture
 from bilinear_lm.environments.maze import ACTIONS, CHANNELS
 

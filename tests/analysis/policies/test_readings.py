@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.convolutions.terms import decompose_terms
 from analysis.policies.concept import concept_report, probe_depths
 from analysis.policies.control import action_terms, control, random_action_terms, scaled_logits
 from analysis.policies.pixels import pixel_filters
 from analysis.policies.states import state_images, visited_states
 from analysis.policies.truncation import action_vectors, truncated_logits, truncation_curve
-from analysis.vision.terms import decompose_terms
 from bilinear_lm import InputError
 from bilinear_lm.environments import ACTIONS, Policy
 from bilinear_lm.networks import PolicyNetwork, PolicySettings

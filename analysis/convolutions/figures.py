@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis.colours import NEGATIVE, POSITIVE
+from analysis.convolutions.filters import Eigenfilters, activation_maps
+from analysis.convolutions.probes import TermCurve
 from analysis.plots import INK, Drawing, styled
-from analysis.vision.filters import Eigenfilters, activation_maps
-from analysis.vision.probes import TermCurve
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
