@@ -232,6 +232,7 @@ __all__ = [
     "largest_change",
     "load_decomposition",
     "load_graph",
+    "mask_effects_plot",
     "mask_study",
     "masks_plot",
     "match_vectors",
@@ -310,16 +311,19 @@ _CLASSIFIER_FIGURES = (
     "directions_grid",
     "eigenvector_grid",
     "explanation_plot",
-    "masks_plot",
     "radii_plot",
     "rank_plot",
 )
 """Of image classifiers, likewise."""
 
+_MASK_FIGURES = ("mask_effects_plot", "masks_plot")
+
 __getattr__ = names_on_first_use(
     __name__,
-    dict.fromkeys(_FIGURES, "analysis.plots") | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures"),
-    light={"analysis.plots", "analysis.vision.figures"},
+    dict.fromkeys(_FIGURES, "analysis.plots")
+    | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures")
+    | dict.fromkeys(_MASK_FIGURES, "analysis.vision.mask_figures"),
+    light={"analysis.plots", "analysis.vision.figures", "analysis.vision.mask_figures"},
 )
 
 

@@ -106,7 +106,7 @@ ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "toys", "features", "attention", "paths"),
     *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
-    *("polynomial_plots", "vision", "vision_plots", "report", "commands"),
+    *("polynomial_plots", "vision", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 
