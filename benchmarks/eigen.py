@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from measure import Measured, begin, measure
 from safetensors.torch import load_file, save_file
-from trained import D_MLP, D_MODEL, IMAGES, trained_layer
+from trained import MNIST, SHAPE, trained_layer
 
 from analysis import eigendecompose
 from bilinear_lm import BilinearTensor
@@ -92,15 +92,15 @@ def compare(
 
 
 def compare_trained(ways: dict[str, Callable], device: str) -> None:
-    if not IMAGES.is_dir():
-        print(f"(no trained layer: {IMAGES} is not here)")
+    if not MNIST.is_dir():
+        print(f"(no trained layer: {MNIST} is not here)")
         return
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/layer.safetensors"
         # In a process of its own: the peak memory of a process counts for those that it starts.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             pool.apply(train_into, (file,))
-        compare("trained", file, (D_MODEL, D_MLP, DIRECTIONS), ways, device)
+        compare("trained", file, (SHAPE.d_model, SHAPE.d_mlp, DIRECTIONS), ways, device)
 
 
 def train_into(file: str) -> None:

@@ -94,7 +94,9 @@ class ClassEigenvectors:
         """Magnitudes up to this are 0 to rounding."""
         return NEGLIGIBLE * torch.finfo(self.values.dtype).eps * self.values.abs().amax(1, keepdim=True)
 
-    def _chosen(self, order: Int[Tensor, "n m"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m n_pixels"]]:
+    def _chosen(
+        self, order: Int[Tensor, "n m"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m n_pixels"]]:
         vectors = self.vectors.gather(1, order.unsqueeze(-1).expand(-1, -1, self.vectors.shape[-1]))
         return self.values.gather(1, order), vectors
 

@@ -87,7 +87,9 @@ def test_where_a_sign_has_fewer_both_signs_are_filled_with_zeros():
     assert (values[:, :20] >= 0).all()
     assert (values[:, 20:] <= 0).all()
     assert torch.equal(vectors.norm(dim=2).round(), (values != 0).double())
-    with pytest.raises(InputError, match="n=21 eigenvectors of each sign; expected 1 to the 20 that there are"):
+    with pytest.raises(
+        InputError, match="n=21 eigenvectors of each sign; expected 1 to the 20 that there are"
+    ):
         eigen.both_signs(21)
 
 
