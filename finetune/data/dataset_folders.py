@@ -55,8 +55,9 @@ def find_split(
 ) -> Split:
     """The split of a folder, or of a dataset on the hub where `folder` is None.
 
-    `option` is the one that names the split, `others` are what a source may be besides. Raises InputError, with the names there are, for a subset or
-    split that is not there, and for a folder where files would be left out.
+    `option` is the one that names the split, `others` are what a source may be besides. Raises InputError,
+    with the names there are, for a subset or split that is not there, and for a folder where files would be
+    left out.
     """
     if folder is not None:
         next(folder.iterdir(), None)  # raises where it may not be read, which datasets takes for empty

@@ -201,8 +201,8 @@ def _masks(reading: ClassifierReading) -> str:
     )
     length = reading.masked.strengths[-1]
     caption = (
-        "Mean of the masks of all classes, by their length; of both signs the one that turns more; shaded the "
-        "range over classes. Controls: the mask’s own values at permuted pixels, and the plain eigenvector. "
+        "Mean of the masks of all classes, by their length, the range over classes shaded; of both signs the "
+        "one that turns more. Controls: the mask’s own values at permuted pixels, and the plain eigenvector. "
         "The point at length 0 is the accuracy without a mask."
     )
     said = (

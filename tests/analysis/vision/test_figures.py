@@ -9,7 +9,6 @@ from bilinear_lm import InputError
 
 from .small import CLASSES, KINDS, SHAPE, classifier, images
 
-
 LABELS = torch.arange(20) % CLASSES
 
 
