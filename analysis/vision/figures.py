@@ -192,13 +192,14 @@ def radii_plot(radii: Radii, title: str = "how far an image keeps its label") ->
     figure = Drawing(figsize=(4.5, 2.8), layout="constrained")
     axes = figure.add_subplot()
     shares = torch.arange(len(radii.certified), 0, -1) / len(radii.certified)
+    heights = [1.0, *shares.tolist()]  # from 0 on
     curves = {
         "certified": (radii.certified, POSITIVE, "-"),
         "attacked": (radii.attacked, NEGATIVE, "--"),
         "random directions": (radii.random, INK, ":"),
     }
     for name, (distances, color, style) in curves.items():
-        axes.step(distances.sort().values.tolist(), shares.tolist(), style, color=color, label=name)
+        axes.step([0.0, *distances.sort().values.tolist()], heights, style, color=color, label=name)
     finite = radii.random[radii.random.isfinite() & (radii.random > 0)]
     least = radii.certified[radii.certified > 0]
     if len(least) and len(finite):

@@ -72,7 +72,8 @@ def _effects(figure: FigureBase, studies: MaskStudy | Mapping[str, MaskStudy]) -
     for axes, said in ((left, "accuracy"), (right, "other images in the mask's class")):
         axes.set(xlabel="length of what is added", ylabel=said)
         axes.set_ylim(0, 1.02)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     for style, name in (("--", "plain eigenvector"), (":", "mask, pixels permuted")):
         left.plot([], [], style, color=INK, label=name)
