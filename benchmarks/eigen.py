@@ -17,8 +17,9 @@ from collections.abc import Callable
 
 import torch
 from measure import Measured, begin, measure
+from mnist import MNIST
 from safetensors.torch import load_file, save_file
-from trained import MNIST, SHAPE, trained_layer
+from trained import D_MLP, D_MODEL, trained_layer
 
 from analysis import eigendecompose
 from bilinear_lm import BilinearTensor
@@ -100,7 +101,7 @@ def compare_trained(ways: dict[str, Callable], device: str) -> None:
         # In a process of its own: the peak memory of a process counts for those that it starts.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             pool.apply(train_into, (file,))
-        compare("trained", file, (SHAPE.d_model, SHAPE.d_mlp, DIRECTIONS), ways, device)
+        compare("trained", file, (D_MODEL, D_MLP, DIRECTIONS), ways, device)
 
 
 def train_into(file: str) -> None:
