@@ -252,6 +252,7 @@ __all__ = [
     "largest_change",
     "load_decomposition",
     "load_graph",
+    "mask_effects_plot",
     "mask_study",
     "masks_plot",
     "match_vectors",
@@ -333,11 +334,12 @@ _CLASSIFIER_FIGURES = (
     "directions_grid",
     "eigenvector_grid",
     "explanation_plot",
-    "masks_plot",
     "radii_plot",
     "rank_plot",
 )
 """Of image classifiers, likewise."""
+
+_MASK_FIGURES = ("mask_effects_plot", "masks_plot")
 
 _FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
 """Of convolutions, likewise."""
@@ -345,6 +347,7 @@ _FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
 _MODULES = (
     dict.fromkeys(_FIGURES, "analysis.plots")
     | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures")
+    | dict.fromkeys(_MASK_FIGURES, "analysis.vision.mask_figures")
     | dict.fromkeys(_FILTER_FIGURES, "analysis.convolutions.figures")
 )
 

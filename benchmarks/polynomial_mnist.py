@@ -13,13 +13,13 @@ directions of equal norm. Cells are means over seeds, and the range.
 from __future__ import annotations
 
 import argparse
-import gzip
 import math
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 import torch
+from mnist import Images, read_mnist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,27 +33,9 @@ from bilinear_lm.polynomials.hermite import activation_function
 from bilinear_lm.polynomials.measured import RSquared
 from bilinear_lm.polynomials.polynomial import Polynomial
 
-IMAGES = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 D_MLP, EPOCHS, BATCH, NOISE = 256, 8, 256, 0.1
 ACTIVATIONS, DEGREES = ("relu", "gelu"), (1, 2, 3, 4)
 SAMPLES, ATTACKED, NORMS, KS = 5000, 1000, (0.5, 1.0), (1, 9)
-
-
-@dataclass(frozen=True)
-class Images:
-    x: Tensor
-    labels: Tensor
-
-    @classmethod
-    def read(cls, part: str, side: int) -> Images:
-        pixels = _read(IMAGES / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28).double() / 255
-        labels = _read(IMAGES / f"{part}-labels-idx1-ubyte.gz", 8).long()
-        return cls(F.avg_pool2d(pixels, 28 // side).flatten(1), labels)
-
-
-def _read(path: Path, header: int) -> Tensor:
-    with gzip.open(path) as file:
-        return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)[header:]
 
 
 def new_layer(seed: int, d_in: int) -> GLUWeights:
@@ -138,7 +120,7 @@ def by_degree(layer: GLUWeights, activation: str, name: str, train: Images, tabl
 def attack(layer: GLUWeights, activation: str, train: Images, test: Images, table: Table) -> None:
     mean, cov = moments(train.x)
     polynomial = approximate_layer(layer, activation, mean=mean, cov=cov).around(mean)
-    function, images = activation_function(activation), Images(test.x[:ATTACKED], test.labels[:ATTACKED])
+    function, images = activation_function(activation), test.first(ATTACKED)
 
     def network(x: Tensor) -> Tensor:
         return layer.output(x, function)
@@ -181,7 +163,7 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
 
 
 def main(seeds: int, side: int, figure: Path | None) -> None:
-    train, test = Images.read("train", side), Images.read("t10k", side)
+    train, test = read_mnist(side, torch.float64)
     degrees, mixtures, attacks = Table(), Table(), Table()
     for seed in range(seeds):
         for activation in ACTIVATIONS:

@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
     Without `arguments` it is the program itself: when the command has ended, Ctrl-C changes nothing any more.
+    With them it is a part of another program, which gets a signal to stop once the command has cleaned up.
     """
     try:
         with _interruptible(is_program=arguments is None):
@@ -148,7 +149,8 @@ def _interruptible(is_program: bool) -> Iterator[None]:
 
     A library that is being imported turns an interruption into an error of its own; `_Stopped` replaces it.
     Afterwards signals do what they did before, but for Ctrl-C in the program, which does nothing: the
-    interpreter on its way out would answer it with a traceback or another status than the command's.
+    interpreter on its way out would answer it with a traceback or another status than the command's. Within
+    another program, which the signal was meant for too, it is raised again.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python delivers no signals
         yield
@@ -167,5 +169,7 @@ def _interruptible(is_program: bool) -> Iterator[None]:
             before[signal.SIGINT] = signal.SIG_IGN
         for number, handler in before.items():
             signal.signal(number, handler)
+        if received and not is_program:
+            signal.raise_signal(received[0])
         if received:
             raise _Stopped(received[0]) from None

@@ -8,8 +8,13 @@ prints how many eigenvectors its classes have and need, and draws the strongest 
 
 import sys
 
-from analysis import accuracy_by_rank, class_eigenvectors, effective_rank, save_figure
-from analysis.vision_plots import eigenvector_plot
+from analysis import (
+    accuracy_by_rank,
+    class_eigenvectors,
+    effective_rank,
+    eigenvector_grid,
+    save_figure,
+)
 from bilinear_lm.images import read_digits, read_idx_folder
 from bilinear_lm.networks import ImageSettings
 from finetune.networks.images import train_classifier
@@ -37,7 +42,7 @@ def main(source: str = "digits", figure: str | None = None) -> None:
     for k, value, random in zip(kept.ks, kept.accuracy.tolist(), kept.random.mean(0).tolist(), strict=True):
         print(f"k = {k:<3}  {value:.3f}  {random:.3f}")
     if figure is not None:
-        save_figure(eigenvector_plot(eigen, 3, data.class_names), figure)
+        save_figure(eigenvector_grid(eigen, 3, names=data.class_names), figure)
         print(figure)
 
 

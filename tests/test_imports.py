@@ -106,8 +106,7 @@ ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "toys", "features", "attention", "paths"),
     *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
-    *("polynomial_plots", "vision", "vision_plots", "convolutions", "policies", "policy_plots"),
-    *("report", "commands"),
+    *("polynomial_plots", "vision", "convolutions", "policies", "policy_plots", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 

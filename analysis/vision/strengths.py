@@ -98,7 +98,7 @@ def mask_study(
     right, turned, whole = _counts(reading, x, labels, added, targets, lengths)
     others = (labels.unsqueeze(0) != targets.unsqueeze(1)).sum(1)
     accuracy, share = right / len(x), turned / others.clamp(min=1)[:, None, None]
-    better = share.argmax(2, keepdim=True)  # of the two signs
+    better = (share[..., 1:] > share[..., :1]).long()  # of the two signs; of equal ones the mask as it is
     accuracy, share = (each.gather(2, better).squeeze(2) for each in (accuracy, share))
     n = len(masks.labels)
     parts = [slice(0, n), slice(n, 2 * n), slice(2 * n, None)]
