@@ -170,7 +170,7 @@ def chains(x: Things):
         [diagonal.weights, diagonal.predicted(ranks), diagonal.measured(ranks)],
         [list(ranks), cut(x.images.flatten(1))],
         analysis.chain_error(chain, cut, moment),
-        # An eigenvalue's sign turns with its parent's eigenvector, whose own is a convention of the coordinates.
+        # An eigenvalue's sign turns with its parent's eigenvector, whose own is a convention.
         [level.values.abs() for level in unfold(chain, share=0.9).levels],
     ]
 
