@@ -71,6 +71,7 @@ def stopped(arguments):
         print("cleaned up", flush=True)
 
 bilinear_lm.cli._run = stopped
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a program in the background begins without
 try:
     print(bilinear_lm.cli.main(["info"]))
 except KeyboardInterrupt as interruption:
