@@ -259,7 +259,9 @@ def _strongest_part(whole: GraphColumns, max_nodes: int, by: By, grouped: bool) 
     added = added[np.argsort(-shares[added], kind="stable")][: max_nodes - n_kept]
     if n_kept + len(added) < max_nodes:
         part = strongest(max_nodes - len(added))
-    return part_of(whole, np.union1d(np.flatnonzero(part.kept), added), grouped).columns
+    together = part.kept.copy()
+    together[added] = True
+    return part_of(whole, together, grouped).columns
 
 
 def _with_slopes(

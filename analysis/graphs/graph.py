@@ -42,7 +42,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from analysis.graphs.columns import GraphColumns
 from analysis.graphs.elements import By, Edge, Kind, Node, Pruned
@@ -219,10 +219,10 @@ class Graph:
         kept = {self.node(node).id for node in ids}
         if self.target not in kept:
             raise InputError(f"a subgraph without the target {self.target!r}; expected it among the nodes")
-        return self._part(number for number, node in enumerate(self.nodes) if node.id in kept)
+        return self._part(np.array([node.id in kept for node in self.nodes]))
 
-    def _part(self, nodes: Iterable[int]) -> Pruning:
-        part = part_of(self.columns, nodes, self.settings.get("interactions") == "grouped")
+    def _part(self, chosen: Bool[np.ndarray, " n_nodes"]) -> Pruning:
+        part = part_of(self.columns, chosen, self.settings.get("interactions") == "grouped")
         edges = part.columns.edges.listed(part.columns.ids)
         graph = replace(
             self,

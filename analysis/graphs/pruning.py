@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,8 +24,8 @@ def strongest_nodes(
     shares: Float[np.ndarray, " n_nodes"],
     max_nodes: int | None = None,
     min_share: float = 0.0,
-) -> Iterable[int]:
-    """The nodes of the largest shares, interactions together with their inputs."""
+) -> Bool[np.ndarray, " n_nodes"]:
+    """Which nodes have the largest shares; the target is among them, interactions are with their inputs."""
     strong = [node for node in whole.order if shares[node] >= min_share and node != whole.target]
     strong.sort(key=shares.tolist().__getitem__, reverse=True)
     kept = {whole.target}
@@ -36,21 +35,21 @@ def strongest_nodes(
             group.update(whole.edges.sources[whole.into.edges[whole.into.at(node)]].tolist())
         if max_nodes is None or len(kept) + len(group - kept) <= max_nodes:
             kept |= group
-    return kept
+    chosen = np.zeros(len(whole.nodes), dtype=bool)
+    chosen[list(kept)] = True
+    return chosen
 
 
-def part_of(whole: GraphColumns, nodes: Iterable[int], grouping: bool) -> Part:
+def part_of(whole: GraphColumns, chosen: Bool[np.ndarray, " n_nodes"], grouping: bool) -> Part:
     """The graph of some nodes, among them the target.
 
     Of these, nodes go that do not lead to the target, and interactions one of whose inputs is left out.
     Contributions of what is left out are added to what is pruned; with `grouping` those of interactions first
     join the edges of their inputs.
     """
-    kept, target = np.zeros(len(whole.nodes), dtype=bool), whole.target
-    kept[list(nodes)] = True
-    lacking = np.zeros_like(kept)
-    lacking[whole.edges.targets[~kept[whole.edges.sources]]] = True
-    kept &= ~(whole.is_interaction & lacking)
+    target, lacking = whole.target, np.zeros_like(chosen)
+    lacking[whole.edges.targets[~chosen[whole.edges.sources]]] = True
+    kept = chosen & ~(whole.is_interaction & lacking)
     kept[target] = True
     edges = _grouped(whole, kept) if grouping else whole.edges
     out_of = Ends.of(edges.sources, edges.weights, len(kept))
