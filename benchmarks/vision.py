@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from bilinear_lm.images import read_idx_folder
 from torch import Tensor
 
 from analysis import (
@@ -35,6 +34,7 @@ from analysis import (
     save_figure,
 )
 from analysis.vision import AdversarialMasks, edge_pixels
+from bilinear_lm.images import read_idx_folder
 from bilinear_lm.networks import ImageClassifier, load_network
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
