@@ -23,7 +23,7 @@ from bilinear_lm.weights import embedding
 
 
 def name_shipped(checkpoint: str, features: Sequence[int] | None = None) -> dict[Site, dict[int, str]]:
-    """The names of features of a shipped model's dictionaries, by number, on the text that ships; all by default.
+    """Names for features of a shipped model's dictionaries, by number, on its text; for all by default.
 
     They are those that `trace` gives features on that text, such as `#12 ␣the, ␣a`. InputError for a model
     without dictionaries or text.
@@ -35,7 +35,9 @@ def name_shipped(checkpoint: str, features: Sequence[int] | None = None) -> dict
 
     folder, text = shipped_scope(checkpoint)
     if folder is None or text is None:
-        raise InputError(f"{checkpoint}: no dictionaries or no text of it ship; expected a model that has both")
+        raise InputError(
+            f"{checkpoint}: no dictionaries or no text of it ship; expected a model that has both"
+        )
     model, tokenizer = load_pretrained(checkpoint), load_tokenizer(checkpoint)
     dictionaries = around_mlps(dictionaries_in(folder, model))
     wanted = {site: range(one.n_feat) if features is None else features for site, one in dictionaries.items()}
