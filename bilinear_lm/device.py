@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from bilinear_lm.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def find_device(name: DeviceName) -> torch.device:
     """The device of that name; auto: a GPU where there is one."""
+    import torch
+
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise InputError(
