@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from bilinear_lm.checks import require_seed
 from bilinear_lm.commands.arguments import Output
 from bilinear_lm.device import DeviceName, find_device
-from bilinear_lm.environments.film import Film, film_episode, maze_picture
-from bilinear_lm.environments.maze import ACTIONS
-from bilinear_lm.environments.policy_folder import load_policy
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import (
     new_folder,
@@ -26,6 +23,9 @@ from bilinear_lm.files import (
     write_tensors,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from bilinear_lm.environments.film import Film
 
 PolicyName = Annotated[str, tyro.conf.Positional]
 
@@ -71,6 +71,7 @@ def read(
     """
     from analysis.report.policies.collect import collect_policy
     from analysis.report.policies.page import policy_page
+    from bilinear_lm.environments import ACTIONS, load_policy
 
     require_seed(seed)
     require_new(output)
@@ -138,6 +139,9 @@ def play(
         device: Where to compute.
         seed: Seeds level and actions.
     """
+    from bilinear_lm.environments import load_policy
+    from bilinear_lm.environments.film import film_episode
+
     require_seed(seed)
     if output is not None:
         if output.suffix not in _SUFFIXES:
@@ -156,6 +160,8 @@ def play(
 
 
 def _record(film: Film, policy: str, seed: int) -> dict[str, object]:
+    from bilinear_lm.environments import ACTIONS
+
     states = film.states
     return {
         "policy": policy,
@@ -178,6 +184,8 @@ def _record(film: Film, policy: str, seed: int) -> dict[str, object]:
 def _moving(film: Film) -> bytes:
     """The episode as an animated GIF."""
     from PIL import Image
+
+    from bilinear_lm.environments.film import maze_picture
 
     pictures = [Image.fromarray(maze_picture(film.states, frame)) for frame in range(len(film))]
     size = pictures[0].width * _PIXELS, pictures[0].height * _PIXELS

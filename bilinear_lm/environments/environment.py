@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,10 +12,9 @@ from torch import Tensor
 
 from bilinear_lm.checks import require_choice
 from bilinear_lm.environments.maze import Mazes, MazeSettings, MazeStates
+from bilinear_lm.environments.names import EnvironmentName
 from bilinear_lm.environments.procgen import ProcgenMazes, ProcgenSettings
 from bilinear_lm.errors import InputError
-
-EnvironmentName = Literal["maze", "procgen-maze"]
 
 
 @runtime_checkable

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from bilinear_lm.checks import require_seed
 from bilinear_lm.device import DeviceName
-from bilinear_lm.environments.environment import EnvironmentName, environment_settings
+from bilinear_lm.environments.names import EnvironmentName
 from bilinear_lm.errors import InputError
-from bilinear_lm.networks.policy import PolicySettings
 from finetune.bounds import COUNT, FROM_ZERO, POSITIVE, RATE, Bounds, require_bounds, require_kinds
+
+if TYPE_CHECKING:
+    from bilinear_lm.networks.policy import PolicySettings
 
 _COUNTS = ("steps", "limit", "n_levels", "mazes", "rollout", "epochs", "checkpoint_rollouts")
 
@@ -97,6 +99,9 @@ class PolicyConfig:
 
     def network(self) -> PolicySettings:
         """The shape of the policy."""
+        from bilinear_lm.environments.environment import environment_settings
+        from bilinear_lm.networks.policy import PolicySettings
+
         image_shape = environment_settings(self.environment, self.maze_settings()).image_shape
         if self.shape == "impala":
             return PolicySettings.impala(image_shape, kind=self.kind, n_outputs=5)  # type: ignore[return-value]
