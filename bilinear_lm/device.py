@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from bilinear_lm.errors import InputError
@@ -14,11 +15,16 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 def find_device(name: DeviceName) -> torch.device:
     """The device of that name; auto: a GPU where there is one."""
-    import torch
-
-    there = torch.cuda.is_available()
+    there = _torch().cuda.is_available()
     if name == "cuda" and not there:
         raise InputError(
             "no CUDA device is available to torch here; expected one for --device cuda, use --device cpu"
         )
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    return _torch().device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _torch() -> ModuleType:
+    """torch, loaded on first use."""
+    import torch
+
+    return torch
