@@ -23,8 +23,10 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from convolution import Images, Table, fit, kept
+from convolution import fit, kept
 from matplotlib.axes import Axes
+from mnist import FASHION, Images, read_images
+from tables import Table
 from torch import Tensor, nn
 
 from analysis.colours import NEGATIVE, POSITIVE
@@ -201,7 +203,7 @@ def misses(measured: Tensor) -> list[float]:
 
 def study(folder: Path, seeds: int, figure: Path | None) -> None:
     drawn = lines(DRAWN, 1), lines(5_000, 2)
-    fashion = Images.read("train"), Images.read("t10k")
+    fashion = read_images(FASHION)
     accuracies, table, directions, rows = Table(), Table(), Table(), []
     shown = stimuli()
     for seed in range(seeds):

@@ -12,27 +12,34 @@ from torch.nn import functional as F
 from bilinear_lm.images import read_idx_folder
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+MNIST, FASHION = DATA / "mnist", DATA / "fashion-mnist"
 LEARNING_RATE, WEIGHT_DECAY, BATCH, NOISE = 1e-3, 1.0, 256, 0.3
 
 
 @dataclass(frozen=True)
 class Images:
     x: Tensor
-    """Pixels [n, n_pixels], 0 to 1."""
+    """Pixels [n, n_pixels] or [n, 1, height, width], 0 to 1."""
     labels: Tensor
 
     def first(self, n: int) -> Images:
         return Images(self.x[:n], self.labels[:n])
 
 
-def read_mnist(side: int = 28, dtype: torch.dtype = torch.float32) -> tuple[Images, Images]:
-    """Training and test images of side × side pixels: means of four at 14."""
-    data = read_idx_folder(MNIST)
+def read_images(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Images, Images]:
+    """Training and test images [n, 1, height, width] of a folder of idx files."""
+    data = read_idx_folder(folder)
     splits = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
+    train, test = (Images(images.unsqueeze(1).to(dtype) / 255, labels) for images, labels in splits)
+    return train, test
+
+
+def read_mnist(side: int = 28, dtype: torch.dtype = torch.float32) -> tuple[Images, Images]:
+    """Training and test images of side × side pixels in a row: means of four at 14."""
     train, test = (
-        Images(F.avg_pool2d(images.unsqueeze(1).to(dtype) / 255, 28 // side).flatten(1), labels)
-        for images, labels in splits
+        Images(F.avg_pool2d(split.x, 28 // side).flatten(1), split.labels)
+        for split in read_images(MNIST, dtype)
     )
     return train, test
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 import torch
 from mnist import Images, read_mnist
+from tables import Table
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -76,23 +76,6 @@ def measured(layer: GLUWeights, activation: str, polynomial: Polynomial, x: Tens
     r_squared = RSquared()
     r_squared.add(layer.output(x, activation_function(activation)), polynomial(x))
     return r_squared
-
-
-@dataclass
-class Table:
-    """Rows of numbers by name, one a seed."""
-
-    rows: dict[str, list[list[float]]] = field(default_factory=dict)
-
-    def add(self, name: str, numbers: list[float]) -> None:
-        self.rows.setdefault(name, []).append(numbers)
-
-    def show(self, header: str) -> None:
-        print(f"\n| | {header} |\n{'|---' * (header.count('|') + 2)}|")
-        for name, runs in self.rows.items():
-            columns = zip(*runs, strict=True)
-            cells = [f"{sum(c) / len(c):.4f} ({min(c):.4f} to {max(c):.4f})" for c in columns]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def explain(layer: GLUWeights, activation: str, name: str, train: Images, test: Images, table: Table) -> None:
@@ -164,7 +147,7 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
 
 def main(seeds: int, side: int, figure: Path | None) -> None:
     train, test = read_mnist(side, torch.float64)
-    degrees, mixtures, attacks = Table(), Table(), Table()
+    degrees, mixtures, attacks = Table(".4f"), Table(".4f"), Table(".4f")
     for seed in range(seeds):
         for activation in ACTIVATIONS:
             start = new_layer(seed, side**2)

@@ -23,7 +23,7 @@ OF_TRACE = 0.2
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What is timed, by name; the first two are what the others stand beside."""
+    """The timed commands, by name; the first two are what the others stand beside."""
     return {
         "import torch": ["-c", "import torch"],
         "import a Llama class": ["-c", "import torch; from transformers import LlamaForCausalLM"],

@@ -13,7 +13,7 @@ from bilinear_lm.first_use import names_on_first_use
 from bilinear_lm.own_packages import warn_of_hidden_packages
 
 if TYPE_CHECKING:
-    from bilinear_lm import networks
+    from bilinear_lm import environments, images, networks
     from bilinear_lm.checkpoints.info import checkpoint_info
     from bilinear_lm.checkpoints.load import load_pretrained
     from bilinear_lm.checkpoints.save import export
@@ -63,10 +63,12 @@ _ON_FIRST_USE = {
     "bilinear_approximation": "bilinear_lm.polynomials.bilinear",
     "checkpoint_info": "bilinear_lm.checkpoints.info",
     "embedding": "bilinear_lm.weights",
+    "environments": "bilinear_lm.environments",
     "explained_variance": "bilinear_lm.polynomials.explained",
     "export": "bilinear_lm.checkpoints.save",
     "fit_polynomial": "bilinear_lm.polynomials.measured",
     "hook": "bilinear_lm.hooked.adapters",
+    "images": "bilinear_lm.images",
     "load_dictionary": "bilinear_lm.dictionaries",
     "load_hooked": "bilinear_lm.hooked.adapters",
     "load_polynomial": "bilinear_lm.polynomials.polynomial_folder",
@@ -96,6 +98,8 @@ _LIGHT = (
     "bilinear_lm.polynomials.polynomial",
     "bilinear_lm.shipped",
     "bilinear_lm.networks",
+    "bilinear_lm.images",
+    "bilinear_lm.environments",
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
     "bilinear_lm.glu_weights",
@@ -124,10 +128,12 @@ __all__ = [
     "bilinear_approximation",
     "checkpoint_info",
     "embedding",
+    "environments",
     "explained_variance",
     "export",
     "fit_polynomial",
     "hook",
+    "images",
     "load_dictionary",
     "load_hooked",
     "load_polynomial",

@@ -8,6 +8,7 @@ prints how many eigenvectors its classes have and need, and draws the strongest 
 
 import sys
 
+import bilinear_lm as bl
 from analysis import (
     accuracy_by_rank,
     class_eigenvectors,
@@ -15,18 +16,15 @@ from analysis import (
     eigenvector_grid,
     save_figure,
 )
-from bilinear_lm.images import read_digits, read_idx_folder
-from bilinear_lm.networks import ImageSettings
-from finetune.networks.images import train_classifier
-from finetune.networks.images_config import ImageTraining
+from finetune import ImageTraining, train_classifier
 
 EPOCHS, WIDTH, KS = 20, 64, (1, 2, 4, 8, 16)
 
 
 def main(source: str = "digits", figure: str | None = None) -> None:
     """Trains, prints and draws."""
-    data = read_digits() if source == "digits" else read_idx_folder(source)
-    settings = ImageSettings(data.image_shape, data.n_classes, d_model=WIDTH, d_mlp=WIDTH)
+    data = bl.images.read_digits() if source == "digits" else bl.images.read_idx_folder(source)
+    settings = bl.networks.ImageSettings(data.image_shape, data.n_classes, d_model=WIDTH, d_mlp=WIDTH)
     training = ImageTraining(epochs=EPOCHS, batch_size=32, learning_rate=3e-3)
     trained = train_classifier(data, settings, training)
     eigen = class_eigenvectors(trained.classifier)

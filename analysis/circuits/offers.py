@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from analysis.graphs.columns import EdgeColumns
+from analysis.graphs.columns import Columns, EdgeColumns
 
 
 @dataclass(frozen=True)
-class Offers:
+class Offers(Columns):
     """Contributions of sources, by their numbers in the catalogue, to numbered nodes of the graph."""
 
     sources: Int[np.ndarray, " n"]
@@ -33,18 +32,6 @@ class Offers:
     """The fewest MLPs between the source and the target."""
     claims: Bool[np.ndarray, " n"]
     """Which are no contributions: inputs of an interaction that is in the graph, which has their edges."""
-
-    @classmethod
-    def joined(cls, parts: Iterable[Offers]) -> Offers:
-        """Offers after each other."""
-        every = list(parts)
-        return cls(*(np.concatenate([getattr(part, field.name) for part in every]) for field in fields(cls)))
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __getitem__(self, chosen: np.ndarray | slice) -> Offers:
-        return Offers(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def edges(self) -> EdgeColumns:
         """The contributions as edges."""

@@ -1,4 +1,4 @@
-"""What `bilinear-lm images` writes about a classifier: its page, figures and numbers."""
+"""The page, figures and numbers that `bilinear-lm images` writes about a classifier."""
 
 from __future__ import annotations
 

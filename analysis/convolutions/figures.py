@@ -20,10 +20,10 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 
 MOST_CHANNELS = 16
-"""Of a filter, the most that are drawn."""
+"""Channels of a filter that are drawn, at most."""
 
 MOST_COLUMNS = 8
-"""Of filters with one channel, the most in a row."""
+"""Filters with one channel in a row, at most."""
 
 
 @checked

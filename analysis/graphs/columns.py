@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,8 +16,25 @@ from jaxtyping import Bool, Float, Int
 from analysis.graphs.elements import Edge, Node, Pruned
 
 
+class Columns:
+    """Rows in columns: a dataclass of arrays of one length, each a field."""
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """The rows of one or more parts after each other."""
+        every, names = list(parts), [field.name for field in fields(cls)]  # type: ignore[arg-type]
+        return cls(*(np.concatenate([getattr(part, name) for part in every]) for name in names))
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> Self:
+        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return type(self)(*(value[chosen] for value in values))
+
+
 @dataclass(frozen=True)
-class EdgeColumns:
+class EdgeColumns(Columns):
     """Edges between numbered ends."""
 
     sources: Int[np.ndarray, " n"]
@@ -27,7 +45,7 @@ class EdgeColumns:
     grouped: Float[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, edges: Sequence[Edge], numbers: Mapping[str, int]) -> EdgeColumns:
+    def of(cls, edges: Sequence[Edge], numbers: Mapping[str, int]) -> Self:
         """The columns of edges between nodes with these numbers."""
         return cls(
             np.array([numbers[edge.source] for edge in edges], dtype=np.int64),
@@ -38,16 +56,9 @@ class EdgeColumns:
         )
 
     @classmethod
-    def joined(cls, parts: Iterable[EdgeColumns]) -> EdgeColumns:
-        """The edges of some columns after each other."""
-        every = [cls.of((), {}), *parts]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in every]) for field in fields(cls)))
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __getitem__(self, chosen: np.ndarray | slice) -> EdgeColumns:
-        return EdgeColumns(*(getattr(self, field.name)[chosen] for field in fields(self)))
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """The edges of some columns, or of none, after each other."""
+        return super().joined([cls.of((), {}), *parts])
 
     def summed(self) -> EdgeColumns:
         """The edges with those between the same ends as one, their sum, in the place of the first."""
@@ -157,7 +168,7 @@ class GraphColumns:
         return ready
 
     def listed_pruned(self) -> dict[str, Pruned]:
-        """What is pruned, by node."""
+        """The pruned contributions, by node."""
         return {
             self.nodes[node].id: Pruned(signed, absolute, int(count), slope, absolute_slope)
             for node, (signed, absolute, count, slope, absolute_slope) in zip(

@@ -72,7 +72,7 @@ def part_of(whole: GraphColumns, chosen: Bool[np.ndarray, " n_nodes"], grouping:
 
 
 def _with_left(whole: GraphColumns, left: EdgeColumns) -> tuple[np.ndarray, Int[np.ndarray, " n_split"]]:
-    """What is pruned with some edges more, and the nodes that have an entry then."""
+    """The pruned contributions with some edges more, and the nodes that have an entry then."""
     pruned = whole.pruned.copy()
     np.add.at(pruned, left.targets, left.as_pruned())
     targets, first = np.unique(left.targets, return_index=True)

@@ -1,4 +1,4 @@
-"""What makes a policy act: probes with their terms, edits of states, and terms scaled while it plays."""
+"""Reasons for which a policy acts: probes with their terms, edits of states, and terms scaled in play."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy does when the state is edited: how far its probabilities move, and where to.
+"""Answers of a policy to edits of the state: how far its probabilities move, and where to.
 
 An edit of the state is the cleanest intervention there is: the cheese moved or removed, everything else left
 as it was. Beside it stands one of a part that should not matter.
@@ -40,7 +40,7 @@ class EditEffect:
 
 @checked
 def edit_effect(policy: Policy, states: MazeStates, edited: MazeStates) -> EditEffect:
-    """What an edit of states does to the policy's probabilities, and to its likeliest action.
+    """The effect of an edit of states on the policy's probabilities, and on its likeliest action.
 
     An action leads nearer where the square it leads to is closer to the edited cheese by the shortest way.
 

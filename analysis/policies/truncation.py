@@ -37,7 +37,7 @@ class TruncationCurve:
     episodes: tuple[Episodes, ...]
     """On the same levels for each count."""
     whole: Episodes
-    """Of the policy as it is."""
+    """The same of the policy as it is."""
     random: Episodes
     """By chance."""
     effective_ranks: Float[Tensor, " n_actions"]

@@ -38,7 +38,7 @@ class ClassEigenvectors:
     classes: tuple[int, ...]
     """The class of each row."""
     versus: int | str | None
-    """What its logit is less: another class's, the mean of the "others", or None."""
+    """The logit that is taken off: another class's, the mean of the "others", or None."""
     space: Space
     """In which space the eigenvalues are; see `analysis.vision.classifiers`."""
     image_shape: tuple[int, ...]

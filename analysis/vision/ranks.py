@@ -35,7 +35,7 @@ class RankAccuracy:
     random: Float[Tensor, "n_random n_ks"]
     """With k random directions of what the classifier reads."""
     whole: float
-    """Of the classifier itself."""
+    """Accuracy of the classifier itself."""
     n_images: int
 
     def _first(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ ACTIONS = ("left", "right", "up", "down")
 """Actions by their numbers."""
 
 MOVES = np.array([(0, -1), (0, 1), (-1, 0), (1, 0)])
-"""What each action adds to the row and the column."""
+"""The step of each action, in rows and columns."""
 
 REWARD = 10.0
 """Worth of the cheese."""

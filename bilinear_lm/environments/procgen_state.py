@@ -16,7 +16,7 @@ from jaxtyping import Int
 from bilinear_lm.errors import InputError
 
 CHEESE, WALL, FREE = 2, 51, 100
-"""What stands in the grid."""
+"""The numbers of things in the grid."""
 
 _PLAYER = 0
 _OPTIONS, _CLOCK, _ENTITY, _LOOKS, _CAMERA = 17, 15, 31, 19, 9
@@ -38,7 +38,7 @@ class ProcgenState:
 
     @property
     def grid(self) -> Int[np.ndarray, "board board"]:
-        """What stands on each square, row 0 at the top."""
+        """The thing on each square, row 0 at the top."""
         grid = np.frombuffer(self.data, dtype="<i4", count=self.board**2, offset=self.grid_at)
         return grid.reshape(self.board, self.board)[::-1].astype(np.int64)
 

@@ -63,7 +63,7 @@ class Placing:
         return y.reshape(*x.shape[:-3], *y.shape[-3:])
 
     def patches(self, x: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch h_out w_out d_patch"]:
-        """What the filters read at every place, c · kh · kw numbers in this order."""
+        """The patches that the filters read at every place, c · kh · kw numbers in this order."""
         flat = self._flat(x, x.shape[-3])
         columns = F.unfold(flat, self.kernel_size, self.dilation, self.padding, self.stride)
         height, width = self.places(*x.shape[-2:])

@@ -24,7 +24,7 @@ _CHOICES = "--subset, --train-split, --test-split, --image-column and --label-co
 
 
 _OTHERS = f"{DIGITS}, nor a folder of idx files"
-"""What a source may be besides a dataset."""
+"""Sources besides a dataset, as refusals name them."""
 
 WHOLE = ImageSelection()
 

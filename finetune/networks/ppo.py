@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bilinear_lm.environments.environment import Environment
 from bilinear_lm.environments.maze import ACTIONS, REWARD
+from bilinear_lm.errors import InputError
 from bilinear_lm.networks.policy import Decision, PolicyNetwork
 
 
@@ -70,12 +71,12 @@ class PlayedMazes(VecEnv):
         return [getattr(self, attr_name)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Mazes have no attributes of their own to set."""
-        raise NotImplementedError
+        """Refused: mazes have no attributes of their own to set."""
+        raise InputError(f"attribute {attr_name!r} of a maze to set; expected none")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Mazes have no methods of their own to call."""
-        raise NotImplementedError
+        """Refused: mazes have no methods of their own to call."""
+        raise InputError(f"method {method_name!r} of a maze to call; expected none, all mazes step together")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Mazes are in no wrapper."""

@@ -55,7 +55,7 @@ class SeenTerms:
     terms: Terms
     pixels: Float[Tensor, "terms c kh kw"]
     maps: Float[Tensor, "terms h w"]
-    """What each place adds to each term at that state."""
+    """The part that each place adds to each term at that state."""
 
 
 @shown
