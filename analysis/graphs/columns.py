@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from analysis.graphs.elements import Edge, Node, Pruned
 
+_Rows = TypeVar("_Rows", bound="Columns")
+
 
 class Columns:
     """Rows in columns: a dataclass of arrays of one length, each a field."""
 
     @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
+    def joined(cls: type[_Rows], parts: Iterable[_Rows]) -> _Rows:
         """The rows of one or more parts after each other."""
         every, names = list(parts), [field.name for field in fields(cls)]  # type: ignore[arg-type]
         return cls(*(np.concatenate([getattr(part, name) for part in every]) for name in names))
@@ -28,7 +30,7 @@ class Columns:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]
 
-    def __getitem__(self, chosen: np.ndarray | slice) -> Self:
+    def __getitem__(self: _Rows, chosen: np.ndarray | slice) -> _Rows:
         values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
         return type(self)(*(value[chosen] for value in values))
 
@@ -45,7 +47,7 @@ class EdgeColumns(Columns):
     grouped: Float[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, edges: Sequence[Edge], numbers: Mapping[str, int]) -> Self:
+    def of(cls, edges: Sequence[Edge], numbers: Mapping[str, int]) -> EdgeColumns:
         """The columns of edges between nodes with these numbers."""
         return cls(
             np.array([numbers[edge.source] for edge in edges], dtype=np.int64),
@@ -56,7 +58,7 @@ class EdgeColumns(Columns):
         )
 
     @classmethod
-    def joined(cls, parts: Iterable[Self]) -> Self:
+    def joined(cls, parts: Iterable[EdgeColumns]) -> EdgeColumns:
         """The edges of some columns, or of none, after each other."""
         return super().joined([cls.of((), {}), *parts])
 
