@@ -511,12 +511,12 @@ _CLASSIFIER_FIGURES = (
     "radii_plot",
     "rank_plot",
 )
-"""Of image classifiers, likewise."""
+"""Figures of image classifiers, likewise."""
 
 _MASK_FIGURES = ("mask_effects_plot", "masks_plot")
 
 _FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
-"""Of convolutions, likewise."""
+"""Figures of convolutions, likewise."""
 
 _ON_FIRST_USE = (
     {room: f"analysis.{room}" for room in _ROOMS}

@@ -20,6 +20,7 @@ from analysis.vision.classifiers import Classifier, Reading, Space, class_direct
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.parts import affine_part
 from bilinear_lm.shown import Words, shown
 
 NEGLIGIBLE = 100
@@ -141,7 +142,7 @@ def class_eigenvectors(
     reading = Reading.of(classifier, space)
     rows, u = class_directions(reading, classes, versus)
     eigen = eigendecompose(reading.quadratic, u, k)
-    linear, constants = reading.affine(u)
+    linear, constants = affine_part(reading.tensor, u)
     vectors = fix_signs(reading.images(eigen.vectors))
     versus = versus if versus is None or isinstance(versus, str) else int(versus)
     return ClassEigenvectors(
