@@ -1,10 +1,9 @@
 """Polynomials of small MNIST classifiers: R², eigenvectors of their quadratics, adversarial examples.
 
-    python benchmarks/polynomial_mnist.py [--seeds 3] [--side 14] [--figure eigenvectors.png]
+    python benchmarks/polynomial_mnist.py [--seeds 3] [--figure eigenvectors.png]
 
-ReLU and GELU MLPs with one hidden layer, on MNIST images of 14 × 14 pixels (means of four; 28 × 28 with
---side 28), with noise of standard deviation 0.1 a pixel in training and in all Gaussians. R² is that of the
-logits: under one Gaussian with the mean and covariance of the training images, in closed form, before and
+ReLU and GELU MLPs with one hidden layer, on MNIST images of 14 × 14 pixels (means of four), with noise of
+standard deviation 0.1 a pixel in training and in all Gaussians. R² is that of the logits: under one Gaussian with the mean and covariance of the training images, in closed form, before and
 after training; under the equal mixture of the Gaussians of the ten classes, by samples of it; and on test
 images. Attacks are made for the quadratic of the one Gaussian and tried on the network, beside random
 directions of equal norm. Cells are means over seeds, and the range.
@@ -13,7 +12,6 @@ directions of equal norm. Cells are means over seeds, and the range.
 from __future__ import annotations
 
 import argparse
-import math
 from itertools import product
 from pathlib import Path
 
@@ -33,16 +31,16 @@ from bilinear_lm.polynomials.hermite import activation_function
 from bilinear_lm.polynomials.measured import RSquared
 from bilinear_lm.polynomials.polynomial import Polynomial
 
-D_MLP, EPOCHS, BATCH, NOISE = 256, 8, 256, 0.1
+SIDE, D_MLP, EPOCHS, BATCH, NOISE = 14, 256, 8, 256, 0.1
 ACTIVATIONS, DEGREES = ("relu", "gelu"), (1, 2, 3, 4)
 SAMPLES, ATTACKED, NORMS, KS = 5000, 1000, (0.5, 1.0), (1, 9)
 
 
-def new_layer(seed: int, d_in: int) -> GLUWeights:
+def new_layer(seed: int) -> GLUWeights:
     draws = torch.Generator().manual_seed(seed)
     W_in, W_out = (
         torch.randn(shape, generator=draws, dtype=torch.float64) / shape[0] ** 0.5
-        for shape in ((d_in, D_MLP), (D_MLP, 10))
+        for shape in ((SIDE**2, D_MLP), (D_MLP, 10))
     )
     return GLUWeights(
         W_in, None, W_out, torch.zeros(D_MLP, dtype=torch.float64), None, torch.zeros(10).double()
@@ -123,7 +121,6 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    side = math.isqrt(polynomial.linear.shape[0])
     centered = torch.eye(10, dtype=torch.float64) - 0.1  # a digit's logit less the mean of all logits
     eigen = eigendecompose(polynomial.quadratic, centered)
     figure, axes = plt.subplots(10, 2 * n, figsize=(2 * n, 10.5))
@@ -131,7 +128,7 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
         order = values.argsort(descending=True)
         chosen = [*order[:n].tolist(), *order[-n:].flip(0).tolist()]
         for axis, index in zip(axes[digit], chosen, strict=True):
-            vector = vectors[index].reshape(side, side)
+            vector = vectors[index].reshape(SIDE, SIDE)
             most = float(vector.abs().max())
             axis.imshow(vector, cmap="RdBu", vmin=-most, vmax=most)
             axis.set_title(f"{float(values[index]):+.2f}", fontsize=8)
@@ -145,12 +142,12 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
     figure.savefig(path, dpi=80)
 
 
-def main(seeds: int, side: int, figure: Path | None) -> None:
-    train, test = read_mnist(side, torch.float64)
+def main(seeds: int, figure: Path | None) -> None:
+    train, test = read_mnist(SIDE, torch.float64)
     degrees, mixtures, attacks = Table(".4f"), Table(".4f"), Table(".4f")
     for seed in range(seeds):
         for activation in ACTIVATIONS:
-            start = new_layer(seed, side**2)
+            start = new_layer(seed)
             layer = trained(start, activation, train, seed)
             right = layer.output(test.x, activation_function(activation)).argmax(1) == test.labels
             print(f"seed {seed}, {activation}: accuracy {float(right.double().mean()):.4f}", flush=True)
@@ -174,7 +171,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--side", type=int, default=14, choices=(14, 28))
     parser.add_argument("--figure", type=Path, default=None)
     arguments = parser.parse_args()
-    main(arguments.seeds, arguments.side, arguments.figure)
+    main(arguments.seeds, arguments.figure)
