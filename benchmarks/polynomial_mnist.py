@@ -3,10 +3,11 @@
     python benchmarks/polynomial_mnist.py [--seeds 3] [--figure eigenvectors.png]
 
 ReLU and GELU MLPs with one hidden layer, on MNIST images of 14 × 14 pixels (means of four), with noise of
-standard deviation 0.1 a pixel in training and in all Gaussians. R² is that of the logits: under one Gaussian with the mean and covariance of the training images, in closed form, before and
-after training; under the equal mixture of the Gaussians of the ten classes, by samples of it; and on test
-images. Attacks are made for the quadratic of the one Gaussian and tried on the network, beside random
-directions of equal norm. Cells are means over seeds, and the range.
+standard deviation 0.1 a pixel in training and in all Gaussians. R² is that of the logits: under one Gaussian
+with the mean and covariance of the training images, in closed form, before and after training; under the
+equal mixture of the Gaussians of the ten classes, by samples of it; and on test images. Attacks are made for
+the quadratic of the one Gaussian and tried on the network, beside random directions of equal norm. Cells are
+means over seeds, and the range.
 """
 
 from __future__ import annotations
