@@ -22,9 +22,9 @@ from statistics import mean
 import torch
 
 from analysis import certify, eigendecompose_to_folder, interaction_index, interaction_statistics
-from analysis.distributed import divided, process_group, together
 from analysis.features import FeatureLayer, split_strongest_interactions
 from bilinear_lm import BilinearTensor
+from bilinear_lm.distributed import divided, process_group, together
 
 
 def layer(d_model: int, n_features: int) -> FeatureLayer:

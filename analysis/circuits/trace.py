@@ -16,7 +16,6 @@ from analysis.circuits.labels import labelled, names_on_text
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
-from analysis.distributed import divided
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
 from analysis.graphs.elements import By
 from analysis.graphs.files import as_text, from_object
@@ -26,6 +25,7 @@ from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
 

@@ -63,10 +63,10 @@ def eigen(
     """
     import torch
 
-    from analysis.distributed import process_group, together
     from analysis.spectra.eigen_run import eigendecompose_to_folder, require_unbegun
     from bilinear_lm import mlp_tensor
     from bilinear_lm.checkpoints import load_pretrained
+    from bilinear_lm.distributed import process_group, together
 
     require_seed(seed)
     _require_one_choice(tokens, all_tokens, dictionary, features)

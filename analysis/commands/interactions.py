@@ -70,13 +70,13 @@ def interactions(
         device: Where to compute.
         seed: First seed of the random interactions that the strongest are compared with.
     """
-    from analysis.distributed import process_group
     from analysis.features.interactions import split_strongest_interactions
     from analysis.features.layer import feature_layer, require_site
     from analysis.features.statistics import interaction_statistics
     from analysis.features.submatrix import strongest_submatrix
     from analysis.plots import save_figure
     from bilinear_lm.checkpoints import load_pretrained
+    from bilinear_lm.distributed import process_group
 
     require_count(k, f"k={k} interactions")
     require_seed(seed)
@@ -180,9 +180,9 @@ def _certified(
     model: PreTrainedModel, layer: int, outputs: Dictionary, features: list[int]
 ) -> list[dict[str, Any]]:
     """The range of each feature and the eigenvectors needed, or nothing where no norm bounds the layer."""
-    from analysis.distributed import divided
     from analysis.guarantees.claims import eigenvectors_needed
     from analysis.guarantees.model_ranges import AT_ONCE, certify_features, has_range, normalised_mlp_tensor
+    from bilinear_lm.distributed import divided
 
     if not has_range(model, layer):
         return [{"certified": None} for _ in features]

@@ -75,11 +75,11 @@ def report(
         device: Where to compute.
         seed: Seeds the sampled text.
     """
-    from analysis.distributed import process_group
     from analysis.features.dictionaries import read_dictionaries
     from analysis.report.options import STORY, FeatureSource, ReportOptions
     from analysis.report.write import report as render
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.distributed import process_group
 
     require_seed(seed)
     require_writable(output)

@@ -83,13 +83,13 @@ def trace(
     from analysis.circuits.labels import labelled
     from analysis.circuits.trace import trace as trace_graph
     from analysis.circuits.trace import trace_prompts
-    from analysis.distributed import process_group
     from analysis.features.contexts import numbered
     from analysis.graphs.export import file_slug, save_circuit_tracer
     from analysis.graphs.files import save_graph
     from analysis.graphs.summary import summary
     from analysis.text.vocabulary import Vocabulary
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.distributed import process_group
     from bilinear_lm.weights import embedding
 
     outputs = _outputs(output, len(prompt))

@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, pad
 
-from analysis.distributed import gather_rows, together
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import Windows, activations_on_windows, batches_of
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown, shown_by
 from bilinear_lm.sites import Site

@@ -17,7 +17,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from analysis.distributed import Worker, divided
 from analysis.features.contexts import BATCH as CONTEXT_BATCH
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.features.layer import as_list, require_site
@@ -34,6 +33,7 @@ from analysis.text.windows import (
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import is_index, require_count, require_floating
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import normalised

@@ -19,11 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from analysis.distributed import gather_rows, together
 from analysis.features.layer import FeatureLayer
 from analysis.streaming import Strongest
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
+from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision, norms

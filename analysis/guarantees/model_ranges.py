@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from analysis.distributed import divided
 from analysis.features.layer import WRITTEN, as_list, require_site
 from analysis.guarantees.ranges import Over, Range, certify
 from analysis.text.tokens import token_direction
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import family_of, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon

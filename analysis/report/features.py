@@ -12,7 +12,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from analysis.distributed import divided
 from analysis.features.contexts import Activity, Contexts, activity_on_text
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.features.explained import Explained, Probe, explained_by_probes
@@ -25,6 +24,7 @@ from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squ
 from analysis.text.tokens import TokenReading, read_tokens
 from analysis.text.windows import Windows
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.numerics.memory import rows_at_once

@@ -19,11 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from analysis.distributed import gather_texts, together
 from analysis.spectra.eigen import Method, default_tolerance, eigendecompose, require_decomposable
 from analysis.spectra.eigen_folder import SETTINGS, n_parts, part_path, read_part, write_part
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
+from bilinear_lm.distributed import gather_texts, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import is_file, read_json, require_new, versions, write_json
 from bilinear_lm.numerics.rescaling import norms

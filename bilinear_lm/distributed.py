@@ -52,6 +52,13 @@ class Worker:
             return cls()
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
+    @classmethod
+    def launched(cls) -> Worker:
+        """This process among those that torchrun started, before they are a group."""
+        if not torch.distributed.is_torchelastic_launched():
+            return cls()
+        return cls(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
     def of(self, n: int) -> range:
         """The numbers from 0 to n − 1 that are its own: ranges in order, their lengths equal but for one."""
         return range(n * self.rank // self.world, n * (self.rank + 1) // self.world)

@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analysis import FeatureLayer, strongest_interactions
-from analysis.distributed import Worker, gather_rows
 from analysis.features.interactions import merged_interactions, n_pairs, split_strongest_interactions
 from bilinear_lm import BilinearTensor, InputError
+from bilinear_lm.distributed import Worker, gather_rows
 
 SCRIPT = """
 import sys
 import torch
 from safetensors.torch import load_file, save_file
 from analysis import FeatureLayer
-from analysis.distributed import Worker, gather_rows
+from bilinear_lm.distributed import Worker, gather_rows
 from analysis.features.interactions import split_strongest_interactions
 from bilinear_lm import BilinearTensor
 

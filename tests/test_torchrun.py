@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analysis import eigendecompose_to_folder, load_decomposition, trace_prompts
-from analysis.distributed import alone, divided, gather_texts, process_group, together
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, save_dictionary
 from bilinear_lm.checkpoints import save_folder
+from bilinear_lm.distributed import alone, divided, gather_texts, process_group, together
 
 SCRIPT = """
 import os, pathlib, signal, sys, torch
@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 import analysis.spectra.eigen_run as run
 from analysis import certify_features, interaction_index
 from analysis.features import FeatureLayer
-from analysis.distributed import alone, divided, gather_texts, process_group, together
+from bilinear_lm.distributed import alone, divided, gather_texts, process_group, together
 from bilinear_lm import BilinearTensor, InputError, load_dictionary, load_pretrained
 from bilinear_lm.cli import main
 
