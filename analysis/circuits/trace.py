@@ -25,7 +25,7 @@ from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
-from bilinear_lm.distributed import divided
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
 
@@ -164,7 +164,7 @@ def trace_prompts(
         bar.update(len(some))
         return [as_text(graph, _FILE) for graph in graphs]
 
-    with tqdm(total=len(prompts), desc="prompts", disable=not progress) as bar:
+    with tqdm(total=len(Worker.own().of(len(prompts))), desc="prompts", disable=not progress) as bar:
         texts = divided(list(prompts), traced)
     graphs = [from_object(json.loads(one), _FILE) for one in texts]
     if text is None or not dictionaries:

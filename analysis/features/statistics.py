@@ -21,7 +21,7 @@ from analysis.features.layer import FeatureLayer
 from analysis.spectra.eigen import effective_rank, require_full_precision, shares_of_squares
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number
-from bilinear_lm.distributed import divided
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, times_two_to, unordinary_exponent
 from bilinear_lm.shown import shown
@@ -97,7 +97,7 @@ def interaction_statistics(
             torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in _STATISTICS
         )
 
-    with tqdm(total=len(selected), desc="features", disable=not progress) as bar:
+    with tqdm(total=len(Worker.own().of(len(selected))), desc="features", disable=not progress) as bar:
         sizes, *values = divided(selected, rows_of)
     columns = dict(zip(_STATISTICS, values, strict=True))
     for name, power in (("strength", powers[0]), ("deviation", sum(powers))):
