@@ -2,10 +2,10 @@
 
     python benchmarks/processes.py [--repeats 3] [--d-model 128] [--features 384]
 
-A random layer between random dictionaries. Each row is timed in a group of one process and in a group of
-two, from a start that all share to the end of the last. The first row is what the machine itself allows:
-plain matrix products that share nothing but the machine. Beside other work, and on shared caches and memory,
-it does not reach 2 either.
+A random layer between random dictionaries, and `stories` with its own. Each row is timed in a group of one
+process and in a group of two, from a start that all share to the end of the last. The first row is what the
+machine itself allows: plain matrix products that share nothing but the machine. Beside other work, and on
+shared caches and memory, it does not reach 2 either.
 """
 
 from __future__ import annotations
@@ -21,10 +21,19 @@ from statistics import mean
 
 import torch
 
-from analysis import certify, eigendecompose_to_folder, interaction_index, interaction_statistics
+from analysis import (
+    certify,
+    eigendecompose_to_folder,
+    interaction_index,
+    interaction_statistics,
+    trace_prompts,
+)
 from analysis.features import FeatureLayer, split_strongest_interactions
-from bilinear_lm import BilinearTensor
+from bilinear_lm import BilinearTensor, load_dictionary, load_pretrained, load_tokenizer
 from bilinear_lm.distributed import divided, process_group, together
+from finetune.dictionaries.fidelity import measure_fidelity
+
+PROMPTS = [f"Once upon a time {name} had a big" for name in ("Tom", "Lily", "Ben", "Sue")]
 
 
 def layer(d_model: int, n_features: int) -> FeatureLayer:
@@ -40,6 +49,9 @@ def works(features: FeatureLayer, folder: Path) -> dict[str, Callable[[], object
     """What is timed, by name; each call does all of its work anew."""
     tensor, u = features.tensor, features.outputs
     square = torch.randn(600, 600)
+    model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")
+    scope = [load_dictionary(f"stories-scope/1-{site}") for site in ("mlp-in", "mlp-out")]
+    windows = torch.randint(model.config.vocab_size, (32, model.config.max_position_embeddings))
 
     def ranges(some: range) -> torch.Tensor:
         return certify(tensor, u[some.start : some.stop]).high
@@ -54,6 +66,8 @@ def works(features: FeatureLayer, folder: Path) -> dict[str, Callable[[], object
         "`interaction_index`": lambda: interaction_index(features),
         "statistics of interactions": lambda: interaction_statistics(features),
         "`certify`": lambda: divided(range(len(u)), ranges, at_once=32),
+        "a dictionary of `stories` measured": lambda: measure_fidelity(model, scope[1], windows.split(4)),
+        "`trace_prompts`, 4 prompts": lambda: trace_prompts(model, tokenizer, PROMPTS, dictionaries=scope),
     }
 
 
