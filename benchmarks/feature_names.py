@@ -5,12 +5,11 @@
 Features of the dictionaries that ship with `stories` are drawn at random, those with 5 peaks or more in the
 first part of TinyStories' validation text, of which names are not made. For each there are its 5 highest
 passages in that text, and those of another feature of its dictionary: a random one of about the same activity
-(the 20 next to it by active tokens), or a twin, one whose three highest peaks' tokens in the text of the names
-are the same. A rule chooses between the two: a passage counts 1 if its peak's token is one of the name's, ½
-more if the token before it is that after "after", and ½ if the token after it is that after "before"; what
-counts more is chosen, a tie is half right. Compared are the names; the tokens of the highest peaks alone (the
-words before what tells apart, up to three different tokens, highest first); and, as control, the names
-of other features of the dictionary.
+(the 20 next to it by active tokens), or a twin, one that has the same tokens at its highest peaks in the
+text of the names. A rule chooses between the two: a passage counts 1 if its peak's token is one of the
+name's, ½ more if the token before it is that after "after", and ½ if the token after it is that after
+"before"; what counts more is chosen, a tie is half right. Compared are the names; the different tokens of the
+highest peaks alone, up to three; and, as control, the names of other features of the dictionary.
 
 `--sheet` writes the same choice for a reader, in random order, and `--key` which is which.
 """
@@ -184,9 +183,8 @@ def main() -> None:
                 shares[kind].append(total / len(rows))
         for kind, found in shares.items():
             mean = sum(found) / len(found)
-            print(
-                f"| {'a twin' if twins else 'a random one'} | {kind} | {mean:.2f} | {min(found):.2f} to {max(found):.2f} |"
-            )
+            beside = "a twin" if twins else "a random one"
+            print(f"| {beside} | {kind} | {mean:.2f} | {min(found):.2f} to {max(found):.2f} |")
     for site, layer in sorted(layers.items()):
         alike, before = (
             len(n) - len({x for x in n if list(n).count(x) == 1}) for n in (layer.names, layer.plain)

@@ -38,7 +38,7 @@ TYPICAL = 0.5
 """The share of a feature's code from which a neighbour of its peaks is typical of it."""
 
 _LONGEST_TOKEN = 10
-"""Characters of a token in a name with more than one, at most."""
+"""Characters of a token that tells apart, and of each in a name that is too long with them whole."""
 
 
 @shown
@@ -169,9 +169,11 @@ def _told_apart(
 
 
 def _fitted(texts: Sequence[str], first: str = "", last: str = "") -> str:
-    """As many of the texts as fit between `first` and `last`, one of them cut if it must be."""
+    """As many of the texts as fit between `first` and `last`; they are cut where not all fit whole."""
     room = LONGEST - len(first) - len(last)
-    shown = list(texts) if len(texts) == 1 else [_cut(text) for text in texts]
+    shown = list(texts)
+    if len(texts) > 1 and len(", ".join(texts)) > room:
+        shown = [_cut(text) for text in texts]
     while len(shown) > 1 and len(", ".join(shown)) > room:
         shown.pop()
     return f"{first}{_cut(', '.join(shown), room)}{last}"
