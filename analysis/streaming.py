@@ -82,8 +82,8 @@ def require_rankable(largest: float, dtype: torch.dtype) -> None:
     """Raises InputError unless the largest magnitude of numbers to rank is finite."""
     if not largest < math.inf:
         raise InputError(
-            f"numbers to rank overflow {dtype} or are NaN; expected finite ones: scale what they are computed "
-            "from down, or compute in float64"
+            f"numbers to rank overflow {dtype} or are NaN; expected finite ones: scale what they "
+            "are computed from down, or compute in float64"
         )
 
 

@@ -1,10 +1,15 @@
-"""The strongest interactions of one output feature: time, peak memory and arithmetic rate, in one run.
+"""The strongest interactions of output features, screened and exhaustive, in one run: time and memory.
 
-    python benchmarks/interactions.py [--device cuda] [--threads 2]
+    python benchmarks/interactions.py [--device cuda] [--threads 2] [--model FOLDER --layer L --scope FOLDER]
 
-The rate stands beside that of one plain matrix product of the same multiply-adds, in the same process and by
-turns. The naive way is the one einsum over both features and both factors, contracted from left to right; its
-intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are d_in, d_mlp, n_feat.
+Exhaustive is the same strongest pairs from all strips of the matrix in the layer's precision, and has to find
+the same pairs. The floor is what no screening of pairs leaves out: Q and its product with all features.
+Rates stand beside that of one plain matrix product of the same multiply-adds. All are in the same process and
+by turns. First the shipped dictionaries, or those of `--model`, then random ones, whose pairs are about equally
+strong: of each of some output features, and of these together, where the strongest of one rule out tiles of
+the others. The naive way is the one einsum over both features and both factors, contracted from left
+to right; its intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are d_in,
+d_mlp, n_feat.
 """
 
 from __future__ import annotations
@@ -22,7 +27,10 @@ import torch
 from measure import measure
 from tqdm.auto import tqdm
 
-from analysis import FeatureLayer, strongest_interactions
+import bilinear_lm as bl
+from analysis import FeatureLayer, feature_layer, strongest_interactions
+from analysis.features.interactions import Interactions, named
+from analysis.streaming import Strongest
 from bilinear_lm import BilinearTensor
 
 WIDTHS = [128, 256, 512, 1024]
@@ -31,13 +39,13 @@ K = 50
 TURNS = 5
 
 
-def layer(d: int, h: int, n: int, device: str) -> FeatureLayer:
+def layer(d: int, h: int, n: int, device: str, n_out: int = 1) -> FeatureLayer:
     # Pools stop their processes: tqdm's own lock, between processes, would be reported as leaked.
     tqdm.set_lock(threading.RLock())
     torch.manual_seed(0)
     factors = (torch.randn(shape, device=device) / shape[0] ** 0.5 for shape in ((d, h), (d, h), (h, d)))
     inputs = torch.nn.functional.normalize(torch.randn(n, d, device=device), dim=1)
-    return FeatureLayer(BilinearTensor(*factors), inputs, torch.randn(1, d, device=device))
+    return FeatureLayer(BilinearTensor(*factors), inputs, torch.randn(n_out, d, device=device))
 
 
 def strongest(d: int, h: int, n: int, device: str) -> Callable[[], object]:
@@ -56,6 +64,92 @@ def naive(d: int, h: int, n: int, device: str) -> Callable[[], object]:
         return ((matrix + matrix.T) * upper).abs().flatten().topk(K).indices
 
     return one_line
+
+
+def exhaustive(features: FeatureLayer, outputs: list[int]) -> Interactions:
+    """The strongest pairs of all that there are."""
+    n, found = features.n_in, Strongest(K, features.inputs)
+    for output in outputs:
+        for start, strip in features.strips(features.outputs[output]):
+            values = strip.mul_(2)
+            values.diagonal().div_(2)
+            sizes = values.abs()
+            below = torch.ones(len(strip), len(strip), dtype=torch.bool, device=strip.device).tril(-1)
+            sizes[:, : len(strip)].masked_fill_(below, -1)
+            row, column = found.candidates(sizes)
+            found.add(values[row, column], (output * n + row + start) * n + column + start)
+    return named(found, n)
+
+
+def floor(features: FeatureLayer, outputs: list[int]) -> None:
+    """The rows of all products, which any search needs."""
+    for output in outputs:
+        features.factors(features.outputs[output])
+
+
+def trained(model: str, scope: str, at: int) -> FeatureLayer:
+    inputs, outputs = (bl.load_dictionary(f"{scope}/{at}-{point}") for point in ("mlp-in", "mlp-out"))
+    return feature_layer(bl.load_pretrained(model), at, inputs, outputs)
+
+
+def compare(name: str, features: FeatureLayer, n_outputs: int = 24) -> float:
+    """Prints a row; returns the milliseconds of each output feature alone, screened."""
+    outputs = list(range(0, features.n_out, max(1, features.n_out // n_outputs)))[:n_outputs]
+    cells = []
+    for groups in ([[output] for output in outputs], [outputs]):
+        ways = (
+            lambda some: strongest_interactions(features, some, K),
+            lambda some: exhaustive(features, some),
+            lambda some: floor(features, some),
+        )
+        seconds: list[list[float]] = [[] for _ in ways]
+        for turn in range(3):
+            results = []
+            for way, times in zip(ways, seconds, strict=True):
+                start = time.perf_counter()
+                results.append([way(some) for some in groups])
+                if features.inputs.is_cuda:
+                    torch.cuda.synchronize()
+                if turn:
+                    times.append(1e3 * (time.perf_counter() - start) / len(outputs))
+        same = all(
+            torch.equal(getattr(ours, column), getattr(plain, column))
+            for ours, plain in zip(results[0], results[1], strict=True)
+            for column in ("outputs", "left", "right")
+        )
+        ours, plain, least = map(min, seconds)
+        cells.append(
+            f"{plain:.1f} | {ours:.1f} | {least:.1f} | {plain / ours:.1f} | {'yes' if same else 'no'}"
+        )
+        if len(groups) > 1:
+            alone = ours
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    return alone
+
+
+def compare_all(arguments: argparse.Namespace) -> None:
+    columns = "exhaustive | screened | floor | times faster | the same pairs"
+    print(f"| ms an output feature, k {K} | each: {columns} | together: {columns} |")
+    print("|" + "---|" * 11)
+    device = arguments.device
+    model, scope, layers = "stories", "stories-scope", range(4)
+    if arguments.model:
+        model, scope, layers = arguments.model, arguments.scope, [arguments.layer]
+    for at in layers:
+        features = trained(model, scope, at)
+        tensor = features.tensor.to(device)
+        features = FeatureLayer(tensor, features.inputs.to(device), features.outputs.to(device))
+        compare(f"layer {at} of {model}: {sizes_of(features)}", features)
+    taken = []
+    for d in WIDTHS:
+        features = layer(d, 4 * d, 8 * d, device, n_out=4)
+        taken.append(compare(f"random: {sizes_of(features)}", features))
+    slope = linear_regression([math.log(d) for d in WIDTHS], [math.log(t) for t in taken]).slope
+    print(f"\nrandom, each, screened: time grows as d^{slope:.2f} (n = 8 d)\n")
+
+
+def sizes_of(features: FeatureLayer) -> str:
+    return f"{features.inputs.shape[1]}, {features.tensor.d_mlp}, {features.n_in}"
 
 
 def product(multiplications: int, d: int, n: int, device: str) -> Callable[[], object]:
@@ -89,10 +183,15 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--model", help="a model with dictionaries, instead of the one that ships")
+    parser.add_argument("--layer", type=int, default=0)
+    parser.add_argument("--scope", help="the folder of its dictionaries")
     arguments = parser.parse_args()
     device, threads = arguments.device, arguments.threads
     name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU, {threads} threads"
     print(f"{name}, torch {torch.__version__}; the {K} strongest interactions of one feature\n")
+    torch.set_num_threads(threads)
+    compare_all(arguments)
     print("| d_in, d_mlp, n_feat | seconds | MiB | Gflop/s | plain product: seconds | Gflop/s | rate to it |")
     print("|---|---|---|---|---|---|---|")
     times = []

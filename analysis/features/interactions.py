@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from analysis.distributed import WHOLE, Worker, gather_rows
+from analysis.distributed import Worker, gather_rows
 from analysis.features.layer import FeatureLayer
 from analysis.features.screening import SLACK, Screen, pairs_in_reach
 from analysis.streaming import Strongest, require_rankable
@@ -30,8 +30,7 @@ from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision
 from bilinear_lm.shown import Words, shown, shown_by
 
-
-COLUMNS = 16
+COLUMNS = 4
 """Tiles of a row that are screened at once."""
 
 
@@ -87,9 +86,10 @@ def strongest_interactions(
 ) -> Interactions:
     """The k interactions of largest |value| into `outputs` together; None: into all output features.
 
-    Matrices are computed tile by tile, except for tiles that a bound on their entries rules out, and of each
-    tile only what may be among the k is kept. For another output direction than a feature's, take
-    `features.along(u[None])`.
+    Matrices are searched tile by tile, except for tiles that a bound on their entries rules out, by products
+    in whole numbers where these are faster (`analysis.features.screening`). What may be among the k gets its
+    value by a sum in float64, so that the result is that of a search of all pairs. For another output
+    direction than a feature's, take `features.along(u[None])`.
 
     >>> features = FeatureLayer(tensor, inputs.decoder, outputs.encoder.T)  # doctest: +SKIP
     >>> for interaction in strongest_interactions(features, [3], k=10):  # doctest: +SKIP
@@ -101,7 +101,7 @@ def strongest_interactions(
     strongest = Strongest(k, features.inputs)
     screen = Screen(scaled)
     for output in tqdm(_strong_first(scaled, selected), desc="interactions", disable=not progress):
-        offer_interactions(strongest, screen, output)
+        _offer(strongest, screen, output)
     result = named(strongest, features.n_in)
     return replace(result, values=put_back(result.values, sum(powers)))
 
@@ -136,12 +136,11 @@ def named(found: Strongest, n_in: int) -> Interactions:
     return Interactions(pairs // n_in, pairs % n_in, right, found.values)
 
 
-def offer_interactions(strongest: Strongest, screen: Screen, output: int, part: Worker = WHOLE) -> None:
+def _offer(strongest: Strongest, screen: Screen, output: int) -> None:
     """Adds to `strongest` the interactions of one output feature that can still be among the k strongest.
 
-    |L_i · f_j| is at most ‖L_i‖ ‖f_j‖ and ‖L_j‖ ‖f_i‖. Features are sorted by these norms, so that strong ones
-    share tiles; tiles that cannot reach the threshold are not computed, the others are screened. Only the
-    rows of tiles of `part` are searched: the parts take them in turn.
+    |L_i · f_j| is at most ‖L_i‖ ‖f_j‖ and ‖L_j‖ ‖f_i‖. Features are sorted by these norms, so that strong
+    ones share tiles; tiles that cannot reach the threshold are not computed, the others are screened.
     """
     features = screen.features
     products = screen.along(features.outputs[output])
@@ -152,7 +151,7 @@ def offer_interactions(strongest: Strongest, screen: Screen, output: int, part: 
     if reach[0][0] < strongest.threshold:
         return
     left, right = products.screened(order)
-    for row in range(part.rank, len(reach), part.world):
+    for row in range(len(reach)):
         column = row
         while column < len(reach):
             stop = _stop(reach[row], column, strongest.threshold, column == row)

@@ -200,7 +200,7 @@ class FeatureLayer:
 
     @property
     def through_matrix(self) -> bool:
-        """Whether going through Q_u is the cheapest for all output features, else through the hidden units."""
+        """Whether going through Q_u is cheaper for all output features than through the hidden units."""
         costs = self.multiplications(self.n_out)
         return costs["matrix"] <= costs["hidden"]
 

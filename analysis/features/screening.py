@@ -1,4 +1,4 @@
-"""Which products of two features can be large, by arithmetic of fewer digits and a bound on what it leaves out.
+"""Which products of two features can be large, by fewer digits and a bound on what the others add.
 
 Interactions along u are Q_ij = f_i · Q f_j, the products of rows L_i = Q f_i and f_j. A **screen** has rows
 L̃_i, R̃_j of fewer digits with known distances from the true ones, so that
@@ -11,7 +11,7 @@ times a step each: products of these are exact, and several times as fast as in 
 instructions for them. Whether they are is measured once a process and width; else rows are plain.
 
 Rounding of sums of w products is at most w · eps of the product of the norms (Higham, Accuracy and Stability
-of Numerical Algorithms, section 3.1; twice the bound there); measured distances and norms have `SLACK` for it.
+of Numerical Algorithms, section 3.1; twice the bound there); measured distances and norms have `SLACK`.
 """
 
 from __future__ import annotations
