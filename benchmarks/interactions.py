@@ -5,9 +5,9 @@
 Exhaustive is the same strongest pairs from all strips of the matrix in the layer's precision, and has to find
 the same pairs. The floor is what no screening of pairs leaves out: Q and its product with all features.
 Rates stand beside that of one plain matrix product of the same multiply-adds. All are in the same process and
-by turns. First the shipped dictionaries, or those of `--model`, then random ones, whose pairs are about equally
-strong: of each of some output features, and of these together, where the strongest of one rule out tiles of
-the others. The naive way is the one einsum over both features and both factors, contracted from left
+by turns. First the shipped dictionaries, or those of `--model`, then random ones, whose pairs are about as
+strong as each other: of each of some output features, and of these together, where the strongest of one rule
+out tiles of the others. The naive way is the one einsum over both features and both factors, contracted from left
 to right; its intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are d_in,
 d_mlp, n_feat.
 """

@@ -50,7 +50,7 @@ CASES = {
     "equal": lambda: torch.ones(30, 16, dtype=torch.float64),
     "one": lambda: draw(1, 16),
     "more hidden units than features": lambda: draw(9, 300, seed=8),
-    "plain": lambda: draw(150, 16, seed=9),
+    "plain": lambda: draw(60, 16, seed=9),
 }
 
 
@@ -65,7 +65,7 @@ def exhaustive(features, outputs, k):
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "plain"])
-@pytest.mark.parametrize("tile", [3, 256])
+@pytest.mark.parametrize("tile", [7, 256])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
 def test_screened_equals_exhaustive(case, dtype, tile, whole, monkeypatch):
