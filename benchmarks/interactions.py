@@ -8,8 +8,8 @@ Rates stand beside that of one plain matrix product of the same multiply-adds. A
 by turns. First the shipped dictionaries, or those of `--model`, then random ones, whose pairs are about as
 strong as each other: of each of some output features, and of these together, where the strongest of one rule
 out tiles of the others. The naive way is the one einsum over both features and both factors, contracted from
-left to right; its intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are d_in,
-d_mlp, n_feat.
+left to right; its intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are
+d_in, d_mlp, n_feat.
 """
 
 from __future__ import annotations
