@@ -30,6 +30,7 @@ lint: $(TOOLS)
 	$(BIN)/mypy
 
 bench: $(TOOLS)
+	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/tensor.py
 	$(BIN)/python benchmarks/eigen.py
 	$(BIN)/python benchmarks/hosvd.py

@@ -2,158 +2,166 @@
 
 The names here are those to begin with. Results are classes of the rooms: `analysis.spectra`, `toys`,
 `features`, `text`, `attention`, `paths`, `interventions`, `guarantees`, `polynomials`, `chains`, `graphs`,
-`circuits`, `vision`.
+`circuits`, `vision`, `convolutions`, `policies`. Each name loads its room on first use.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 # Before its modules: a thread that imports one of them waits for the package with the module locked.
 import bilinear_lm  # noqa: F401
-from analysis.attention import (
-    attention_layer,
-    composition_scores,
-    composition_through,
-    feature_outputs,
-    feature_scores,
-    strongest_outputs,
-    strongest_scores,
-)
-from analysis.chains import as_chain, chain_error, diagonalise, orthogonalise, unfold
-from analysis.circuits import (
-    DirectionTarget,
-    EigenvectorTarget,
-    FeatureTarget,
-    Intervention,
-    LogitTarget,
-    ScoreTarget,
-    attribute,
-    causal_check,
-    coactivations,
-    labelled,
-    open_interactions,
-    open_prompt,
-    patch_node,
-    scale_nodes,
-    static_circuit,
-    steer_node,
-    trace,
-)
-from analysis.features import (
-    FeatureLayer,
-    dictionaries_in,
-    explained_on_text,
-    feature_layer,
-    interaction_index,
-    interaction_statistics,
-    opposing_features,
-    strongest_interactions,
-    strongest_patterns,
-    strongest_submatrix,
-    top_contexts,
-)
-from analysis.graphs import (
-    Edge,
-    Graph,
-    Node,
-    carried,
-    completeness,
-    describe,
-    effects,
-    load_graph,
-    predict_target,
-    save_circuit_tracer,
-    save_graph,
-    strongest_paths,
-    summary,
-    to_networkx,
-)
-from analysis.guarantees import (
-    certified_margins,
-    certified_radius,
-    certify,
-    certify_features,
-    certify_logits,
-    diff,
-    difference,
-    eigenvectors_needed,
-    inputs_where,
-    largest_change,
-    null_changes,
-    pairs_matrix,
-    verify,
-)
-from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
-from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
-from analysis.polynomials import (
-    approximate_layers,
-    approximate_training,
-    attack_success,
-    eigen_attack,
-    quadratic_model,
-    replacement_losses,
-    svd_attack,
-)
-from analysis.spectra import (
-    as_squares,
-    cp_decompose,
-    direction_similarity,
-    effective_rank,
-    eigendecompose,
-    eigendecompose_to_folder,
-    gaussian_similarity,
-    hosvd,
-    in_basis,
-    keep_pairs,
-    load_decomposition,
-    match_vectors,
-    pairwise_cosine,
-    save_decomposition,
-    shared_basis,
-    singular_eigenvectors,
-    strongest_eigenvectors,
-    truncate,
-    truncate_eigenvectors,
-)
-from analysis.text import (
-    Vocabulary,
-    direct_scores,
-    prompt_ids,
-    read_tokens,
-    token_direction,
-    token_windows,
-    virtual_scores,
-)
-from analysis.toys import (
-    canonical_encoder,
-    dimensionality,
-    find_hops,
-    frequency_shares,
-    gate_coefficients,
-    geometry,
-    name_gate,
-    solo_reconstruction,
-)
-from analysis.vision import (
-    accuracy_by_rank,
-    activation_maps,
-    adversarial_mask,
-    adversarial_masks,
-    class_eigenvectors,
-    compare_radii,
-    decompose_terms,
-    dropping,
-    edge_energy,
-    eigenfilters,
-    eigenvector_similarity,
-    explain_prediction,
-    fit_probe,
-    gradient_attack,
-    image_directions,
-    interest_vectors,
-    keeping,
-    mask_study,
-    random_terms,
-    split_direction,
-)
 from bilinear_lm.first_use import names_on_first_use
+
+if TYPE_CHECKING:
+    from analysis.attention import (
+        attention_layer,
+        composition_scores,
+        composition_through,
+        feature_outputs,
+        feature_scores,
+        strongest_outputs,
+        strongest_scores,
+    )
+    from analysis.chains import as_chain, chain_error, diagonalise, orthogonalise, unfold
+    from analysis.circuits import (
+        DirectionTarget,
+        EigenvectorTarget,
+        FeatureTarget,
+        Intervention,
+        LogitTarget,
+        ScoreTarget,
+        attribute,
+        causal_check,
+        coactivations,
+        labelled,
+        open_interactions,
+        open_prompt,
+        patch_node,
+        scale_nodes,
+        static_circuit,
+        steer_node,
+        trace,
+    )
+    from analysis.convolutions import (
+        activation_maps,
+        decompose_terms,
+        dropping,
+        eigenfilters,
+        fit_probe,
+        interest_vectors,
+        keeping,
+        random_terms,
+        split_direction,
+    )
+    from analysis.features import (
+        FeatureLayer,
+        dictionaries_in,
+        explained_on_text,
+        feature_layer,
+        interaction_index,
+        interaction_statistics,
+        opposing_features,
+        strongest_interactions,
+        strongest_patterns,
+        strongest_submatrix,
+        top_contexts,
+    )
+    from analysis.graphs import (
+        Edge,
+        Graph,
+        Node,
+        carried,
+        completeness,
+        describe,
+        effects,
+        load_graph,
+        predict_target,
+        save_circuit_tracer,
+        save_graph,
+        strongest_paths,
+        summary,
+        to_networkx,
+    )
+    from analysis.guarantees import (
+        certified_margins,
+        certified_radius,
+        certify,
+        certify_features,
+        certify_logits,
+        diff,
+        difference,
+        eigenvectors_needed,
+        inputs_where,
+        largest_change,
+        null_changes,
+        pairs_matrix,
+        verify,
+    )
+    from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
+    from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
+    from analysis.polynomials import (
+        approximate_layers,
+        approximate_training,
+        attack_success,
+        eigen_attack,
+        quadratic_model,
+        replacement_losses,
+        svd_attack,
+    )
+    from analysis.spectra import (
+        as_squares,
+        cp_decompose,
+        direction_similarity,
+        effective_rank,
+        eigendecompose,
+        eigendecompose_to_folder,
+        gaussian_similarity,
+        hosvd,
+        in_basis,
+        keep_pairs,
+        load_decomposition,
+        match_vectors,
+        pairwise_cosine,
+        save_decomposition,
+        shared_basis,
+        singular_eigenvectors,
+        strongest_eigenvectors,
+        truncate,
+        truncate_eigenvectors,
+    )
+    from analysis.text import (
+        Vocabulary,
+        direct_scores,
+        prompt_ids,
+        read_tokens,
+        token_direction,
+        token_windows,
+        virtual_scores,
+    )
+    from analysis.toys import (
+        canonical_encoder,
+        dimensionality,
+        find_hops,
+        frequency_shares,
+        gate_coefficients,
+        geometry,
+        name_gate,
+        solo_reconstruction,
+    )
+    from analysis.vision import (
+        accuracy_by_rank,
+        adversarial_mask,
+        adversarial_masks,
+        class_eigenvectors,
+        compare_radii,
+        edge_energy,
+        eigenvector_similarity,
+        explain_prediction,
+        gradient_attack,
+        image_directions,
+        mask_study,
+    )
 
 __all__ = [
     "DirectionTarget",
@@ -250,6 +258,7 @@ __all__ = [
     "largest_change",
     "load_decomposition",
     "load_graph",
+    "mask_effects_plot",
     "mask_study",
     "masks_plot",
     "match_vectors",
@@ -313,6 +322,174 @@ __all__ = [
     "virtual_scores",
 ]
 
+_ROOMS = {
+    "attention": (
+        "attention_layer",
+        "composition_scores",
+        "composition_through",
+        "feature_outputs",
+        "feature_scores",
+        "strongest_outputs",
+        "strongest_scores",
+    ),
+    "chains": (
+        "as_chain",
+        "chain_error",
+        "diagonalise",
+        "orthogonalise",
+        "unfold",
+    ),
+    "circuits": (
+        "DirectionTarget",
+        "EigenvectorTarget",
+        "FeatureTarget",
+        "Intervention",
+        "LogitTarget",
+        "ScoreTarget",
+        "attribute",
+        "causal_check",
+        "coactivations",
+        "labelled",
+        "open_interactions",
+        "open_prompt",
+        "patch_node",
+        "scale_nodes",
+        "static_circuit",
+        "steer_node",
+        "trace",
+    ),
+    "features": (
+        "FeatureLayer",
+        "dictionaries_in",
+        "explained_on_text",
+        "feature_layer",
+        "interaction_index",
+        "interaction_statistics",
+        "opposing_features",
+        "strongest_interactions",
+        "strongest_patterns",
+        "strongest_submatrix",
+        "top_contexts",
+    ),
+    "graphs": (
+        "Edge",
+        "Graph",
+        "Node",
+        "carried",
+        "completeness",
+        "describe",
+        "effects",
+        "load_graph",
+        "predict_target",
+        "save_circuit_tracer",
+        "save_graph",
+        "strongest_paths",
+        "summary",
+        "to_networkx",
+    ),
+    "guarantees": (
+        "certified_margins",
+        "certified_radius",
+        "certify",
+        "certify_features",
+        "certify_logits",
+        "diff",
+        "difference",
+        "eigenvectors_needed",
+        "inputs_where",
+        "largest_change",
+        "null_changes",
+        "pairs_matrix",
+        "verify",
+    ),
+    "interventions": (
+        "ablation_control",
+        "replaced_mlp",
+        "truncation_costs",
+    ),
+    "paths": (
+        "expand_logits",
+        "expand_mlp",
+        "measure",
+        "strongest_token_interactions",
+        "token_paths",
+    ),
+    "polynomials": (
+        "approximate_layers",
+        "approximate_training",
+        "attack_success",
+        "eigen_attack",
+        "quadratic_model",
+        "replacement_losses",
+        "svd_attack",
+    ),
+    "spectra": (
+        "as_squares",
+        "cp_decompose",
+        "direction_similarity",
+        "effective_rank",
+        "eigendecompose",
+        "eigendecompose_to_folder",
+        "gaussian_similarity",
+        "hosvd",
+        "in_basis",
+        "keep_pairs",
+        "load_decomposition",
+        "match_vectors",
+        "pairwise_cosine",
+        "save_decomposition",
+        "shared_basis",
+        "singular_eigenvectors",
+        "strongest_eigenvectors",
+        "truncate",
+        "truncate_eigenvectors",
+    ),
+    "text": (
+        "Vocabulary",
+        "direct_scores",
+        "prompt_ids",
+        "read_tokens",
+        "token_direction",
+        "token_windows",
+        "virtual_scores",
+    ),
+    "toys": (
+        "canonical_encoder",
+        "dimensionality",
+        "find_hops",
+        "frequency_shares",
+        "gate_coefficients",
+        "geometry",
+        "name_gate",
+        "solo_reconstruction",
+    ),
+    "convolutions": (
+        "activation_maps",
+        "decompose_terms",
+        "dropping",
+        "eigenfilters",
+        "fit_probe",
+        "interest_vectors",
+        "keeping",
+        "random_terms",
+        "split_direction",
+    ),
+    "vision": (
+        "accuracy_by_rank",
+        "adversarial_mask",
+        "adversarial_masks",
+        "class_eigenvectors",
+        "compare_radii",
+        "edge_energy",
+        "eigenvector_similarity",
+        "explain_prediction",
+        "gradient_attack",
+        "image_directions",
+        "mask_study",
+    ),
+}
+"""By room, the names that come from it."""
+
 _FIGURES = (
     "ablation_plot",
     "causal_plot",
@@ -331,22 +508,26 @@ _CLASSIFIER_FIGURES = (
     "directions_grid",
     "eigenvector_grid",
     "explanation_plot",
-    "masks_plot",
     "radii_plot",
     "rank_plot",
 )
-"""Of image classifiers, likewise."""
+"""Figures of image classifiers, likewise."""
+
+_MASK_FIGURES = ("mask_effects_plot", "masks_plot")
 
 _FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
-"""Of convolutions, likewise."""
+"""Figures of convolutions, likewise."""
 
-_MODULES = (
-    dict.fromkeys(_FIGURES, "analysis.plots")
+_ON_FIRST_USE = (
+    {room: f"analysis.{room}" for room in _ROOMS}
+    | {name: f"analysis.{room}" for room, names in _ROOMS.items() for name in names}
+    | dict.fromkeys(_FIGURES, "analysis.plots")
     | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures")
-    | dict.fromkeys(_FILTER_FIGURES, "analysis.filter_plots")
+    | dict.fromkeys(_MASK_FIGURES, "analysis.vision.mask_figures")
+    | dict.fromkeys(_FILTER_FIGURES, "analysis.convolutions.figures")
 )
 
-__getattr__ = names_on_first_use(__name__, _MODULES, light=set(_MODULES.values()))
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=set(_ON_FIRST_USE.values()))
 
 
 def __dir__() -> list[str]:

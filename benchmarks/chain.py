@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from mnist import Images, accuracy, trained
+from mnist import Images, accuracy, read_mnist, trained
 from torch import Tensor
 
 from analysis.chains.chain import Chain, as_chain, chain_error, second_moment
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="of the classifiers' layers")
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
-    train, test = Images.read("train"), Images.read("t10k")
+    train, test = read_mnist()
     results: Results = defaultdict(list)
     for seed in range(arguments.seeds):
         for name in NETWORKS:

@@ -13,65 +13,31 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gzip
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from mnist import FASHION, Images, read_images
 from safetensors.torch import load_file, save_file
+from tables import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from analysis.vision.filters import eigenfilters
-from analysis.vision.interest import interest_vectors
-from analysis.vision.terms import decompose_terms
+from analysis.convolutions.filters import eigenfilters
+from analysis.convolutions.interest import interest_vectors
+from analysis.convolutions.terms import decompose_terms
 from bilinear_lm.networks import BilinearConv2d, ConvolutionalNetwork, ConvolutionalSettings
 
-IMAGES = Path(__file__).parents[2] / "shared" / "data" / "fashion-mnist"
 KINDS = ("bilinear", "relu")
 BATCH, LEARNING_RATE, WEIGHT_DECAY, WARMUP, CLIP = 128, 2e-3, 0.05, 100, 1.0
 REBUILT = 500
 """Test images on which layers are rebuilt."""
 
 Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Images:
-    x: Tensor
-    labels: Tensor
-
-    @classmethod
-    def read(cls, part: str) -> Images:
-        pixels = _read(IMAGES / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28).float() / 255
-        return cls(pixels, _read(IMAGES / f"{part}-labels-idx1-ubyte.gz", 8).long())
-
-
-def _read(path: Path, header: int) -> Tensor:
-    with gzip.open(path) as file:
-        return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)[header:]
-
-
-@dataclass
-class Table:
-    """Rows of numbers by name, one a seed."""
-
-    rows: dict[str, list[list[float]]] = field(default_factory=dict)
-
-    def add(self, name: str, numbers: list[float]) -> None:
-        self.rows.setdefault(name, []).append(numbers)
-
-    def show(self, header: str) -> None:
-        print(f"\n| | {header} |\n{'|---' * (header.count('|') + 2)}|")
-        for name, runs in self.rows.items():
-            columns = zip(*runs, strict=True)
-            cells = [f"{sum(c) / len(c):.4g} ({min(c):.4g} to {max(c):.4g})" for c in columns]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def fit(network: nn.Module, images: Images, epochs: int, seed: int, noise: float = 0.0) -> None:
@@ -184,7 +150,7 @@ def off(made: Tensor, expected: Tensor) -> float:
 
 
 def main(folder: Path, seeds: int, epochs: int) -> None:
-    train, test = Images.read("train"), Images.read("t10k")
+    train, test = read_images(FASHION)
     accuracies, errors, all_shapes = Table(), Table(), Table()
     for seed in range(seeds):
         for kind in KINDS:

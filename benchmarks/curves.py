@@ -23,13 +23,15 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from convolution import Images, Table, fit, kept
+from convolution import fit, kept
 from matplotlib.axes import Axes
+from mnist import FASHION, Images, read_images
+from tables import Table
 from torch import Tensor, nn
 
 from analysis.colours import NEGATIVE, POSITIVE
+from analysis.convolutions.filters import Eigenfilters, activation_maps, eigenfilters
 from analysis.plots import INK, Drawing, save_figure, styled
-from analysis.vision.filters import Eigenfilters, activation_maps, eigenfilters
 from bilinear_lm.networks import BilinearConv2d
 
 SIDE, IMAGE, N_ARCS, N_LINES, HIDDEN, CHANNELS = 9, 20, 8, 4, 32, 16
@@ -201,7 +203,7 @@ def misses(measured: Tensor) -> list[float]:
 
 def study(folder: Path, seeds: int, figure: Path | None) -> None:
     drawn = lines(DRAWN, 1), lines(5_000, 2)
-    fashion = Images.read("train"), Images.read("t10k")
+    fashion = read_images(FASHION)
     accuracies, table, directions, rows = Table(), Table(), Table(), []
     shown = stimuli()
     for seed in range(seeds):

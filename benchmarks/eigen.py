@@ -17,8 +17,9 @@ from collections.abc import Callable
 
 import torch
 from measure import Measured, begin, measure
+from mnist import MNIST
 from safetensors.torch import load_file, save_file
-from trained import D_MLP, D_MODEL, IMAGES, trained_layer
+from trained import D_MLP, D_MODEL, trained_layer
 
 from analysis import eigendecompose
 from bilinear_lm import BilinearTensor
@@ -92,8 +93,8 @@ def compare(
 
 
 def compare_trained(ways: dict[str, Callable], device: str) -> None:
-    if not IMAGES.is_dir():
-        print(f"(no trained layer: {IMAGES} is not here)")
+    if not MNIST.is_dir():
+        print(f"(no trained layer: {MNIST} is not here)")
         return
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/layer.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,27 +9,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bilinear_lm.images import read_idx_folder
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
 
-IMAGES = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+MNIST, FASHION = DATA / "mnist", DATA / "fashion-mnist"
 LEARNING_RATE, WEIGHT_DECAY, BATCH, NOISE = 1e-3, 1.0, 256, 0.3
 
 
 @dataclass(frozen=True)
 class Images:
     x: Tensor
-    """Pixels [n, 784], 0 to 1."""
+    """Pixels [n, n_pixels] or [n, 1, height, width], 0 to 1."""
     labels: Tensor
 
-    @classmethod
-    def read(cls, part: str) -> Images:
-        pixels = _read(IMAGES / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 784).float() / 255
-        return cls(pixels, _read(IMAGES / f"{part}-labels-idx1-ubyte.gz", 8).long())
+    def first(self, n: int) -> Images:
+        return Images(self.x[:n], self.labels[:n])
 
 
-def _read(path: Path, header: int) -> Tensor:
-    with gzip.open(path) as file:
-        return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)[header:]
+def read_images(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Images, Images]:
+    """Training and test images [n, 1, height, width] of a folder of idx files."""
+    data = read_idx_folder(folder)
+    splits = (data.train_images, data.train_labels), (data.test_images, data.test_labels)
+    train, test = (Images(images.unsqueeze(1).to(dtype) / 255, labels) for images, labels in splits)
+    return train, test
+
+
+def read_mnist(side: int = 28, dtype: torch.dtype = torch.float32) -> tuple[Images, Images]:
+    """Training and test images of side × side pixels in a row: means of four at 14."""
+    train, test = (
+        Images(F.avg_pool2d(split.x, 28 // side).flatten(1), split.labels)
+        for split in read_images(MNIST, dtype)
+    )
+    return train, test
 
 
 def trained(settings: ImageSettings, images: Images, seed: int, epochs: int = 8) -> ImageClassifier:

@@ -1,25 +1,24 @@
 """Polynomials of small MNIST classifiers: R², eigenvectors of their quadratics, adversarial examples.
 
-    python benchmarks/polynomial_mnist.py [--seeds 3] [--side 14] [--figure eigenvectors.png]
+    python benchmarks/polynomial_mnist.py [--seeds 3] [--figure eigenvectors.png]
 
-ReLU and GELU MLPs with one hidden layer, on MNIST images of 14 × 14 pixels (means of four; 28 × 28 with
---side 28), with noise of standard deviation 0.1 a pixel in training and in all Gaussians. R² is that of the
-logits: under one Gaussian with the mean and covariance of the training images, in closed form, before and
-after training; under the equal mixture of the Gaussians of the ten classes, by samples of it; and on test
-images. Attacks are made for the quadratic of the one Gaussian and tried on the network, beside random
-directions of equal norm. Cells are means over seeds, and the range.
+ReLU and GELU MLPs with one hidden layer, on MNIST images of 14 × 14 pixels (means of four), with noise of
+standard deviation 0.1 a pixel in training and in all Gaussians. R² is that of the logits: under one Gaussian
+with the mean and covariance of the training images, in closed form, before and after training; under the
+equal mixture of the Gaussians of the ten classes, by samples of it; and on test images. Attacks are made for
+the quadratic of the one Gaussian and tried on the network, beside random directions of equal norm. Cells are
+means over seeds, and the range.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import math
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
 import torch
+from mnist import Images, read_mnist
+from tables import Table
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,34 +32,16 @@ from bilinear_lm.polynomials.hermite import activation_function
 from bilinear_lm.polynomials.measured import RSquared
 from bilinear_lm.polynomials.polynomial import Polynomial
 
-IMAGES = Path(__file__).parents[2] / "shared" / "data" / "mnist"
-D_MLP, EPOCHS, BATCH, NOISE = 256, 8, 256, 0.1
+SIDE, D_MLP, EPOCHS, BATCH, NOISE = 14, 256, 8, 256, 0.1
 ACTIVATIONS, DEGREES = ("relu", "gelu"), (1, 2, 3, 4)
 SAMPLES, ATTACKED, NORMS, KS = 5000, 1000, (0.5, 1.0), (1, 9)
 
 
-@dataclass(frozen=True)
-class Images:
-    x: Tensor
-    labels: Tensor
-
-    @classmethod
-    def read(cls, part: str, side: int) -> Images:
-        pixels = _read(IMAGES / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28).double() / 255
-        labels = _read(IMAGES / f"{part}-labels-idx1-ubyte.gz", 8).long()
-        return cls(F.avg_pool2d(pixels, 28 // side).flatten(1), labels)
-
-
-def _read(path: Path, header: int) -> Tensor:
-    with gzip.open(path) as file:
-        return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)[header:]
-
-
-def new_layer(seed: int, d_in: int) -> GLUWeights:
+def new_layer(seed: int) -> GLUWeights:
     draws = torch.Generator().manual_seed(seed)
     W_in, W_out = (
         torch.randn(shape, generator=draws, dtype=torch.float64) / shape[0] ** 0.5
-        for shape in ((d_in, D_MLP), (D_MLP, 10))
+        for shape in ((SIDE**2, D_MLP), (D_MLP, 10))
     )
     return GLUWeights(
         W_in, None, W_out, torch.zeros(D_MLP, dtype=torch.float64), None, torch.zeros(10).double()
@@ -96,23 +77,6 @@ def measured(layer: GLUWeights, activation: str, polynomial: Polynomial, x: Tens
     return r_squared
 
 
-@dataclass
-class Table:
-    """Rows of numbers by name, one a seed."""
-
-    rows: dict[str, list[list[float]]] = field(default_factory=dict)
-
-    def add(self, name: str, numbers: list[float]) -> None:
-        self.rows.setdefault(name, []).append(numbers)
-
-    def show(self, header: str) -> None:
-        print(f"\n| | {header} |\n{'|---' * (header.count('|') + 2)}|")
-        for name, runs in self.rows.items():
-            columns = zip(*runs, strict=True)
-            cells = [f"{sum(c) / len(c):.4f} ({min(c):.4f} to {max(c):.4f})" for c in columns]
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
 def explain(layer: GLUWeights, activation: str, name: str, train: Images, test: Images, table: Table) -> None:
     """R² by degree under one Gaussian, and of the quadratics on both distributions and on test images."""
     mean, cov = moments(train.x)
@@ -138,7 +102,7 @@ def by_degree(layer: GLUWeights, activation: str, name: str, train: Images, tabl
 def attack(layer: GLUWeights, activation: str, train: Images, test: Images, table: Table) -> None:
     mean, cov = moments(train.x)
     polynomial = approximate_layer(layer, activation, mean=mean, cov=cov).around(mean)
-    function, images = activation_function(activation), Images(test.x[:ATTACKED], test.labels[:ATTACKED])
+    function, images = activation_function(activation), test.first(ATTACKED)
 
     def network(x: Tensor) -> Tensor:
         return layer.output(x, function)
@@ -158,7 +122,6 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    side = math.isqrt(polynomial.linear.shape[0])
     centered = torch.eye(10, dtype=torch.float64) - 0.1  # a digit's logit less the mean of all logits
     eigen = eigendecompose(polynomial.quadratic, centered)
     figure, axes = plt.subplots(10, 2 * n, figsize=(2 * n, 10.5))
@@ -166,7 +129,7 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
         order = values.argsort(descending=True)
         chosen = [*order[:n].tolist(), *order[-n:].flip(0).tolist()]
         for axis, index in zip(axes[digit], chosen, strict=True):
-            vector = vectors[index].reshape(side, side)
+            vector = vectors[index].reshape(SIDE, SIDE)
             most = float(vector.abs().max())
             axis.imshow(vector, cmap="RdBu", vmin=-most, vmax=most)
             axis.set_title(f"{float(values[index]):+.2f}", fontsize=8)
@@ -180,12 +143,12 @@ def draw_eigenvectors(polynomial: Polynomial, path: Path, n: int = 4) -> None:
     figure.savefig(path, dpi=80)
 
 
-def main(seeds: int, side: int, figure: Path | None) -> None:
-    train, test = Images.read("train", side), Images.read("t10k", side)
-    degrees, mixtures, attacks = Table(), Table(), Table()
+def main(seeds: int, figure: Path | None) -> None:
+    train, test = read_mnist(SIDE, torch.float64)
+    degrees, mixtures, attacks = Table(".4f"), Table(".4f"), Table(".4f")
     for seed in range(seeds):
         for activation in ACTIVATIONS:
-            start = new_layer(seed, side**2)
+            start = new_layer(seed)
             layer = trained(start, activation, train, seed)
             right = layer.output(test.x, activation_function(activation)).argmax(1) == test.labels
             print(f"seed {seed}, {activation}: accuracy {float(right.double().mean()):.4f}", flush=True)
@@ -209,7 +172,6 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--side", type=int, default=14, choices=(14, 28))
     parser.add_argument("--figure", type=Path, default=None)
     arguments = parser.parse_args()
-    main(arguments.seeds, arguments.side, arguments.figure)
+    main(arguments.seeds, arguments.figure)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from mnist import Images, accuracy, trained
+from mnist import Images, accuracy, read_mnist, trained
 from torch import Tensor
 
 import bilinear_lm as bl
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="of the search for a basis")
     arguments = parser.parse_args()
     if "images" in arguments.parts:
-        train, test = Images.read("train"), Images.read("t10k")
+        train, test = read_mnist()
         rows: Rows = defaultdict(list)
         for seed in range(arguments.seeds):
             images(arguments.width, seed, arguments.steps, train, test, rows)

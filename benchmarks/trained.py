@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
-from pathlib import Path
-
 import torch
+from mnist import read_mnist
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from bilinear_lm import BilinearTensor
 
-IMAGES = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 D_MODEL, D_MLP, BATCH, STEPS = 512, 2048, 256, 300
 
 
-def trained_layer(folder: Path = IMAGES) -> tuple[BilinearTensor, Tensor]:
+def trained_layer() -> tuple[BilinearTensor, Tensor]:
     """The bilinear layer of an MNIST classifier, and the output directions [10, d_model] of the digits.
 
     Embedding 784 → 512, one bilinear layer of 2048 hidden units, head; AdamW with the weight decay that
     makes such layers low-rank (arXiv 2410.08417, section 4). Half a minute on two cores.
     """
-    pixels = _read(folder / "train-images-idx3-ubyte.gz", 16).reshape(-1, 784).float() / 255
-    digits = _read(folder / "train-labels-idx1-ubyte.gz", 8).long()
+    images, _ = read_mnist()
+    pixels, digits = images.x, images.labels
     torch.manual_seed(0)
     shapes = [(784, D_MODEL), (D_MODEL, D_MLP), (D_MODEL, D_MLP), (D_MLP, D_MODEL), (D_MODEL, 10)]
     weights = [torch.nn.Parameter(torch.randn(shape) / shape[0] ** 0.5) for shape in shapes]
@@ -40,9 +37,3 @@ def trained_layer(folder: Path = IMAGES) -> tuple[BilinearTensor, Tensor]:
         schedule.step()
     factors = (weight.detach() for weight in (gate, into, out))
     return BilinearTensor(*factors), head.detach().T.contiguous()
-
-
-def _read(path: Path, header: int) -> Tensor:
-    """The bytes of an idx file after its header."""
-    with gzip.open(path) as file:
-        return torch.frombuffer(bytearray(file.read()[header:]), dtype=torch.uint8)

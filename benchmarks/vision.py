@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from bilinear_lm.images import read_idx_folder
-from torch import Tensor
+from mnist import Images, read_mnist
 
 from analysis import (
     accuracy_by_rank,
@@ -37,7 +35,6 @@ from analysis import (
 from analysis.vision import AdversarialMasks, edge_pixels
 from bilinear_lm.networks import ImageClassifier, load_network
 
-MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 ARMS = ("regularised", "unregularised", "no-noise", "no-decay", "literature", "square")
 KS, STRENGTHS = (1, 2, 5, 10, 20, 50), (1.0, 2.0, 3.0, 4.0)
 MASKS = {
@@ -51,15 +48,6 @@ PARTS = ("ranks", "similarity", "masks", "edges", "radii")
 KINDS = ("certified", "attacked", "random")
 
 Classifiers = Mapping[str, list[ImageClassifier]]
-
-
-@dataclass(frozen=True)
-class Images:
-    x: Tensor
-    labels: Tensor
-
-    def first(self, n: int) -> Images:
-        return Images(self.x[:n], self.labels[:n])
 
 
 def read(folder: Path, arms: Iterable[str], most: int) -> dict[str, list[ImageClassifier]]:
@@ -219,8 +207,7 @@ def main() -> None:
     parser.add_argument("--radii-seeds", type=int, default=3, help="of an arm, at most, for distances")
     parser.add_argument("--figure", type=Path, default=None)
     options = parser.parse_args()
-    x, labels = read_idx_folder(MNIST).test()
-    images = Images(x, labels).first(options.images)
+    images = read_mnist()[1].first(options.images)
     classifiers = read(options.classifiers, options.arms, options.seeds)
     parts: dict[str, Callable[[], None]] = {
         "ranks": lambda: ranks(classifiers, images),

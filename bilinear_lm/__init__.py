@@ -13,13 +13,11 @@ from bilinear_lm.first_use import names_on_first_use
 from bilinear_lm.own_packages import warn_of_hidden_packages
 
 if TYPE_CHECKING:
-    from bilinear_lm import networks
-    from bilinear_lm.checkpoints import (
-        checkpoint_info,
-        export,
-        load_pretrained,
-        load_tokenizer,
-    )
+    from bilinear_lm import environments, images, networks
+    from bilinear_lm.checkpoints.info import checkpoint_info
+    from bilinear_lm.checkpoints.load import load_pretrained
+    from bilinear_lm.checkpoints.save import export
+    from bilinear_lm.checkpoints.tokenizer import load_tokenizer
     from bilinear_lm.dictionaries import load_dictionary, save_dictionary
     from bilinear_lm.dictionaries.dictionary import Dictionary
     from bilinear_lm.glu_weights import GLUWeights
@@ -63,17 +61,19 @@ _ON_FIRST_USE = {
     "approximate_mlp": "bilinear_lm.polynomials.approximate",
     "attention_weights": "bilinear_lm.weights",
     "bilinear_approximation": "bilinear_lm.polynomials.bilinear",
-    "checkpoint_info": "bilinear_lm.checkpoints",
+    "checkpoint_info": "bilinear_lm.checkpoints.info",
     "embedding": "bilinear_lm.weights",
+    "environments": "bilinear_lm.environments",
     "explained_variance": "bilinear_lm.polynomials.explained",
-    "export": "bilinear_lm.checkpoints",
+    "export": "bilinear_lm.checkpoints.save",
     "fit_polynomial": "bilinear_lm.polynomials.measured",
     "hook": "bilinear_lm.hooked.adapters",
+    "images": "bilinear_lm.images",
     "load_dictionary": "bilinear_lm.dictionaries",
     "load_hooked": "bilinear_lm.hooked.adapters",
     "load_polynomial": "bilinear_lm.polynomials.polynomial_folder",
-    "load_pretrained": "bilinear_lm.checkpoints",
-    "load_tokenizer": "bilinear_lm.checkpoints",
+    "load_pretrained": "bilinear_lm.checkpoints.load",
+    "load_tokenizer": "bilinear_lm.checkpoints.tokenizer",
     "mlp_inputs": "bilinear_lm.sites",
     "mlp_tensor": "bilinear_lm.weights",
     "mlp_weights": "bilinear_lm.weights",
@@ -89,6 +89,7 @@ _ON_FIRST_USE = {
     "unhook": "bilinear_lm.hooked.adapters",
 }
 _LIGHT = (
+    "bilinear_lm.checkpoints.info",
     "bilinear_lm.polynomials.bilinear",
     "bilinear_lm.polynomials.approximate",
     "bilinear_lm.dictionaries",
@@ -97,6 +98,8 @@ _LIGHT = (
     "bilinear_lm.polynomials.polynomial",
     "bilinear_lm.shipped",
     "bilinear_lm.networks",
+    "bilinear_lm.images",
+    "bilinear_lm.environments",
     "bilinear_lm.tensor",
     "bilinear_lm.weights",
     "bilinear_lm.glu_weights",
@@ -125,10 +128,12 @@ __all__ = [
     "bilinear_approximation",
     "checkpoint_info",
     "embedding",
+    "environments",
     "explained_variance",
     "export",
     "fit_polynomial",
     "hook",
+    "images",
     "load_dictionary",
     "load_hooked",
     "load_polynomial",

@@ -17,10 +17,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-import numpy as np
-from torch import Tensor, nn
-
 from bilinear_lm.errors import InputError
+from bilinear_lm.loaded import is_array, is_bool, is_module, is_tensor
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -30,9 +28,13 @@ class _Tokenizer:
     """A transformers tokenizer, told by what it does: transformers is not loaded for a check."""
 
 
+class _Model:
+    """A model of transformers or a bridge to one, told by being a torch module."""
+
+
 _ON_FIRST_USE: dict[str, Any] = {
-    "PreTrainedModel": nn.Module,
-    "TransformerBridge": nn.Module,
+    "PreTrainedModel": _Model,
+    "TransformerBridge": _Model,
     "PreTrainedTokenizerBase": _Tokenizer,
 }
 """Names in annotations whose libraries are loaded on first use."""
@@ -54,6 +56,7 @@ _MADE_BY = {
     "Site": "a Site, such as Site(2, 'mlp-out')",
     "Tensor": "a torch tensor of floating point",
     "Vocabulary": "a Vocabulary, such as Vocabulary.of(tokenizer, n_tokens)",
+    "_Model": "a model, as load_pretrained loads it",
     "_Tokenizer": "a tokenizer, as load_tokenizer loads it",
 }
 
@@ -111,11 +114,13 @@ def _is(value: Any, kind: Any) -> bool:
     if kind in (Any, object, inspect.Parameter.empty) or origin is Literal or isinstance(kind, TypeVar):
         return True
     if kind is int:
-        return isinstance(value, Integral | Tensor)
+        return isinstance(value, Integral) or is_tensor(value)
     if kind is float:
-        return isinstance(value, Real | Tensor)
+        return isinstance(value, Real) or is_tensor(value)
     if kind is bool:
-        return isinstance(value, bool | np.bool_)
+        return is_bool(value)
+    if kind is _Model:
+        return is_module(value)
     if kind is _Tokenizer:
         return callable(getattr(value, "convert_ids_to_tokens", None))
     if hasattr(kind, "array_type"):  # of jaxtyping: a tensor of some shape
@@ -138,7 +143,7 @@ def _is_collection(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
         return False
     if origin in (list, tuple):
         origin = Sequence
-    if not isinstance(value, Tensor | np.ndarray) and not isinstance(value, origin):
+    if not (is_tensor(value) or is_array(value) or isinstance(value, origin)):
         return False
     if isinstance(value, list | tuple) and arguments and arguments[0] is not Ellipsis:
         return all(_is(entry, arguments[0]) for entry in value)

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bilinear_lm.errors import InputError
+from bilinear_lm.loaded import is_tensor
 
-FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FLOATING = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 """Precisions that weights and vectors may have."""
 
 
@@ -58,13 +56,13 @@ def require_choice(choice: Any, choices: Iterable[str], what: str) -> None:
 
 def require_floating(numbers: Any, name: str) -> None:
     """Raises InputError unless `numbers` is a tensor of real floating-point numbers."""
-    if not isinstance(numbers, Tensor):
+    if not is_tensor(numbers):
         raise InputError(f"{name} is a {type(numbers).__name__}; expected a torch tensor of floating point")
     if numbers.is_complex():
         raise InputError(
             f"{name} is in {numbers.dtype}; expected real numbers: take its real part if that is all there is"
         )
-    if numbers.dtype not in FLOATING:
+    if str(numbers.dtype) not in FLOATING:
         raise InputError(
             f"{name} is in {numbers.dtype}; expected floating point, convert with .to(torch.float32)"
         )
@@ -73,14 +71,14 @@ def require_floating(numbers: Any, name: str) -> None:
 def require_finite_numbers(numbers: Any, name: str) -> None:
     """Raises InputError unless `numbers` is floating point and holds neither NaN nor infinity."""
     require_floating(numbers, name)
-    if not torch.isfinite(numbers).all():
+    if not numbers.isfinite().all():
         raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
 
 
 def is_index(index: Any, n: int) -> bool:
     """Whether `index` is a whole number from 0 to n − 1, of Python, numpy or a tensor."""
-    if isinstance(index, Tensor):
-        index = None if index.numel() != 1 or index.dtype == torch.bool else index.item()
+    if is_tensor(index):
+        index = index.item() if index.numel() == 1 else None  # of one bool a bool, which is no index
     return _is_whole(index) and 0 <= int(index) < n
 
 

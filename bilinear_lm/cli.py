@@ -13,6 +13,9 @@ from typing import Any
 from bilinear_lm.errors import InputError, on_one_line
 from bilinear_lm.own_packages import require_own_packages
 
+GROUPS = {"policy": "Train a policy that plays mazes, read what makes it act, or play an episode."}
+"""Commands that begin with one word, "policy train" and the like, and what the help says of them."""
+
 
 def commands() -> dict[str, Callable[..., Any]]:
     """The commands by name, in the order of the help; importing them loads torch.
@@ -25,23 +28,30 @@ def commands() -> dict[str, Callable[..., Any]]:
     from analysis.commands.hosvd import hosvd
     from analysis.commands.images import write_classifier_reading
     from analysis.commands.interactions import interactions
+    from analysis.commands.policy import play, read
     from analysis.commands.polynomial import polynomial
     from analysis.commands.report import report
     from analysis.commands.trace import trace
     from bilinear_lm.commands.checkpoints import export, generate, info
-    from finetune.commands import convert, dictionaries, edit, finetune, images_command, train
+    from finetune.commands import convert, dictionaries, edit, finetune, images_command, policy_train, train
 
     functions: tuple[Callable[..., Any], ...] = (
         *(report, info, export, generate, eigen, hosvd, interactions, trace, diff, polynomial),
         *(train, dictionaries, convert, finetune, edit, images_command(write_classifier_reading)),
     )
-    return {function.__name__: function for function in functions}
+    policy: dict[str, Callable[..., Any]] = {
+        "policy train": policy_train,
+        "policy read": read,
+        "policy play": play,
+    }
+    return {**{function.__name__: function for function in functions}, **policy}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
     Without `arguments` it is the program itself: when the command has ended, Ctrl-C changes nothing any more.
+    With them it is a part of another program, which gets a signal to stop once the command has cleaned up.
     """
     try:
         with _interruptible(is_program=arguments is None):
@@ -89,12 +99,32 @@ def _run(arguments: Sequence[str]) -> None:
             raise InputError(f"argument {number} is {os.fsencode(argument)!r}; expected text in UTF-8")
     import tyro
 
-    tyro.extras.subcommand_cli_from_dict(
-        commands(),
-        prog="bilinear-lm",
-        description="Bilinear language models, read from their weights.",
-        args=_respelled(arguments),
-    )
+    functions, group = commands(), arguments[0] if arguments else ""
+    if group in GROUPS:
+        given, prog, about = arguments[1:], f"bilinear-lm {group}", GROUPS[group]
+        functions = _within(group, functions)
+    else:
+        given, prog = _respelled(arguments), "bilinear-lm"
+        about = "Bilinear language models, read from their weights."
+        functions = {name: function for name, function in functions.items() if " " not in name}
+        functions |= {name: _described(text) for name, text in GROUPS.items()}
+    tyro.extras.subcommand_cli_from_dict(functions, prog=prog, description=about, args=given)
+
+
+def _within(group: str, functions: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """The commands of a group, by their second word."""
+    begin = f"{group} "
+    return {name.removeprefix(begin): each for name, each in functions.items() if name.startswith(begin)}
+
+
+def _described(text: str) -> Callable[[], None]:
+    """A command for the help alone: a group is taken before."""
+
+    def group() -> None:
+        pass
+
+    group.__doc__ = text
+    return group
 
 
 def _say(message: str, status: int) -> int:
@@ -119,7 +149,8 @@ def _interruptible(is_program: bool) -> Iterator[None]:
 
     A library that is being imported turns an interruption into an error of its own; `_Stopped` replaces it.
     Afterwards signals do what they did before, but for Ctrl-C in the program, which does nothing: the
-    interpreter on its way out would answer it with a traceback or another status than the command's.
+    interpreter on its way out would answer it with a traceback or another status than the command's. Within
+    another program, which the signal was meant for too, it is raised again.
     """
     if threading.current_thread() is not threading.main_thread():  # where Python delivers no signals
         yield
@@ -138,5 +169,7 @@ def _interruptible(is_program: bool) -> Iterator[None]:
             before[signal.SIGINT] = signal.SIG_IGN
         for number, handler in before.items():
             signal.signal(number, handler)
+        if received and not is_program:
+            signal.raise_signal(received[0])
         if received:
             raise _Stopped(received[0]) from None

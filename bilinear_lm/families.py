@@ -13,13 +13,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import told
 from bilinear_lm.shown import shown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IDENTITY_EPS = 1e12
+"""The ε from which an RMSNorm x · γ / sqrt(mean(x²) + ε) is linear to float32 rounding: x · γ / sqrt(ε).
+A Llama without norms is written with it and γ = sqrt(ε), which makes every norm the identity."""
 
 
 @shown

@@ -13,14 +13,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from bilinear_lm.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @contextmanager
@@ -109,7 +110,7 @@ def require_content(path: Path, expected: str) -> None:
 
 def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
     """All tensors of one safetensors file, or some, in the precision of the file, finite."""
-    with _open_safetensors(path) as file:
+    with _open_safetensors(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
     _refuse_complex([name for name, value in tensors.items() if value.is_complex()], path)
     require_finite(tensors, path)
@@ -117,10 +118,10 @@ def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Te
 
 
 @contextmanager
-def _open_safetensors(path: Path) -> Iterator[Any]:
+def _open_safetensors(path: Path, framework: str) -> Iterator[Any]:
     require_content(path, "expected a safetensors file there")
     try:
-        with reading(path), safe_open(path, framework="pt") as file:
+        with reading(path), safe_open(path, framework=framework) as file:
             yield file
     except SafetensorError as error:
         raise InputError(
@@ -130,7 +131,7 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Name and shape of the tensors of one safetensors file, from its header alone."""
-    with _open_safetensors(path) as file:
+    with _open_safetensors(path, "np") as file:  # which loads no torch
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         _refuse_complex([name for name, part in slices.items() if part.get_dtype().startswith("C")], path)
         return {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -164,6 +165,8 @@ def require_floating(tensors: dict[str, Tensor], where: Path | str) -> None:
 
 def require_representable(tensors: dict[str, Tensor], dtype: torch.dtype, where: Path | str) -> None:
     """Raises InputError with the names of the tensors whose numbers are too large for `dtype`."""
+    import torch
+
     most = torch.finfo(dtype).max
     wide = {name: value for name, value in tensors.items() if torch.finfo(value.dtype).max > most}
     large = [name for name, value in wide.items() if (_finite(value) & ~_finite(value.to(dtype))).any()]
@@ -177,7 +180,7 @@ def require_representable(tensors: dict[str, Tensor], dtype: torch.dtype, where:
 
 def _finite(value: Tensor) -> Tensor:
     # Torch tells it of few of the types of one byte.
-    return torch.isfinite(value.float() if value.dtype.itemsize == 1 else value)
+    return (value.float() if value.dtype.itemsize == 1 else value).isfinite()
 
 
 def _listed(names: list[str]) -> str:
@@ -284,6 +287,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes tensors, from any device, into one safetensors file, whole or not at all."""
+    from safetensors.torch import save
+
     on_cpu = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     write_bytes(path, save(on_cpu, {"format": "pt"}))
 

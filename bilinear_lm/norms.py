@@ -9,10 +9,7 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 
 from bilinear_lm.families import FAMILIES
-
-IDENTITY_EPS = 1e12
-"""The ε from which an RMSNorm x · γ / sqrt(mean(x²) + ε) is linear to float32 rounding: x · γ / sqrt(ε).
-A Llama without norms is written with it and γ = sqrt(ε), which makes every norm the identity."""
+from bilinear_lm.families import IDENTITY_EPS as IDENTITY_EPS
 
 _OFFSET_NORMS = {family.offset_norm for family in FAMILIES.values()}
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.files import reading
+from bilinear_lm.files import read_json, reading
+from bilinear_lm.site_names import Site
 
 SHIPPED = Path(__file__).parent / "models"
+
+NAMES = "names.json"
+"""The file beside shipped dictionaries with the words of their features."""
 
 
 @checked
@@ -40,3 +44,15 @@ def shipped_scope(checkpoint: str) -> tuple[Path | None, Path | None]:
         return None, None
     folder, text = SHIPPED / f"{checkpoint}-scope", SHIPPED / f"{checkpoint}.txt"
     return folder if folder.is_dir() else None, text if text.is_file() else None
+
+
+def shipped_words(checkpoint: str) -> dict[Site, list[str]]:
+    """By site, the words that each feature of a shipped model's dictionaries is named by; none if absent.
+
+    They are the tokens at the feature's highest peaks in the text that ships, kept in a file beside the
+    dictionaries (`analysis.features.shipped_names`).
+    """
+    folder, _ = shipped_scope(checkpoint)
+    if folder is None or not (folder / NAMES).is_file():
+        return {}
+    return {Site.parse(site): words for site, words in read_json(folder / NAMES)["words"].items()}

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from torch import Tensor, nn
+from bilinear_lm.loaded import is_array, is_module, is_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Class = TypeVar("Class", bound=type)
 
@@ -81,9 +83,9 @@ def in_a_few_lines(name: str, parts: Mapping[str, Any]) -> str:
 
 def brief(value: Any) -> str:
     """A value in a few words: a tensor by precision and shape, few numbers as they are, many by how many."""
-    if isinstance(value, Tensor):
+    if is_tensor(value):
         return _brief_tensor(value)
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, bool | int | None):
         return repr(value)
@@ -100,7 +102,7 @@ def brief(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         short = str(value) if type(value).__str__ is not object.__str__ else ""
         return short if 0 < len(short) <= 60 and "\n" not in short else type(value).__name__
-    if isinstance(value, nn.Module) or callable(value):
+    if is_module(value) or callable(value):
         return getattr(value, "__name__", type(value).__name__)
     return type(value).__name__ if len(repr(value)) > 60 else repr(value)
 

@@ -11,8 +11,8 @@ import sys
 
 import torch
 
+import bilinear_lm as bl
 from analysis import as_chain, diagonalise
-from bilinear_lm.networks import ImageClassifier, ImageSettings
 
 SIDE, CLASSES, WIDTH, BATCH, STEPS_AN_EPOCH = 12, 3, 32, 128, 50
 CUTS = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9)
@@ -30,10 +30,12 @@ def shapes(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return (drawn + 0.4 * torch.randn(n, SIDE, SIDE)).flatten(1), labels
 
 
-def trained(epochs: int) -> ImageClassifier:
+def trained(epochs: int) -> bl.networks.ImageClassifier:
     """The classifier after training on images that are new in each step."""
-    classifier = ImageClassifier(
-        ImageSettings((SIDE, SIDE), CLASSES, d_model=WIDTH, d_mlp=WIDTH, n_layers=3, residual=True)
+    classifier = bl.networks.ImageClassifier(
+        bl.networks.ImageSettings(
+            (SIDE, SIDE), CLASSES, d_model=WIDTH, d_mlp=WIDTH, n_layers=3, residual=True
+        )
     )
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.5)
     for _ in range(epochs * STEPS_AN_EPOCH):

@@ -12,8 +12,8 @@ import sys
 import torch
 from torch.nn import functional as F
 
+import bilinear_lm as bl
 from analysis import activation_maps, eigenfilters, filter_plot, save_figure
-from bilinear_lm.networks import BilinearConv2d
 
 DIRECTIONS = {"—": (1, 0), "/": (1, 1), "|": (0, 1), "\\": (-1, 1)}
 SIDE = 12
@@ -34,7 +34,7 @@ def main(figure: str | None = None, steps: int = 200) -> None:
     """Trains the classifier, prints what its eigenfilters respond to, and draws them."""
     torch.manual_seed(0)
     draws = torch.Generator().manual_seed(0)
-    conv = BilinearConv2d(1, len(DIRECTIONS), 5, hidden=12)
+    conv = bl.networks.BilinearConv2d(1, len(DIRECTIONS), 5, hidden=12)
     optimizer = torch.optim.AdamW(conv.parameters(), lr=1e-2, weight_decay=0.1)
     for _ in range(steps):
         x, labels = bars(64, 0.3, draws)

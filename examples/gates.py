@@ -13,10 +13,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from analysis.plots import save_figure
-from analysis.toys import find_hops, gate_coefficients, name_gate
-from finetune.networks.tasks import Gates, composed_table
-from finetune.networks.toy import ToyTraining, new_models, train_toy
+from analysis import find_hops, gate_coefficients, name_gate, save_figure
+from finetune import Gates, ToyTraining, composed_table, new_models, train_toy
 
 GATES = ("AND", "OR", "XOR", "NAND", "NOR", "XNOR")
 

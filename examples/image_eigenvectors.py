@@ -8,20 +8,23 @@ prints how many eigenvectors its classes have and need, and draws the strongest 
 
 import sys
 
-from analysis import accuracy_by_rank, class_eigenvectors, effective_rank, save_figure
-from analysis.vision_plots import eigenvector_plot
-from bilinear_lm.images import read_digits, read_idx_folder
-from bilinear_lm.networks import ImageSettings
-from finetune.networks.images import train_classifier
-from finetune.networks.images_config import ImageTraining
+import bilinear_lm as bl
+from analysis import (
+    accuracy_by_rank,
+    class_eigenvectors,
+    effective_rank,
+    eigenvector_grid,
+    save_figure,
+)
+from finetune import ImageTraining, train_classifier
 
 EPOCHS, WIDTH, KS = 20, 64, (1, 2, 4, 8, 16)
 
 
 def main(source: str = "digits", figure: str | None = None) -> None:
     """Trains, prints and draws."""
-    data = read_digits() if source == "digits" else read_idx_folder(source)
-    settings = ImageSettings(data.image_shape, data.n_classes, d_model=WIDTH, d_mlp=WIDTH)
+    data = bl.images.read_digits() if source == "digits" else bl.images.read_idx_folder(source)
+    settings = bl.networks.ImageSettings(data.image_shape, data.n_classes, d_model=WIDTH, d_mlp=WIDTH)
     training = ImageTraining(epochs=EPOCHS, batch_size=32, learning_rate=3e-3)
     trained = train_classifier(data, settings, training)
     eigen = class_eigenvectors(trained.classifier)
@@ -37,7 +40,7 @@ def main(source: str = "digits", figure: str | None = None) -> None:
     for k, value, random in zip(kept.ks, kept.accuracy.tolist(), kept.random.mean(0).tolist(), strict=True):
         print(f"k = {k:<3}  {value:.3f}  {random:.3f}")
     if figure is not None:
-        save_figure(eigenvector_plot(eigen, 3, data.class_names), figure)
+        save_figure(eigenvector_grid(eigen, 3, names=data.class_names), figure)
         print(figure)
 
 

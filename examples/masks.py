@@ -12,6 +12,7 @@ import sys
 import torch
 from torch.nn import functional as F
 
+import bilinear_lm as bl
 from analysis import (
     accuracy_by_rank,
     adversarial_masks,
@@ -21,7 +22,6 @@ from analysis import (
     masks_plot,
     save_figure,
 )
-from bilinear_lm.networks import ImageClassifier, ImageSettings
 
 SHAPES, SIDE, MARGIN = ("bar", "cross", "ring", "corner"), 12, 2
 STEPS, NOISE, NORMS = 150, 0.3, (0.5, 1.0, 2.0, 3.0)
@@ -45,10 +45,12 @@ def drawn(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def trained(images: torch.Tensor, labels: torch.Tensor) -> ImageClassifier:
+def trained(images: torch.Tensor, labels: torch.Tensor) -> bl.networks.ImageClassifier:
     """A classifier after a few steps of AdamW, with noise on the pixels."""
     torch.manual_seed(0)
-    classifier = ImageClassifier(ImageSettings((SIDE, SIDE), n_classes=len(SHAPES), d_model=32, d_mlp=32))
+    classifier = bl.networks.ImageClassifier(
+        bl.networks.ImageSettings((SIDE, SIDE), n_classes=len(SHAPES), d_model=32, d_mlp=32)
+    )
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=0.01, weight_decay=0.5)
     for _ in range(STEPS):
         loss = F.cross_entropy(classifier(images + NOISE * torch.randn_like(images)), labels)

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from analysis import canonical_encoder, geometry, save_figure, solo_reconstruction
 from analysis.colours import POSITIVE
-from analysis.plots import save_figure
-from analysis.toys import canonical_encoder, geometry, solo_reconstruction
-from finetune.networks.tasks import Superposition
-from finetune.networks.toy import ToyTraining, new_models, train_toy
+from finetune import Superposition, ToyTraining, new_models, train_toy
 
 N, D, SPARSITY = 5, 2, (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from finetune.dictionaries.train import train_dictionaries
     from finetune.edits import Edit, EditReport, edit, interaction
     from finetune.finetuning.finetune import finetune
+    from finetune.networks.images import train_classifier
+    from finetune.networks.images_config import ImageTraining
+    from finetune.networks.tasks import Gates, Superposition, composed_table
+    from finetune.networks.toy import ToyTraining, new_models, train_toy
     from finetune.pretraining.pretrain import pretrain
 
 _ON_FIRST_USE = {
@@ -26,15 +30,23 @@ _ON_FIRST_USE = {
     "Edit": "finetune.edits",
     "EditReport": "finetune.edits",
     "FitSettings": "finetune.conversion.glu_fit",
+    "Gates": "finetune.networks.tasks",
+    "ImageTraining": "finetune.networks.images_config",
     "LayerConversion": "finetune.conversion.convert",
+    "Superposition": "finetune.networks.tasks",
+    "ToyTraining": "finetune.networks.toy",
     "calibration_windows": "finetune.data.calibration",
+    "composed_table": "finetune.networks.tasks",
     "convert": "finetune.conversion.convert",
     "edit": "finetune.edits",
     "finetune": "finetune.finetuning.finetune",
     "fit_bilinear": "finetune.conversion.glu_fit",
     "interaction": "finetune.edits",
+    "new_models": "finetune.networks.toy",
     "pretrain": "finetune.pretraining.pretrain",
+    "train_classifier": "finetune.networks.images",
     "train_dictionaries": "finetune.dictionaries.train",
+    "train_toy": "finetune.networks.toy",
 }
 
 __all__ = [
@@ -46,20 +58,34 @@ __all__ = [
     "EditReport",
     "FinetuneConfig",
     "FitSettings",
+    "Gates",
+    "ImageTraining",
     "LayerConversion",
     "PretrainConfig",
+    "Superposition",
+    "ToyTraining",
     "calibration_windows",
+    "composed_table",
     "convert",
     "edit",
     "finetune",
     "fit_bilinear",
     "interaction",
+    "new_models",
     "pretrain",
+    "train_classifier",
     "train_dictionaries",
+    "train_toy",
 ]
 
 
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"finetune.conversion.glu_fit"})
+_LIGHT = {
+    "finetune.conversion.glu_fit",
+    *(f"finetune.networks.{name}" for name in ("images", "images_config", "tasks", "toy")),
+}
+"""Modules that do not need transformers."""
+
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=_LIGHT)
 
 
 def __dir__() -> list[str]:

@@ -19,6 +19,9 @@ Schedule = Literal["linear", "exponential", "logistic", "smootherstep"]
 Precision = Literal["bfloat16", "float32"]
 """Precisions of the matrix products; weights and optimiser stay in float32."""
 
+Ablation = Literal["zero", "mean"]
+"""Values that activations are ablated to: `finetune.dictionaries.fidelity`."""
+
 Store = Literal["float32", "bfloat16", "float16"]
 """Precisions of the weights on disk."""
 

@@ -12,6 +12,7 @@ from finetune.dictionaries.config import DictionaryConfig
 from finetune.editing.config import EditConfig
 from finetune.finetuning.config import ConvertConfig, FinetuneConfig
 from finetune.networks.images_config import ImagesConfig
+from finetune.networks.policy_config import PolicyConfig
 from finetune.pretraining.config import PretrainConfig
 
 
@@ -103,6 +104,19 @@ def images_command(write_reading: Callable[..., dict[str, Any]]) -> Callable[[Im
         print(config.output)
 
     return images
+
+
+def policy_train(config: tyro.conf.OmitArgPrefixes[PolicyConfig]) -> None:
+    """Train a policy by PPO on mazes in which a mouse looks for cheese."""
+    from finetune.networks.policy import train_policy
+
+    record = train_policy(config)
+    unseen = record["unseen_levels"]
+    print(
+        f"return {unseen['sampled']['return']:.2f} on {unseen['levels']} unseen levels, "
+        f"{unseen['random']['return']:.2f} by chance"
+    )
+    print(config.output)
 
 
 def _print_result(record: dict[str, Any], output: Path) -> None:

@@ -4,11 +4,13 @@ import ast
 import graphlib
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("bilinear_lm", "analysis", "finetune")
 
 
 @pytest.mark.parametrize("package", ["bilinear_lm", "analysis"])
@@ -30,6 +32,37 @@ print("transformers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+HEAVY = ("torch", "transformers", "matplotlib", "scipy", "pandas", "datasets")
+RUN = """
+import contextlib, io, sys
+from bilinear_lm.cli import main
+
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["finetune", "--help"], ["info", "stories"]])
+def test_commands_that_compute_nothing_load_no_torch(arguments):
+    run = [sys.executable, "-c", RUN, *arguments]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    assert "bilinear_lm.cli" in loaded
+    assert "analysis.commands.trace" in loaded
+    assert not {*loaded} & {*HEAVY}
+
+
+def test_no_module_of_a_command_imports_torch():
+    """Of the three packages' modules that every call of the program imports."""
+    code = "import sys, bilinear_lm.cli; bilinear_lm.cli.commands(); print(*sys.modules)"
+    run = [sys.executable, "-c", code]
+    loaded = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    paths = {name: path for package in PACKAGES for name, path in modules(package).items()}
+    for name in paths.keys() & {*loaded}:
+        names = {getattr(node, "module", None) or node.names[0].name for node in top_level(paths[name])}
+        assert not {each.split(".")[0] for each in names} & {*HEAVY}, name
 
 
 EIGHT_THREADS = """
@@ -73,11 +106,9 @@ def top_level(path: Path) -> list[ast.stmt]:
 
 
 def test_no_module_uses_a_name_on_first_use_while_it_is_imported():
-    import bilinear_lm
-    import finetune
-
-    names = {"bilinear_lm": bilinear_lm._ON_FIRST_USE, "finetune": finetune._ON_FIRST_USE}
-    for package in ("bilinear_lm", "analysis", "finetune"):
+    lazy = ("bilinear_lm", "bilinear_lm.checkpoints", "analysis", "finetune")
+    names = {package: import_module(package)._ON_FIRST_USE for package in lazy}
+    for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for node in top_level(path):
                 if isinstance(node, ast.ImportFrom):
@@ -89,6 +120,25 @@ def test_bilinear_lm_is_imported_before_its_modules(package):
     imports = [ast.unparse(node) for node in top_level(ROOT / package / "__init__.py")]
     ours = [line for line in imports if "bilinear_lm" in line or package in line]
     assert ours[0] == "import bilinear_lm"
+
+
+@pytest.mark.parametrize("package", ["bilinear_lm", "bilinear_lm.checkpoints", "analysis", "finetune"])
+def test_type_checkers_see_the_names_that_load_on_first_use(package):
+    path = ROOT.joinpath(*package.split("."), "__init__.py")
+    seen = {}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If):
+            imports = [each for each in node.body if isinstance(each, ast.ImportFrom)]
+            seen |= {
+                alias.name: getattr(import_module(each.module), alias.name, None)
+                for each in imports
+                for alias in each.names
+            }
+    assert seen
+    for name, value in seen.items():
+        assert value is None or getattr(import_module(package), name) is value, name
+    if package != "analysis":  # whose figures and rooms type checkers do without
+        assert seen.keys() == import_module(package)._ON_FIRST_USE.keys()
 
 
 def test_every_public_name_is_there():
@@ -106,7 +156,7 @@ ROOMS = [
     "bilinear_lm",
     *("streaming", "distributed", "text", "spectra", "toys", "features", "attention", "paths"),
     *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
-    *("polynomial_plots", "vision", "vision_plots", "filter_plots", "report", "commands"),
+    *("polynomial_plots", "vision", "convolutions", "policies", "policy_plots", "report", "commands"),
 ]
 """Of `analysis`, each of which may import those before it."""
 

@@ -13,10 +13,13 @@ from safetensors.torch import save_file
 
 import finetune.dictionaries.train
 import finetune.finetuning.finetune
+import finetune.networks.policy
 import finetune.pretraining.pretrain
 from bilinear_lm import Dictionary, Site, save_dictionary
 from bilinear_lm.checkpoints import save_folder
-from bilinear_lm.cli import commands, main
+from bilinear_lm.cli import GROUPS, commands, main
+from bilinear_lm.environments import Policy, save_policy
+from bilinear_lm.networks import PolicyNetwork, PolicySettings
 from finetune.pretraining.config import PretrainConfig
 from finetune.runs.folder import as_json
 
@@ -79,6 +82,8 @@ def inputs(tmp_path, make_model, tiny_tokenizer):
     (tmp_path / "in" / "train.txt").write_text("\n<|endoftext|>\n".join(told))
     (tmp_path / "in" / "held-out.txt").write_text("\n".join(told[:10]))
     write_idx_folder(tmp_path / "in" / "images")
+    shape = PolicySettings(channels=(4, 6), d_hidden=12)
+    save_policy(Policy(PolicyNetwork(shape), "maze", {"limit": 8}), tmp_path / "in" / "policy")
     return tmp_path / "in"
 
 
@@ -133,6 +138,11 @@ READ = {
         *("images", "{in}/images", "--epochs", "2", "--d-model", "8", "--d-mlp", "8", "--certified", "5"),
         *("-o", "{out}/images", *CPU),
     ),
+    "policy read": (
+        *("policy", "read", "{in}/policy", "--levels", "8", "--states", "200", "--controls", "1"),
+        *("-o", "{out}/policy", *CPU),
+    ),
+    "policy play": ("policy", "play", "{in}/policy", "-o", "{out}/episode.json", *CPU),
     "report": (
         *("report", "{in}/model", "--directions", "1", "--eigenvectors", "1", "--text", "A cat ran."),
         *("--dictionaries", "{in}/scope", "--contexts", "{in}/held-out.txt", "--features", "3"),
@@ -150,6 +160,10 @@ RUNS = {
         *("--tokenizer", "{in}/model", "--batch-size", "4", "--passes", "0.6", "--precision", "float32"),
         *("--checkpoint-steps", "1", *CPU),
     ),
+    "policy train": (
+        *("policy", "train", "--steps", "200", "--mazes", "4", "--rollout", "25", "--batch-size", "50"),
+        *("--checkpoint-rollouts", "1", *CPU),
+    ),
     "dictionaries": (
         *("dictionaries", "{in}/model", "--data", "{in}/train.txt", "--validation", "{in}/held-out.txt"),
         *("--layers", "1", "--points", "mlp-out", "--features", "24", "--k", "4", "--max-tokens", "1200"),
@@ -165,13 +179,18 @@ RUNS["finetune with LoRA"] = (*RUNS["finetune"], "--lora-rank", "2")
 BEFORE_THE_END = {
     "train": (finetune.pretraining.pretrain, "save_folder"),
     "dictionaries": (finetune.dictionaries.train, "_measure"),
+    "policy train": (finetune.networks.policy, "_measured"),
     "finetune": (finetune.finetuning.finetune, "_finish"),
 }
 
 
 def test_every_command_that_writes_is_tried():
-    named = {arguments[0] for arguments in (READ | RUNS).values()}
+    named = {_command(arguments) for arguments in (READ | RUNS).values()}
     assert named == commands().keys() - {"info"}
+
+
+def _command(arguments):
+    return " ".join(arguments[: 2 if arguments[0] in GROUPS else 1])
 
 
 def given(arguments, tmp_path):
@@ -195,15 +214,17 @@ def test_what_runs_write(name, inputs, tmp_path, capsys, monkeypatch):
     """While they go on, and at their end; a run that is resumed with the same paths is the same."""
     arguments = [*given(RUNS[name], tmp_path), "-o", str(tmp_path / "out" / "result")]
     with monkeypatch.context() as patch:
-        patch.setattr(*BEFORE_THE_END[name.split()[0]], interrupt)
+        patch.setattr(*BEFORE_THE_END[name.removesuffix(" with LoRA")], interrupt)
         with pytest.raises(KeyboardInterrupt):
             main(arguments)
     run = tmp_path / "out" / "result.run"
     assert list(run.glob("*/*"))
     assert told_paths(tmp_path) == {}
-    others = [argument.replace("train.txt", "held-out.txt") for argument in arguments]
+    others, changed = [argument.replace("train.txt", "held-out.txt") for argument in arguments], "data"
+    if others == arguments:  # it reads no text
+        others, changed = [*arguments, "--gamma", "0.9"], "gamma"
     assert main([*others, "--resume"]) == 2
-    assert "resumed with other settings (data was" in capsys.readouterr().err
+    assert f"resumed with other settings ({changed} was" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 0
     assert told_paths(tmp_path) == {}
 

@@ -100,7 +100,7 @@ class Chain:
         return self.hidden(x)[-1] @ self.head
 
     def hidden(self, x: Float[Tensor, "*axes x_width"]) -> list[Float[Tensor, "*axes _"]]:
-        """What each leg holds at points x, from below: h_0 to h_L."""
+        """The vectors h_0 to h_L that the legs hold at points x, from below."""
         d_x = self.embedding.shape[0]
         if self.constant and x.ndim and x.shape[-1] == d_x - 1:
             x = F.pad(x, (0, 1), value=1.0)

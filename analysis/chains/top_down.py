@@ -38,7 +38,7 @@ class Level:
     """The eigenvectors that are kept of one layer, by descending weight."""
 
     parents: Int[Tensor, " n"]
-    """Of each, the index of its output direction: a kept eigenvector of the layer above, or an output."""
+    """The index of each one's output direction: a kept eigenvector of the layer above, or an output."""
     values: Float[Tensor, " n"]
     """Eigenvalues λ; for the last layer those of the matrix of a logit."""
     vectors: Float[Tensor, "n width"]
@@ -62,7 +62,7 @@ class EigenvectorTree:
     levels: tuple[Level, ...]
     """From the last layer to the first."""
     chain: Chain
-    """What is kept, as a chain; its hidden units are the eigenvectors."""
+    """The kept part as a chain, whose hidden units are the eigenvectors."""
     embedding: Float[Tensor, "d_x width"]
     """The embedding to the orthonormal leg that the last level's eigenvectors read."""
     remainder: float

@@ -24,10 +24,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, get_args
 
+import numpy as np
 from torch import Tensor
 
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.growth import Opened, Split, grow
 from analysis.circuits.labels import labelled
 from analysis.circuits.prompt.gradients import slopes, strongest_scores, target_gradients
@@ -49,8 +52,11 @@ from analysis.circuits.readers import (
     stage,
 )
 from analysis.circuits.targets import LogitTarget, ScoreTarget, Target, as_target
-from analysis.graphs.elements import By
-from analysis.graphs.graph import Graph, Pruning
+from analysis.graphs.columns import GraphColumns
+from analysis.graphs.elements import By, Node
+from analysis.graphs.graph import Graph
+from analysis.graphs.pruning import Part, part_of, strongest_nodes
+from analysis.graphs.shares import node_shares, parts_on_prompt
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_number
 from bilinear_lm.errors import InputError
@@ -202,66 +208,73 @@ def attribute(
         None if attention == "held" else strongest_scores(opened, gradients, n_scores),
         interactions == "grouped",
     )
-    stages = _stages(prompt, target, limits)
-    grown = grow(source, stages, _splitting(prompt, limits), limits.at_most, progress=progress)
+    catalogue, stages = Catalogue(), _stages(prompt, target, limits)
+    split = _splitting(prompt, limits, catalogue)
+    grown = grow(source, stages, split, limits.at_most, catalogue, progress=progress)
     if isinstance(target, LogitTarget):
         settings["probability"] = float(prompt.measured.logits[target.position].softmax(0)[target.token])
-    whole = Graph(
-        nodes=tuple(grown.nodes.values()),
-        edges=tuple(grown.edges),
+    columns = _strongest_part(grown.columns, max_nodes, by, limits.grouped)
+    settings["left_out"] = left_out = grown.left_out + len(grown.columns.nodes) - len(columns.nodes)
+    writes = {node: grown.writes[node] for node in columns.ids if node in grown.writes}
+    graph = Graph(
+        nodes=_with_slopes(columns.nodes, source.node, opened, gradients, writes),
+        edges=columns.edges.listed(columns.ids),
         target=source.node.id,
         model=prompt.model,
         tokens=tuple(prompt.measured.ids.tolist()),
         settings=settings,
-        pruned=grown.pruned,
+        pruned=columns.listed_pruned(),
     )
-    pruning = _with_interactions(whole, max_nodes) if interactions == "grouped" else whole.prune(max_nodes)
-    left_out = grown.left_out + len(pruning.removed)
-    graph = replace(pruning.graph, settings={**settings, "left_out": left_out})
     if prompt.vocabulary is not None:
         graph = labelled(graph, prompt.vocabulary)
-    writes = {node.id: grown.writes[node.id] for node in graph.nodes if node.id in grown.writes}
     readers = {
         node: reader
         for node, reader in grown.readers.items()
         if isinstance(reader, Quadratic) and node in graph
     }
-    graph = _with_slopes(graph, opened, gradients, writes)
     return Attribution(graph, target, opened, left_out, writes, readers)
 
 
-def _with_interactions(whole: Graph, max_nodes: int) -> Pruning:
-    """The graph with its strongest nodes, one in `_PER_INTERACTION` an interaction if there are so many.
+def _strongest_part(whole: GraphColumns, max_nodes: int, by: By, grouped: bool) -> GraphColumns:
+    """The graph with its strongest nodes; where interactions are grouped, one in `_PER_INTERACTION` is an
+    interaction if there are so many.
 
     Grouped in the edges of its inputs an interaction is lost to nobody but the reader, and beside features
     few have a share that would bring them in.
     """
-    shares = whole.shares()
+    shares = node_shares(whole, parts_on_prompt(whole, by))
 
-    def between(kept: Graph) -> list[str]:
-        """The interactions all of whose ends are kept, strongest first."""
-        nodes = [
-            node.id
-            for node in whole.of_kind("interaction")
-            if all(edge.source in kept for edge in whole.into(node.id))
-            and all(edge.target in kept for edge in whole.out_of(node.id))
-        ]
-        return sorted(nodes, key=lambda node: -shares[node])
+    def strongest(n: int) -> Part:
+        return part_of(whole, strongest_nodes(whole, shares, n), grouped)
 
-    kept = whole.prune(max_nodes - max_nodes // _PER_INTERACTION).graph
-    added = between(kept)[: max_nodes - len(kept)]
-    if len(kept) + len(added) < max_nodes:
-        kept = whole.prune(max_nodes - len(added)).graph
-    return whole.subgraph([*(node.id for node in kept.nodes), *added])
+    if not grouped:
+        return strongest(max_nodes).columns
+    part = strongest(max_nodes - max_nodes // _PER_INTERACTION)
+    n_kept, edges = int(part.kept.sum()), whole.edges
+    # Interactions all of whose ends are kept, strongest first.
+    between = whole.is_interaction.copy()
+    between[edges.targets[~part.kept[edges.sources]]] = False
+    between[edges.sources[~part.kept[edges.targets]]] = False
+    added = np.flatnonzero(between)
+    added = added[np.argsort(-shares[added], kind="stable")][: max_nodes - n_kept]
+    if n_kept + len(added) < max_nodes:
+        part = strongest(max_nodes - len(added))
+    together = part.kept.copy()
+    together[added] = True
+    return part_of(whole, together, grouped).columns
 
 
 def _with_slopes(
-    graph: Graph, prompt: Prompt, gradients: Mapping[Site, Tensor], writes: Mapping[str, Write]
-) -> Graph:
-    """The graph with the slope of each node that writes, and of scores; that of the target is its value."""
-    of_nodes = slopes(prompt, gradients, writes, graph.of_kind("score"))
-    of_nodes[graph.target] = graph.node(graph.target).value or 0.0
-    return replace(graph, nodes=tuple(replace(node, slope=of_nodes.get(node.id)) for node in graph.nodes))
+    nodes: Sequence[Node],
+    target: Node,
+    prompt: Prompt,
+    gradients: Mapping[Site, Tensor],
+    writes: Mapping[str, Write],
+) -> tuple[Node, ...]:
+    """Nodes with the slope of each that writes, and of scores; that of the target is its value."""
+    of_nodes = slopes(prompt, gradients, writes, [node for node in nodes if node.kind == "score"])
+    of_nodes[target.id] = target.value or 0.0
+    return tuple(replace(node, slope=of_nodes.get(node.id)) for node in nodes)
 
 
 def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:
@@ -278,22 +291,22 @@ def _stages(prompt: Prompt, target: Target, limits: Limits) -> Iterator[Stage]:
     yield BOTTOM
 
 
-def _splitting(prompt: Prompt, limits: Limits) -> Split:
+def _splitting(prompt: Prompt, limits: Limits, catalogue: Catalogue) -> Split:
     """Splits the nodes of a stage together, those that read an MLP by position."""
 
-    def split(opened: Sequence[Opened]) -> Iterator[tuple[Opened, Iterable[Group]]]:
+    def split(opened: Sequence[Opened]) -> Iterator[tuple[Sequence[Opened], Iterable[Group]]]:
         linear = [(one, one.reader) for one in opened if isinstance(one.reader, Linear | Spread)]
         quadratic = [(one, one.reader) for one in opened if isinstance(one.reader, Quadratic)]
         quadratic.sort(key=lambda pair: pair[1].position)
-        streams = split_stream(prompt, [(one.node, reader) for one, reader in linear], limits)
-        mlps = split_mlp(prompt, [(one.node, reader) for one, reader in quadratic], limits)
-        for (one, _), group in zip(linear, streams, strict=True):
-            yield one, [group]
-        for (one, _), group in zip(quadratic, mlps, strict=True):
-            yield one, [group]
+        streams = split_stream(prompt, [(one.node, reader) for one, reader in linear], limits, catalogue)
+        mlps = split_mlp(prompt, [(one.node, reader) for one, reader in quadratic], limits, catalogue)
+        for readers, groups in ((linear, streams), (quadratic, mlps)):
+            left = iter(readers)
+            for group in groups:
+                yield [one for one, _ in islice(left, len(group.pruned))], [group]
         for one in opened:
             if isinstance(one.reader, Score):
-                yield one, [split_score(prompt, one.reader, limits)]
+                yield [one], [split_score(prompt, one.reader, limits, catalogue)]
 
     return split
 

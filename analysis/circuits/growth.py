@@ -8,36 +8,38 @@ along.
 
 from __future__ import annotations
 
-import gc
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
-from analysis.circuits.readers import BOTTOM, Group, Part, Reader, Source, Stage, Write, writes_of_mlp
-from analysis.graphs.elements import Edge, Node, Pruned
+from analysis.circuits.catalogue import Catalogue
+from analysis.circuits.offers import Offers, Waiting
+from analysis.circuits.readers import BOTTOM, Group, Reader, Source, Stage, Write, writes_of_mlp
+from analysis.graphs.columns import EdgeColumns, GraphColumns
+from analysis.graphs.elements import Node
 from analysis.graphs.nodes import input_name, interaction_node
 from bilinear_lm.shown import shown
 
 
 @shown
-@dataclass
+@dataclass(frozen=True)
 class Grown:
-    """The graph so far; the target is the first of the nodes."""
+    """A graph that has grown; the target is the first of the nodes."""
 
-    nodes: dict[str, Node] = field(default_factory=dict)
-    edges: list[Edge] = field(default_factory=list)
-    pruned: dict[str, Pruned] = field(default_factory=dict)
-    writes: dict[str, Write] = field(default_factory=dict)
-    readers: dict[str, Reader] = field(default_factory=dict)
+    columns: GraphColumns
+    writes: dict[str, Write]
+    readers: dict[str, Reader]
     """The readers of the nodes that were split."""
-    shown: dict[str, dict[str, float]] = field(default_factory=dict)
+    shown: dict[str, dict[str, float]]
     """The part of each group's whole that is shown, by node and group."""
-    unsplit: list[str] = field(default_factory=list)
+    unsplit: list[str]
     """Nodes that were not split for the depth."""
-    left_out: int = 0
+    left_out: int
     """Nodes and interactions that were strong enough and left out for the number of nodes."""
 
 
@@ -45,6 +47,8 @@ class Grown:
 class Opened:
     """A node that has come in and is to be split."""
 
+    number: int
+    """The number of the node."""
     node: Node
     reader: Reader
     share: float = 1.0
@@ -52,65 +56,8 @@ class Opened:
     """The fewest MLPs between it and the target."""
 
 
-Split = Callable[[Sequence[Opened]], Iterable[tuple[Opened, Iterable[Group]]]]
-"""Splits the nodes of one stage into groups of contributions; yields them in any order."""
-
-
-@dataclass(slots=True)
-class _Added:
-    """The contribution of a source to one node."""
-
-    weight: float
-    slope: float | None
-    part: float
-    """The part that it has in its group."""
-    group: str
-    grouped: float = 0.0
-    """The part of the weight that is interactions with others."""
-
-    def added_to(self, other: _Added | None) -> _Added:
-        """The sum of two contributions of a source."""
-        if other is None:
-            return self
-        slope = None if self.slope is None or other.slope is None else self.slope + other.slope
-        weight, part = self.weight + other.weight, self.part + other.part
-        return _Added(weight, slope, part, self.group, self.grouped + other.grouped)
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A source of nodes in the graph, until its stage's turn comes."""
-
-    source: Source
-    depth: int
-    share: float = 0.0
-    edges: dict[str, _Added] = field(default_factory=dict)
-    """Its contributions, by the node that it adds to."""
-    required: bool = False
-    """Whether it is an input of an interaction that is in the graph."""
-
-
-@dataclass
-class _Pairs:
-    """The interactions of a stage until its turn comes, in columns: there may be a million of them."""
-
-    outputs: list[Opened] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)
-    """The index of each in its group."""
-    shares: list[float] = field(default_factory=list)
-
-    def add(self, output: Opened, group: Group, index: int, share: float) -> None:
-        """Takes one more."""
-        self.outputs.append(output)
-        self.groups.append(group)
-        self.indices.append(index)
-        self.shares.append(share)
-
-    @property
-    def strongest(self) -> list[int]:
-        """Their indices, of the largest share first."""
-        return sorted(range(len(self.shares)), key=self.shares.__getitem__, reverse=True)
+Split = Callable[[Sequence[Opened]], Iterable[tuple[Sequence[Opened], Iterable[Group]]]]
+"""Splits the nodes of one stage into groups of contributions; yields some nodes together, in any order."""
 
 
 def grow(
@@ -118,197 +65,233 @@ def grow(
     stages: Iterable[Stage],
     split: Split,
     max_nodes: int,
+    catalogue: Catalogue,
     *,
     depth: int | None = None,
     progress: bool = False,
 ) -> Grown:
     """The nodes and edges below a target that is read: `max_nodes` at most, the target among them.
 
-    `stages` are those that sources can stand at, the last first. With `depth` MLP outputs are not split
-    behind so many MLPs.
+    `stages` are those that sources can stand at, the last first; `split` numbers sources by the `catalogue`.
+    With `depth` MLP outputs are not split behind so many MLPs.
     """
-    with _no_collection():
-        return _Growth(split, max_nodes, depth).run(target, list(stages), progress)
+    return _Growth(split, max_nodes, catalogue, depth).run(target, list(stages), progress)
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """While open, nobody looks for cycles: a graph grows by many small objects and none, and the search among
-    them takes as long as making them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
+@dataclass
 class _Growth:
-    def __init__(self, split: Split, max_nodes: int, depth: int | None):
-        self.split, self.max_nodes, self.depth = split, max_nodes, depth
-        self.grown = Grown()
-        self.waiting: dict[Stage, dict[str, _Waiting]] = defaultdict(dict)
-        self.pairs: dict[Stage, _Pairs] = defaultdict(_Pairs)
-        self.rest: dict[str, Pruned] = {}
-        """Contributions that the splitting of each node kept back."""
-        self.left: dict[str, list[float]] = defaultdict(list)
-        """Weights of the contributions to each node that were left out afterwards."""
-        self.left_slopes: dict[str, list[float]] = defaultdict(list)
-        """Their slopes, on a prompt."""
-        self.promised = 0
-        """Number of inputs of admitted interactions that are not admitted themselves yet."""
+    split: Split
+    max_nodes: int
+    catalogue: Catalogue
+    depth: int | None
+    nodes: list[Node] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    """The number of each in the catalogue."""
+    edges: list[EdgeColumns] = field(default_factory=list)
+    """From numbers in the catalogue to numbers of nodes."""
+    writes: dict[str, Write] = field(default_factory=dict)
+    readers: dict[int, Reader] = field(default_factory=dict)
+    """By the number of the node, in the order in which they were split."""
+    unsplit: list[str] = field(default_factory=list)
+    left_out: int = 0
+    offers: dict[Stage, list[Offers]] = field(default_factory=lambda: defaultdict(list))
+    """By the stage of their sources, those of pairs by the stage of interactions."""
+    rest: list[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n 5"]]] = field(default_factory=list)
+    """Contributions that the splitting of nodes kept back: nodes, and the numbers of `Pruned`."""
+    left: list[EdgeColumns] = field(default_factory=list)
+    """Contributions to nodes that were left out afterwards."""
+    groups: list[tuple[str, str]] = field(default_factory=list)
+    """Node and name of the groups of which it is counted how much is shown."""
+    parts_shown: list[float] = field(default_factory=list)
+    """How much of each is."""
+    claimed: set[int] = field(default_factory=set)
+    """The inputs of admitted interactions, by their numbers in the catalogue."""
+    promised: int = 0
+    """How many of these are not admitted themselves yet."""
 
     def run(self, target: Source, stages: list[Stage], progress: bool) -> Grown:
         reader = target.reader()
         assert reader is not None  # targets are read
-        self._split([Opened(self._enter(target), reader)])
-        top = max([*self.waiting, *self.pairs], default=BOTTOM)
+        number = self._enter(target.node, self.catalogue.add(target), target.write())
+        self._split([Opened(number, target.node, reader)])
+        top = max(self.offers, default=BOTTOM)
         stages = [at for at in stages if at <= top]
         for turn, at in enumerate(tqdm(stages, desc="stages", disable=not progress)):
-            budget = (self.max_nodes - len(self.grown.nodes) - self.promised) // (len(stages) - turn)
-            self._admit_pairs(self.pairs.pop(at, _Pairs()), budget)
-            self._split(list(self._admit(self.waiting.pop(at, {}), budget)))
-        self.grown.pruned = self._pruned()
-        return self.grown
+            if not (waiting := self.offers.pop(at, [])):
+                continue
+            budget = (self.max_nodes - len(self.nodes) - self.promised) // (len(stages) - turn)
+            offers = Offers.joined(waiting)
+            is_pair = offers.partners >= 0
+            if is_pair.any():
+                self._admit_pairs(offers[is_pair], budget)
+            if not is_pair.all():
+                self._split(self._admit(offers[~is_pair], budget))
+        return self._grown()
 
-    def _enter(self, source: Source) -> Node:
-        self.grown.nodes[source.node.id] = source.node
-        if (write := source.write()) is not None:
-            self.grown.writes[source.node.id] = write
-        return source.node
+    def _grown(self) -> Grown:
+        edges, left = EdgeColumns.joined(self.edges), EdgeColumns.joined(self.left)
+        by_number = np.zeros(max(self.numbers) + 1, dtype=np.int64)
+        by_number[self.numbers] = np.arange(len(self.nodes))
+        edges = replace(edges, sources=by_number[edges.sources])
+        pruned = np.zeros((len(self.nodes), 5))
+        for nodes, rest in self.rest:
+            pruned[nodes] += rest
+        np.add.at(pruned, left.targets, left.as_pruned())
+        split = np.array(list(self.readers), dtype=np.int64)
+        shown: dict[str, dict[str, float]] = {self.nodes[number].id: {} for number in self.readers}
+        for (node, name), part in zip(self.groups, self.parts_shown, strict=True):
+            shown[node][name] = part
+        readers = {self.nodes[number].id: reader for number, reader in self.readers.items()}
+        columns = GraphColumns(tuple(self.nodes), 0, edges, pruned, split)
+        return Grown(columns, self.writes, readers, shown, self.unsplit, self.left_out)
 
-    def _admit(self, waiting: dict[str, _Waiting], budget: int) -> Iterator[Opened]:
-        """Admits the strongest sources of a stage; yields those that are to be split."""
-        required = [entry for entry in waiting.values() if entry.required]
-        free = [entry for entry in waiting.values() if not entry.required]
-        free.sort(key=lambda entry: (-entry.share, entry.source.node.id))
+    def _enter(self, node: Node, number: int, write: Write | None) -> int:
+        """The number that a node has in the graph, beside the one of its source in the catalogue."""
+        self.nodes.append(node)
+        self.numbers.append(number)
+        if write is not None:
+            self.writes[node.id] = write
+        return len(self.nodes) - 1
+
+    def _admit(self, offers: Offers, budget: int) -> list[Opened]:
+        """Admits the strongest sources of a stage; gives those that are to be split."""
+        waiting = Waiting.of(offers)
+        required, free = np.flatnonzero(waiting.required), np.flatnonzero(~waiting.required)
+        ranked = np.concatenate([required, self._strongest_first(waiting, free)])
+        n_admitted = len(required) + min(budget, len(free))
         self.promised -= len(required)
-        for entry in free[budget:]:
-            self.grown.left_out += 1
-            for output, added in entry.edges.items():
-                self._leave_out(output, added)
-        for entry in [*required, *free[:budget]]:
-            node = self._enter(entry.source)
-            self.grown.edges += [
-                Edge(node.id, output, added.weight, added.slope, added.grouped)
-                for output, added in entry.edges.items()
-            ]
-            reader = entry.source.reader()
+        self.left_out += len(ranked) - n_admitted
+        rank = np.empty_like(ranked)
+        rank[ranked] = np.arange(len(ranked))
+        ranks = rank[waiting.of_offers]
+        order = ranks.argsort(kind="stable")
+        ranked_offers, n_offers = offers[order], np.count_nonzero(ranks < n_admitted)
+        of_admitted, of_others = ranked_offers[:n_offers], ranked_offers[n_offers:]
+        self.edges.append(of_admitted.edges().summed())
+        self._leave_out(of_others, of_others.edges().summed())
+        opened = []
+        for index in ranked[:n_admitted].tolist():
+            number, depth = int(waiting.numbers[index]), int(waiting.depths[index])
+            source = self.catalogue[number]
+            node, reader = self._enter(source.node, number, source.write()), source.reader()
             if reader is None:
                 continue
-            if self.depth is not None and entry.depth >= self.depth and writes_of_mlp(entry.source.stage):
-                self.grown.unsplit.append(node.id)
+            if self.depth is not None and depth >= self.depth and writes_of_mlp(source.stage):
+                self.unsplit.append(source.node.id)
             else:
-                yield Opened(node, reader, entry.share, entry.depth)
+                opened.append(Opened(node, source.node, reader, float(waiting.shares[index]), depth))
+        return opened
 
-    def _admit_pairs(self, pairs: _Pairs, budget: int) -> None:
+    def _strongest_first(self, waiting: Waiting, free: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The indices of sources, of the largest share first, equal ones by the ids of their nodes."""
+        order = free[np.argsort(-waiting.shares[free], kind="stable")]
+        shares = waiting.shares[order]
+        if (shares[1:] == shares[:-1]).any():
+            names = [self.catalogue[number].node.id for number in waiting.numbers[order].tolist()]
+            order = order[np.lexsort((np.array(names), -shares))]
+        return order
+
+    def _admit_pairs(self, pairs: Offers, budget: int) -> None:
         """Admits the strongest interactions of a stage, and has their inputs wait for their turn."""
-        for at in pairs.strongest:
-            output, group, index = pairs.outputs[at], pairs.groups[at], pairs.indices[at]
-            part, weight = group.parts[index], group.weights[index]
-            slope = None if group.slopes is None else group.slopes[index]
-            # Where no room is left, which most of very many come to, inputs need no look.
-            needed = budget > 0 or group.grouped is not None
-            sources = {source.node.id: source for source in part} if needed else {}
-            # A square changes by twice as much as its input, relative to what they are.
-            of_input = None if slope is None else slope * (2 if len(sources) == 1 else 1)
-            cost = 1 + sum(not self._is_required(source) for source in sources.values())
-            if cost > budget and group.grouped is not None:
-                for source in sources.values():
-                    each, own = weight / len(sources), group.shares[index] / len(sources)
-                    added = _Added(each, of_input, own, group.name, each)
-                    self._wait(source, output, added, pairs.shares[at] / len(sources))
-                continue
-            if cost > budget:
-                self.grown.left_out += 1
-                added = _Added(weight, slope, group.shares[index], group.name)
-                self._leave_out(output.node.id, added)
-                continue
-            budget -= cost
-            self.promised += cost - 1
-            node = self._enter_pair(output.node, part, weight, slope)
-            for source in sources.values():
-                entry = self._waiting_for(source, output.depth + 1)
-                entry.required = True
-                entry.share += pairs.shares[at] / len(sources)
-                self.grown.edges.append(Edge(source.node.id, node.id, weight, of_input))
+        pairs = pairs[np.argsort(-pairs.shares, kind="stable")]
+        admitted, can_be_grouped = np.zeros(len(pairs), dtype=bool), ~np.isnan(pairs.grouped)
+        for at, ends in enumerate(zip(pairs.sources.tolist(), pairs.partners.tolist(), strict=True)):
+            if budget <= 0:
+                break
+            new = set(ends) - self.claimed
+            if (cost := 1 + len(new)) <= budget:
+                admitted[at] = True
+                budget -= cost
+                self.promised += len(new)
+                self.claimed |= new
+        others = pairs[~admitted & ~can_be_grouped]
+        self.left_out += len(others)
+        self._leave_out(others, others.edges())
+        self._enter_pairs(pairs[admitted])
+        by_inputs = admitted | can_be_grouped
+        self._wait(pairs[by_inputs].of_inputs(admitted[by_inputs]))
 
-    def _enter_pair(self, output: Node, part: Part, weight: float, slope: float | None) -> Node:
-        """The node of a pair, whose write is its part of its output's write."""
-        left, right = (source.node for source in part)
-        value = None if slope is None else weight
-        node = interaction_node(output, (input_name(left), input_name(right)), value=value)
-        self.grown.nodes[node.id] = node
-        self.grown.edges.append(Edge(node.id, output.id, weight, slope))
-        if output.id in self.grown.writes and output.value:
-            whole = self.grown.writes[output.id]
-            write = whole.times(weight / output.value)
-            if slope is not None and slope != weight:  # a norm lies between the product and the output
-                write = replace(write, tangent=whole.slope * (slope / output.value))
-            self.grown.writes[node.id] = write
-        return node
-
-    def _leave_out(self, output: str, added: _Added) -> None:
-        self.left[output].append(added.weight)
-        if added.slope is not None:
-            self.left_slopes[output].append(added.slope)
-        shown = self.grown.shown[output]
-        if added.group in shown:
-            shown[added.group] = max(0.0, shown[added.group] - added.part)
-
-    def _pruned(self) -> dict[str, Pruned]:
-        """Contributions to each split node that the graph does not show."""
-        pruned = {}
-        for output, rest in self.rest.items():
-            left, slopes = self.left[output], self.left_slopes[output]
-            pruned[output] = Pruned(
-                sum(left, rest.signed),
-                sum(map(abs, left), rest.absolute),
-                rest.count + len(left),
-                sum(slopes, rest.slope),
-                sum(map(abs, slopes), rest.absolute_slope),
+    def _enter_pairs(self, pairs: Offers) -> None:
+        """The nodes of pairs, with the edges to their outputs and from their inputs."""
+        names = ("sources", "partners", "targets", "weights", "slopes")
+        for left, right, target, weight, slope in zip(
+            *(getattr(pairs, name).tolist() for name in names), strict=True
+        ):
+            output, inputs = self.nodes[target], list(dict.fromkeys((left, right)))
+            source = _pair(output, self.catalogue[left].node, self.catalogue[right].node, weight, slope)
+            write = self.writes.get(output.id)
+            if write is not None:
+                write = _part_of_write(write, output, weight, slope)
+            number = self.catalogue.add(source)
+            node = self._enter(source.node, number, write)
+            n = len(inputs)
+            self.edges.append(
+                EdgeColumns(
+                    np.array([number, *inputs]),
+                    np.array([target] + [node] * n),
+                    np.full(1 + n, weight),
+                    # A square changes by twice as much as its input, relative to what they are.
+                    np.array([slope] + [slope * (3 - n)] * n),
+                    np.zeros(1 + n),
+                )
             )
-        return pruned
 
-    def _is_required(self, source: Source) -> bool:
-        entry = self.waiting[source.stage].get(source.node.id)
-        return entry is not None and entry.required
-
-    def _waiting_for(self, source: Source, depth: int) -> _Waiting:
-        waiting, name = self.waiting[source.stage], source.node.id
-        if name not in waiting:
-            waiting[name] = _Waiting(source, depth)
-        entry = waiting[name]
-        entry.depth = min(entry.depth, depth)
-        return entry
+    def _leave_out(self, offers: Offers, edges: EdgeColumns) -> None:
+        """Counts offers that do not come in, which are these edges."""
+        self.left.append(edges)
+        counted = offers.groups >= 0
+        for group, part in zip(offers.groups[counted].tolist(), offers.parts[counted].tolist(), strict=True):
+            self.parts_shown[group] = max(0.0, self.parts_shown[group] - part)
 
     def _split(self, opened: list[Opened]) -> None:
         """Splits nodes of one stage, and has their parts wait for their turn."""
-        for output, groups in self.split(opened) if opened else ():
-            name = output.node.id
-            self.grown.readers[name] = output.reader
-            self.rest[name], self.grown.shown[name] = Pruned(), {}
+        for outputs, groups in self.split(opened) if opened else ():
+            self.readers |= {output.number: output.reader for output in outputs}
             for group in groups:
-                self.rest[name] += group.pruned
-                if group.name and group.whole:
-                    self.grown.shown[name][group.name] = sum(group.shares)
-                self._offer(output, group)
+                self.rest.append((np.array([output.number for output in outputs]), group.pruned))
+                self._wait(self._offered(outputs, group), group.pairs_at)
 
-    def _offer(self, output: Opened, group: Group) -> None:
-        slopes: Sequence[float | None] = group.slopes or [None] * len(group.weights)
-        for index, part in enumerate(group.parts):
-            own = group.shares[index]
-            share = output.share * own
-            if len(part) == 2:
-                self.pairs[group.pairs_at].add(output, group, index, share)
-                continue
-            grouped = 0.0 if group.grouped is None else group.grouped[index]
-            added = _Added(group.weights[index], slopes[index], own, group.name, grouped)
-            self._wait(part[0], output, added, share)
+    def _offered(self, outputs: Sequence[Opened], group: Group) -> Offers:
+        """The contributions of a group to nodes."""
+        rows, counted, grouped = group.rows, np.full(len(outputs), -1), group.grouped
+        if group.name:
+            counted = np.arange(len(outputs)) + len(self.groups)
+            self.groups += [(output.node.id, group.name) for output in outputs]
+            self.parts_shown += [sum(group.shares[rows == row].tolist()) for row in range(len(outputs))]
+        if grouped is None:
+            grouped = np.where(group.partners >= 0, np.nan, 0.0)
+        return Offers(
+            group.sources,
+            group.partners,
+            np.array([output.number for output in outputs])[rows],
+            group.weights,
+            group.slopes,
+            grouped,
+            group.shares,
+            counted[rows],
+            np.array([output.share for output in outputs])[rows] * group.shares,
+            np.array([output.depth for output in outputs])[rows],
+            np.zeros(len(rows), dtype=bool),
+        )
 
-    def _wait(self, source: Source, output: Opened, added: _Added, share: float) -> None:
-        """Has a source with a contribution to a node wait for its turn."""
-        entry = self._waiting_for(source, output.depth)
-        entry.share += share
-        entry.edges[output.node.id] = added.added_to(entry.edges.get(output.node.id))
+    def _wait(self, offers: Offers, pairs_at: Stage = BOTTOM) -> None:
+        """Has offers wait for the turn of their stage."""
+        stages = np.where(offers.partners >= 0, pairs_at, self.catalogue.stages(offers.sources))
+        for at in np.unique(stages).tolist():
+            self.offers[at].append(offers[stages == at])
+
+
+def _pair(output: Node, left: Node, right: Node, weight: float, slope: float) -> Source:
+    """The interaction of two inputs, whose value is known on a prompt."""
+    value = None if math.isnan(slope) else weight
+    return Source(interaction_node(output, (input_name(left), input_name(right)), value=value), BOTTOM)
+
+
+def _part_of_write(whole: Write, output: Node, weight: float, slope: float) -> Write | None:
+    """The part that an interaction has of the write of its output."""
+    if not output.value:
+        return None
+    write = whole.times(weight / output.value)
+    if not math.isnan(slope) and slope != weight:  # a norm lies between the product and the output
+        write = replace(write, tangent=whole.slope * (slope / output.value))
+    return write

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from analysis.circuits.attribution import Attribution
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.prompt.mlp import split_mlp
 from analysis.circuits.readers import Limits
 from analysis.graphs.elements import Node
@@ -58,17 +59,21 @@ def open_interactions(
     if graph.settings["norms"] == "held":
         prompt = prompt.holding_norms()
     every = Limits(share=1.0, at_most=sys.maxsize, heads_in_a_row=0, by=graph.by)
-    (group,) = split_mlp(prompt, [(node, attribution.readers[output])], every)
-    slopes = group.slopes or group.weights
+    catalogue = Catalogue()
+    (group,) = split_mlp(prompt, [(node, attribution.readers[output])], every, catalogue)
     own = {
         frozenset(edge.source for edge in graph.into(inner.source))
         for inner in graph.into(output)
         if graph.node(inner.source).kind == "interaction"
     }
     opened = []
-    for part, weight, slope in zip(group.parts, group.weights, slopes, strict=True):
-        if len(part) != 2 or (source is not None and source not in {one.node.id for one in part}):
+    columns = (getattr(group, name).tolist() for name in ("sources", "partners", "weights", "slopes"))
+    for first, second, weight, slope in zip(*columns, strict=True):
+        if second < 0:
             continue
-        left, right = (graph.node(one.node.id) if one.node.id in graph else one.node for one in part)
+        ends = [catalogue[number].node for number in (first, second)]
+        if source is not None and source not in {node.id for node in ends}:
+            continue
+        left, right = (graph.node(node.id) if node.id in graph else node for node in ends)
         opened.append(OpenInteraction(left, right, weight, slope, frozenset((left.id, right.id)) in own))
     return tuple(opened[:k])

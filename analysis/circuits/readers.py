@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Literal
 
+import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.graphs.elements import By, Node, Pruned
+from analysis.graphs.elements import By, Node
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 
-Stage = tuple[int, int]
+Stage = int
 """The step of computation at which a source stands; larger ones come later. Made by `stage`."""
 
 _STEPS = ("token", "attention", "head", "in", "pairs", "out", "score")
@@ -32,12 +31,12 @@ _STEPS = ("token", "attention", "head", "in", "pairs", "out", "score")
 def stage(layer: int, step: str) -> Stage:
     """The stage of a step of a layer: attention scores that are followed, heads, input of the MLP, pairs of
     inputs, output, a score as a target; tokens are below."""
-    return (layer, _STEPS.index(step))
+    return layer * len(_STEPS) + _STEPS.index(step)
 
 
 def writes_of_mlp(at: Stage) -> bool:
     """Whether sources at a stage are written by an MLP."""
-    return at[1] == _STEPS.index("out")
+    return at % len(_STEPS) == _STEPS.index("out")
 
 
 BOTTOM = stage(-1, "token")
@@ -179,39 +178,34 @@ class ReadBy(Source):
         return self.make()
 
 
-Part = tuple[Source, ...]
-"""The sources of one contribution: one, or a pair of them together (twice the same: a square)."""
-
-
 @dataclass(frozen=True)
 class Group:
-    """The contributions to a node in one unit: the strongest parts, and the rest of them in numbers."""
+    """The contributions to nodes of one stage in one unit, in columns: the strongest, and the rest summed.
 
-    weights: list[float]
-    parts: list[Part]
-    """One for each weight."""
-    pruned: Pruned
-    """The rest."""
-    whole: float
-    """The size of all contributions together, kept or not."""
-    size: Literal["slope", "weight", "square"]
-    """Sizes: |slope| or |weight| of contributions on a prompt, weight² of coefficients by weights alone."""
+    They stand in the order of the nodes that they add to.
+    """
+
+    rows: Int[np.ndarray, " n"]
+    """The node that each adds to, from 0."""
+    sources: Int[np.ndarray, " n"]
+    """The number of its source in the catalogue."""
+    partners: Int[np.ndarray, " n"]
+    """The number of the other source of a pair (of a square the same); -1: there is none."""
+    weights: Float[np.ndarray, " n"]
+    slopes: Float[np.ndarray, " n"]
+    """NaN by weights alone."""
+    shares: Float[np.ndarray, " n"]
+    """The part that each has of the size of all contributions to its node, kept or not: by |slope| or
+    |weight| on a prompt, by weight² of coefficients by weights alone."""
+    pruned: Float[np.ndarray, "n_rows 5"]
+    """The rest of each node, the numbers of `Pruned`."""
     pairs_at: Stage = BOTTOM
     """The stage of the interactions of pairs."""
     name: str = ""
-    slopes: list[float] | None = None
-    """One for each weight; None by weights alone."""
-    grouped: list[float] | None = None
+    """The name under which the part of it that is shown is counted; none on a prompt."""
+    grouped: Float[np.ndarray, " n"] | None = None
     """The part of each weight that is interactions with others; None where these are not grouped, and pairs
     that do not come in are left out."""
-
-    @cached_property
-    def shares(self) -> list[float]:
-        """The part that each weight has in the whole."""
-        if self.size == "square":
-            return [weight**2 / self.whole for weight in self.weights]
-        sizes = self.slopes if self.size == "slope" and self.slopes is not None else self.weights
-        return [abs(size) / self.whole for size in sizes]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.growth import Opened, Split, grow
 from analysis.circuits.labels import labelled
 from analysis.circuits.readers import BOTTOM, Group, Limits, Linear, Quadratic, ReadBy, Reader, stage
@@ -98,14 +99,15 @@ def static_circuit(
     weights = static_model(model, dictionaries)
     vocabulary = None if tokenizer is None else Vocabulary.of(tokenizer, len(weights.W_E))
     node, reader = _read(weights, as_target(target, vocabulary, "give tokenizer="))
-    limits = Limits(share, beam, heads_in_a_row)
+    limits, catalogue = Limits(share, beam, heads_in_a_row), Catalogue()
     steps = ("out", "pairs", "in", "head")
     stages = [stage(layer, step) for layer in reversed(range(weights.n_layers)) for step in steps]
     grown = grow(
         ReadBy(node, BOTTOM, lambda: reader),
         [*stages, BOTTOM],
-        _splitting(weights, limits),
+        _splitting(weights, limits, catalogue),
         max_nodes,
+        catalogue,
         depth=depth,
         progress=progress,
     )
@@ -122,20 +124,20 @@ def static_circuit(
         "variance": product_shares(weights, grown),
     }
     graph = Graph(
-        nodes=tuple(grown.nodes.values()),
-        edges=tuple(grown.edges),
+        nodes=grown.columns.nodes,
+        edges=grown.columns.edges.listed(grown.columns.ids),
         target=node.id,
         model=weights.name,
         settings=settings,
-        pruned={name: rest for name, rest in grown.pruned.items() if rest.count},
+        pruned={name: rest for name, rest in grown.columns.listed_pruned().items() if rest.count},
     )
     return graph if vocabulary is None else labelled(graph, vocabulary)
 
 
-def _splitting(model: StaticModel, limits: Limits) -> Split:
-    def split(opened: Sequence[Opened]) -> Iterator[tuple[Opened, Iterable[Group]]]:
+def _splitting(model: StaticModel, limits: Limits, catalogue: Catalogue) -> Split:
+    def split(opened: Sequence[Opened]) -> Iterator[tuple[Sequence[Opened], Iterable[Group]]]:
         for one in opened:
-            yield one, split_reader(model, one.node, one.reader, limits)
+            yield [one], split_reader(model, one.node, one.reader, limits, catalogue)
 
     return split
 

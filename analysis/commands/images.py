@@ -1,4 +1,4 @@
-"""What `bilinear-lm images` writes about a classifier: its page, figures and numbers."""
+"""The page, figures and numbers that `bilinear-lm images` writes about a classifier."""
 
 from __future__ import annotations
 
@@ -30,24 +30,19 @@ def write_classifier_reading(
     from analysis.plots import save_figure
     from analysis.report.classifiers.collect import collect_classifier
     from analysis.report.classifiers.page import classifier_page
-    from analysis.vision_plots import (
-        class_spectra_plot,
-        eigenvector_plot,
-        mask_plot,
-        radii_plot,
-        rank_plot,
-    )
+    from analysis.vision.figures import class_spectra_plot, eigenvector_grid, radii_plot, rank_plot
+    from analysis.vision.mask_figures import masks_plot
     from bilinear_lm.files import write_text
 
     reading = collect_classifier(classifier, data, certified=certified, seed=seed)
     figures = {
-        "eigenvectors": eigenvector_plot(reading.eigen, n_eigenvectors, data.class_names),
-        "spectra": class_spectra_plot(reading.eigen.values, reading.untrained.values),
+        "eigenvectors": eigenvector_grid(reading.eigen, n_eigenvectors, names=data.class_names),
+        "spectra": class_spectra_plot(reading.eigen, reading.untrained),
         "ranks": rank_plot(reading.ranks),
         "radii": radii_plot(reading.radii),
     }
-    if reading.masked is not None:
-        figures["masks"] = mask_plot(reading.masked)
+    if reading.masks is not None and reading.masked is not None:
+        figures["masks"] = masks_plot(reading.masks, reading.masked, names=data.class_names)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     page = classifier_page(reading, n_eigenvectors=n_eigenvectors, training=training)

@@ -9,7 +9,7 @@ from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, write_text
-from bilinear_lm.shipped import shipped_scope
+from bilinear_lm.shipped import shipped_scope, shipped_words
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
@@ -77,12 +77,16 @@ def trace(
             predictions agree with what happens.
         device: Where to compute.
     """
+    from analysis.circuits.labels import labelled
     from analysis.circuits.trace import trace as trace_graph
     from analysis.distributed import process_group
+    from analysis.features.contexts import numbered
     from analysis.graphs.export import file_slug, save_circuit_tracer
     from analysis.graphs.files import save_graph
     from analysis.graphs.summary import summary
+    from analysis.text.vocabulary import Vocabulary
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.weights import embedding
 
     for path in (output, page):
         if path is not None:
@@ -98,8 +102,9 @@ def trace(
     if eigenvectors and dictionaries is not None:
         raise InputError(f"trace: --dictionaries {dictionaries} with --eigenvectors; expected one of the two")
     folder, text = shipped_scope(checkpoint)
+    kept = {} if dictionaries or contexts or eigenvectors else shipped_words(checkpoint)
     folder, text = dictionaries or folder, contexts or (None if dictionaries else text)
-    words = None if text is None else read_plain_text(text)
+    words = None if text is None or kept else read_plain_text(text)
     where = find_device(device)
     with process_group(where) as part:
         model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
@@ -124,6 +129,9 @@ def trace(
         )
     if part.rank:
         return
+    if kept:
+        names = {site: [numbered(*each) for each in enumerate(words)] for site, words in kept.items()}
+        graph = labelled(graph, Vocabulary.of(tokenizer, embedding(model).shape[0]), names)
     if format == "graph":
         save_graph(graph, output)
     else:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal[
@@ -74,15 +74,6 @@ class Edge:
         """The derivative as `slope`, with norms and attention held."""
         return self.weight + self.grouped
 
-    def added_to(self, other: Edge | None) -> Edge:
-        """The sum of two edges between the same nodes."""
-        if other is None:
-            return self
-        slope = None if self.slope is None or other.slope is None else self.slope + other.slope
-        return replace(
-            self, weight=self.weight + other.weight, slope=slope, grouped=self.grouped + other.grouped
-        )
-
 
 @dataclass(frozen=True)
 class Pruned:
@@ -106,9 +97,3 @@ class Pruned:
             self.slope + other.slope,
             self.absolute_slope + other.absolute_slope,
         )
-
-    @classmethod
-    def edge(cls, edge: Edge) -> Pruned:
-        """One edge that is left out."""
-        slope = edge.slope or 0.0
-        return cls(edge.weight, abs(edge.weight), 1, slope, abs(slope))

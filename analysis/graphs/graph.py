@@ -36,13 +36,18 @@ coefficient instead of the contribution.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+import numpy as np
+from jaxtyping import Bool, Float
+
+from analysis.graphs.columns import GraphColumns
 from analysis.graphs.elements import By, Edge, Kind, Node, Pruned
-from analysis.graphs.shares import edge_parts, followed, node_shares, settings_of_part
+from analysis.graphs.pruning import part_of, strongest_nodes
+from analysis.graphs.shares import edge_parts, followed, node_shares, parts_on_prompt, settings_of_part
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import Words, shown, shown_by
 
@@ -126,14 +131,12 @@ class Graph:
     @cached_property
     def order(self) -> tuple[str, ...]:
         """All ids so that every edge goes forward."""
-        waiting = Counter(edge.target for edge in self.edges)
-        ready = [node.id for node in self.nodes if not waiting[node.id]]
-        for node in ready:  # grows while it is gone through
-            for edge in self._edges_out_of.get(node, ()):
-                waiting[edge.target] -= 1
-                if not waiting[edge.target]:
-                    ready.append(edge.target)
-        return tuple(ready)
+        return tuple(self.nodes[number].id for number in self.columns.order)
+
+    @cached_property
+    def columns(self) -> GraphColumns:
+        """The graph on numbers, nodes in their order."""
+        return GraphColumns.of(self.nodes, self.edges, self.target, self.pruned)
 
     def check(self) -> None:
         """Raises InputError unless ids are unique, edges join nodes of the graph, and there is no cycle."""
@@ -144,10 +147,11 @@ class Graph:
         for name, named in ends.items():
             if missing := [node for node in named if node not in self._by_id]:
                 raise InputError(f"{name} of a graph names {missing[0]!r}, which is none of its nodes")
-        if len({(edge.source, edge.target) for edge in self.edges}) < len(self.edges):
+        if len(self.columns.edges.summed()) < len(self.edges):
             raise InputError("two edges of a graph join the same nodes; expected their sum as one edge")
-        if len(self.order) < len(self.nodes):
-            inside = next(node.id for node in self.nodes if node.id not in set(self.order))
+        if len(self.columns.order) < len(self.nodes):
+            ordered = set(self.order)
+            inside = next(node.id for node in self.nodes if node.id not in ordered)
             raise InputError(f"a cycle of edges leads to {inside!r}; expected edges from inputs to outputs")
         if self.texts is not None and len(self.texts) != len(self.tokens or ()):
             raise InputError(
@@ -182,11 +186,15 @@ class Graph:
         pruned counted in all. An interaction hands it on in equal parts. Nodes that no edges join to the
         target have 0.
         """
-        return dict(self._shares)
+        return dict(zip(self.columns.ids, self._shares.tolist(), strict=True))
 
     @cached_property
-    def _shares(self) -> dict[str, float]:
-        return node_shares(self, dict(self.parts))
+    def _shares(self) -> Float[np.ndarray, " n_nodes"]:
+        if self.on_prompt:
+            parts = parts_on_prompt(self.columns, self.by)
+        else:
+            parts = np.array([self.parts[edge] for edge in self.edges], dtype=np.float64)
+        return node_shares(self.columns, parts)
 
     def prune(self, max_nodes: int | None = None, min_share: float = 0.0) -> Pruning:
         """The graph with only its strongest nodes, by `shares`: at most `max_nodes`, each of `min_share`.
@@ -199,17 +207,7 @@ class Graph:
             raise InputError(f"max_nodes={max_nodes}; expected at least 1, the target")
         if not 0 <= min_share <= 1:
             raise InputError(f"min_share={min_share}; expected 0 to 1")
-        shares = self._shares
-        strong = [node for node in self.order if shares[node] >= min_share and node != self.target]
-        strong.sort(key=shares.__getitem__, reverse=True)
-        kept = {self.target}
-        for node in strong:
-            group = {node}
-            if self._by_id[node].kind == "interaction":
-                group |= {edge.source for edge in self._edges_into.get(node, ())}
-            if max_nodes is None or len(kept | group) <= max_nodes:
-                kept |= group
-        return self.subgraph(kept)
+        return self._part(strongest_nodes(self.columns, self._shares, max_nodes, min_share))
 
     def subgraph(self, ids: Iterable[str]) -> Pruning:
         """The graph of some of its nodes, among them the target.
@@ -221,50 +219,22 @@ class Graph:
         kept = {self.node(node).id for node in ids}
         if self.target not in kept:
             raise InputError(f"a subgraph without the target {self.target!r}; expected it among the nodes")
-        for interaction in self.of_kind("interaction"):
-            inputs = {edge.source for edge in self._edges_into.get(interaction.id, ())}
-            if interaction.id != self.target and not inputs <= kept:
-                kept.discard(interaction.id)
-        whole = self._grouping(kept) if self.settings.get("interactions") == "grouped" else self.edges
-        out_of = _grouped(whole, "source")
-        for node in reversed(self.order):
-            if node != self.target and all(edge.target not in kept for edge in out_of.get(node, ())):
-                kept.discard(node)
-        pruned = defaultdict(Pruned, {node: part for node, part in self.pruned.items() if node in kept})
-        edges: list[Edge] = []
-        for edge in whole:
-            if edge.source in kept and edge.target in kept:
-                edges.append(edge)
-            elif edge.target in kept:
-                pruned[edge.target] += Pruned.edge(edge)
+        return self._part(np.array([node.id in kept for node in self.nodes]))
+
+    def _part(self, chosen: Bool[np.ndarray, " n_nodes"]) -> Pruning:
+        part = part_of(self.columns, chosen, self.settings.get("interactions") == "grouped")
+        edges = part.columns.edges.listed(part.columns.ids)
         graph = replace(
             self,
-            nodes=tuple(node for node in self.nodes if node.id in kept),
-            edges=tuple(edges),
+            nodes=part.columns.nodes,
+            edges=edges,
             settings=settings_of_part(self, edges),
-            pruned=dict(pruned),
+            pruned=part.columns.listed_pruned(),
         )
-        shares = self._shares
-        gone = sorted((node.id for node in self.nodes if node.id not in kept), key=shares.__getitem__)
-        return Pruning(graph, tuple(reversed(gone)), len(self.edges) - len(edges))
-
-    def _grouping(self, kept: Set[str]) -> tuple[Edge, ...]:
-        """The edges, with those of interactions that are not kept added to the edges of their inputs."""
-        gone = [node.id for node in self.of_kind("interaction") if node.id not in kept]
-        ends_of = set(gone)
-        edges = {
-            (edge.source, edge.target): edge
-            for edge in self.edges
-            if not {edge.source, edge.target} & ends_of
-        }
-        for node in gone:
-            inputs = self._edges_into.get(node, ())
-            for edge in inputs:
-                weight = edge.weight / len(inputs)
-                for outer in self._edges_out_of.get(node, ()):
-                    ends = (edge.source, outer.target)
-                    edges[ends] = Edge(*ends, weight, edge.slope, weight).added_to(edges.get(ends))
-        return tuple(edges.values())
+        gone = np.flatnonzero(~part.kept)
+        gone = gone[np.argsort(self._shares[gone], kind="stable")][::-1]
+        removed = tuple(self.nodes[number].id for number in gone.tolist())
+        return Pruning(graph, removed, len(self.edges) - len(edges))
 
     @cached_property
     def shown(self) -> float:
@@ -273,7 +243,7 @@ class Graph:
         On a prompt it is a part of absolute slopes or contributions, as the graph was chosen (`by`); by
         weights a part of squares, averaged over the groups of a node.
         """
-        return followed(self, dict(self.parts))
+        return followed(self, self.parts)
 
     def followed(self, by: By) -> float:
         """The same of a graph on a prompt by slope or by weight, whatever it was chosen by."""

@@ -13,8 +13,13 @@ out of it of part · share of what they lead to. An interaction has its inputs a
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Float
+
+from analysis.graphs.columns import GraphColumns
 from bilinear_lm.sites import Site
 
 if TYPE_CHECKING:
@@ -29,35 +34,42 @@ def edge_parts(graph: Graph, by: By | None = None) -> dict[Edge, float]:
 
     On a prompt it is by slope or weight, by default by what the graph was chosen by.
     """
-    by = graph.by if by is None else by
+    if graph.on_prompt:
+        columns = parts_on_prompt(graph.columns, graph.by if by is None else by)
+        return dict(zip(graph.edges, columns.tolist(), strict=True))
     parts: dict[Edge, float] = {}
     for node in graph.nodes:
-        edges = graph.into(node.id)
         if node.kind == "interaction":
+            edges = graph.into(node.id)
             parts |= dict.fromkeys(edges, 1 / len(edges) if edges else 0.0)
-        elif graph.on_prompt:
-            sizes = [abs((edge.slope or 0.0) if by == "slope" else edge.weight) for edge in edges]
-            whole = sum(sizes)
-            if node.id in graph.pruned:
-                rest = graph.pruned[node.id]
-                whole += rest.absolute_slope if by == "slope" else rest.absolute
-            parts |= {edge: size / whole if whole else 0.0 for edge, size in zip(edges, sizes, strict=True)}
         else:
             parts |= _squares_by_group(graph, node)
     return parts
 
 
-def node_shares(graph: Graph, parts: dict[Edge, float]) -> dict[str, float]:
+def parts_on_prompt(columns: GraphColumns, by: By) -> Float[np.ndarray, " n_edges"]:
+    """The part that each edge of a graph on a prompt has of the node that it leads to."""
+    edges, into = columns.edges, columns.into.edges
+    sizes = np.abs(edges.known_slopes if by == "slope" else edges.weights)
+    whole = np.bincount(edges.targets[into], sizes[into], minlength=len(columns.nodes))
+    whole = (whole + columns.pruned[:, 4 if by == "slope" else 1])[edges.targets]
+    parts = np.divide(sizes, whole, out=np.zeros_like(sizes), where=whole != 0)
+    n_inputs = np.bincount(edges.targets, minlength=len(columns.nodes))[edges.targets]
+    return np.where(columns.is_interaction[edges.targets], 1 / n_inputs, parts)
+
+
+def node_shares(columns: GraphColumns, parts: Float[np.ndarray, " n_edges"]) -> Float[np.ndarray, " n_nodes"]:
     """The share of each node; 0 of those that no edges join to the target."""
-    shares = dict.fromkeys((node.id for node in graph.nodes), 0.0)
-    shares[graph.target] = 1.0
-    for node in reversed(graph.order):
-        for edge in graph.into(node):
-            shares[edge.source] += shares[node] * parts[edge]
+    into, shares = columns.into, np.zeros(len(columns.nodes))
+    sources, parts = columns.edges.sources[into.edges], parts[into.edges]
+    shares[columns.target] = 1.0
+    for node in reversed(columns.order):
+        at = into.at(node)
+        shares[sources[at]] += shares[node] * parts[at]
     return shares
 
 
-def followed(graph: Graph, parts: dict[Edge, float]) -> float:
+def followed(graph: Graph, parts: Mapping[Edge, float]) -> float:
     """The part of the target that is followed down to nodes that are not split, 0 to 1.
 
     On a prompt it is a part of absolute contributions; by weights a part of squares, averaged over the groups
@@ -82,7 +94,7 @@ def followed(graph: Graph, parts: dict[Edge, float]) -> float:
     return reached[graph.target]
 
 
-def settings_of_part(graph: Graph, edges: list[Edge]) -> dict[str, Any]:
+def settings_of_part(graph: Graph, edges: Sequence[Edge]) -> dict[str, Any]:
     """The settings of a graph that keeps only these edges: `shown` loses the parts of the others, and
     `variance` goes."""
     settings = dict(graph.settings)

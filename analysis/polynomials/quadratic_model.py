@@ -29,6 +29,7 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.glu_weights import GLUWeights
 from bilinear_lm.glus import bilinear_glus, find_glus
+from bilinear_lm.mlps import n_layers
 from bilinear_lm.polynomials.bilinear import BilinearApproximation, bilinear_approximation
 from bilinear_lm.polynomials.measured import Moments
 from bilinear_lm.shown import Words, shown
@@ -99,8 +100,7 @@ def quadratic_model(model: PreTrainedModel, windows: Windows, held_out: Windows)
         require_windows(model, text, least=2)
     if is_bilinear(model):
         raise InputError("the model is bilinear already; expected one whose gates have an activation")
-    n_layers = len(find_glus(model))
-    layers = range(n_layers)
+    layers = range(n_layers(model))
     moments = mlp_input_moments(model, windows, layers)
     mlps = {layer: layer_weights(model, layer) for layer in layers}
     copy = deepcopy(model)

@@ -90,7 +90,7 @@ def fewest(weights: Float[Tensor, " n"], share: float) -> int:
 
 @checked
 def in_basis(tensor: BilinearTensor, directions: Float[Tensor, "d_in d_in"]) -> SharedBasis:
-    """What pairs of a given orthonormal basis weigh; with biases its rows have the constant coordinate, last.
+    """The weights of pairs of an orthonormal basis; with biases its rows have the constant coordinate, last.
 
     One output after another, without the tensor. InputError for rows that are not orthonormal, and for a
     tensor of zeros.
@@ -181,7 +181,7 @@ class StrongestEigenvectors:
     weights: Float[Tensor, " k"]
     """σ_r² λ_ri² / ‖B‖² of each, descending; the error of the tensor is 1 less their sum."""
     outputs: Int[Tensor, " k"]
-    """Of each, the index r of its singular output direction."""
+    """The index r of each one's singular output direction."""
 
 
 @checked

@@ -31,7 +31,7 @@ TOLERANCE = 0.1
 @shown
 @dataclass(frozen=True)
 class GateCoefficients:
-    """What is identified of a layer on boolean inputs: constant, linear part and pairs."""
+    """The identified part of a layer on boolean inputs: constant, linear part and pairs."""
 
     constant: Float[Tensor, "*axes"]
     """γ."""

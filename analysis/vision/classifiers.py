@@ -23,11 +23,11 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from bilinear_lm.checks import require_choice, require_finite_numbers, require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.image import ImageClassifier
+from bilinear_lm.numerics.parts import quadratic_part
 from bilinear_lm.tensor import BilinearTensor
 
 Space = Literal["pixels", "embedding"]
@@ -64,13 +64,13 @@ class Reading:
                     "ImageClassifier, which has an embedding"
                 )
             return cls(
-                classifier, _quadratic(classifier), None, (classifier.d_in - bool(classifier.constant),)
+                classifier, quadratic_part(classifier), None, (classifier.d_in - bool(classifier.constant),)
             )
         tensor, shape = classifier.pixel_tensor(), classifier.settings.image_shape
         if space == "pixels":
-            return cls(tensor, _quadratic(tensor), None, shape)
+            return cls(tensor, quadratic_part(tensor), None, shape)
         embed, head = classifier.W_embed.detach(), classifier.W_head.detach()
-        layer = _quadratic(classifier.tensor()).change_basis(outputs=head.T.contiguous())
+        layer = quadratic_part(classifier.tensor()).change_basis(outputs=head.T.contiguous())
         return cls(tensor, layer, embed, shape)
 
     @property
@@ -86,16 +86,6 @@ class Reading:
     def images(self, rows: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes n_pixels"]:
         """Directions of the space as images: w with w · x = v · (x E)."""
         return rows if self.embed is None else rows @ self.embed.T
-
-    def affine(
-        self, u: Float[Tensor, "n n_classes"]
-    ) -> tuple[Float[Tensor, "n n_pixels"], Float[Tensor, " n"]]:
-        """The linear and constant parts of the logits along u; zeros where the classifier has none."""
-        if not self.tensor.constant:
-            return u.new_zeros(len(u), self.n_pixels), u.new_zeros(len(u))
-        one = F.pad(u.new_ones(1), (self.n_pixels, 0))
-        column = self.tensor.matvec(u, one)
-        return 2 * column[:, :-1], column[:, -1]
 
     def pixels(self, images: Tensor, what: str = "images") -> Float[Tensor, "n n_pixels"]:
         """Images [n, *image_shape], or [n, n_pixels], as rows; checked to be the classifier's."""
@@ -157,10 +147,3 @@ def class_directions(
     elif versus is not None:
         rows = rows - unit[int(versus)]
     return tuple(int(c) for c in classes), rows
-
-
-def _quadratic(tensor: BilinearTensor) -> BilinearTensor:
-    """A tensor without its linear and constant parts, and without the constant coordinate."""
-    if not tensor.constant:
-        return tensor
-    return BilinearTensor(tensor.W_gate[:-1], tensor.W_in[:-1], tensor.W_out)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.spectra.eigen import eigendecompose, fix_signs
@@ -20,6 +20,7 @@ from analysis.vision.classifiers import Classifier, Reading, Space, class_direct
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.parts import affine_part
 from bilinear_lm.shown import Words, shown
 
 NEGLIGIBLE = 100
@@ -38,7 +39,7 @@ class ClassEigenvectors:
     classes: tuple[int, ...]
     """The class of each row."""
     versus: int | str | None
-    """What its logit is less: another class's, the mean of the "others", or None."""
+    """The logit that is taken off: another class's, the mean of the "others", or None."""
     space: Space
     """In which space the eigenvalues are; see `analysis.vision.classifiers`."""
     image_shape: tuple[int, ...]
@@ -66,12 +67,37 @@ class ClassEigenvectors:
         """
         require_choice(sign, ("positive", "negative"), "sign")
         signed = self.values if sign == "positive" else -self.values
-        least = NEGLIGIBLE * torch.finfo(signed.dtype).eps * signed.abs().amax(1, keepdim=True)
-        most = int((signed > least).sum(1).min())
+        most = int((signed > self._least).sum(1).min())
         require_count(
             n, f"n={n} {sign} eigenvectors", f"1 to the {most} that every class has here", most=most
         )
-        order = signed.topk(n, dim=1).indices
+        return self._chosen(signed.topk(n, dim=1).indices)
+
+    def both_signs(
+        self, n: int
+    ) -> tuple[Float[Tensor, "n_rows two_n"], Float[Tensor, "n_rows two_n n_pixels"]]:
+        """The n largest positive eigenvalues of each class, then the n most negative, and their eigenvectors.
+
+        Zeros where a class has fewer. InputError for more eigenvectors than there are of both signs.
+        """
+        most = self.values.shape[1]
+        require_count(n, f"n={n} eigenvectors of each sign", f"1 to the {most} that there are", most=most)
+        halves = []
+        for sign in (1, -1):
+            values, vectors = self._chosen((sign * self.values).topk(n, dim=1).indices)
+            there = sign * values > self._least
+            halves.append((values * there, vectors * there.unsqueeze(-1)))
+        values, vectors = (torch.cat(each, dim=1) for each in zip(*halves, strict=True))
+        return values, vectors
+
+    @property
+    def _least(self) -> Float[Tensor, "n 1"]:
+        """Magnitudes up to this are 0 to rounding."""
+        return NEGLIGIBLE * torch.finfo(self.values.dtype).eps * self.values.abs().amax(1, keepdim=True)
+
+    def _chosen(
+        self, order: Int[Tensor, "n m"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m n_pixels"]]:
         vectors = self.vectors.gather(1, order.unsqueeze(-1).expand(-1, -1, self.vectors.shape[-1]))
         return self.values.gather(1, order), vectors
 
@@ -116,7 +142,7 @@ def class_eigenvectors(
     reading = Reading.of(classifier, space)
     rows, u = class_directions(reading, classes, versus)
     eigen = eigendecompose(reading.quadratic, u, k)
-    linear, constants = reading.affine(u)
+    linear, constants = affine_part(reading.tensor, u)
     vectors = fix_signs(reading.images(eigen.vectors))
     versus = versus if versus is None or isinstance(versus, str) else int(versus)
     return ClassEigenvectors(

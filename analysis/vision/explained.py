@@ -27,7 +27,7 @@ class Explanation:
 
     label: int
     versus: int | str | None
-    """What the logit is less: another class's, the mean of the "others", or None."""
+    """The logit that is taken off: another class's, the mean of the "others", or None."""
     total: float
     """The logit or margin as the classifier computes it."""
     terms: Float[Tensor, " k"]

@@ -1,19 +1,20 @@
-"""Figures of image classifiers: eigenvectors as images, spectra, ranks, masks and explained predictions.
+"""Figures of image classifiers: eigenvectors as images, spectra, ranks, distances and explained predictions.
 
 As those of `analysis.plots`: a `matplotlib.figure.Figure` each, which `save_figure` writes. Images are blue
-where they are positive and orange where negative, on limits that are symmetric about 0.
+where they are positive and orange where negative, on limits that are symmetric about 0. Figures of masks are
+in `analysis.vision.mask_figures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from torch import Tensor
 
 from analysis.colours import NEGATIVE, POSITIVE
@@ -21,17 +22,12 @@ from analysis.plots import INK, Drawing, styled
 from analysis.vision.directions import ImageDirections
 from analysis.vision.eigenvectors import ClassEigenvectors
 from analysis.vision.explained import Explanation
-from analysis.vision.masks import AdversarialMasks
 from analysis.vision.radii import Radii
 from analysis.vision.ranks import RankAccuracy
-from analysis.vision.strengths import MaskEffect, MaskStudy
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 
 _SIGNED = matplotlib.colors.LinearSegmentedColormap.from_list("signed", [NEGATIVE, "white", POSITIVE])
-_MORE = ("#4a9d5b", "#8a5bc4")
-"""Colours of a third and a fourth curve."""
-
 _TILE = 0.85
 """Side of a small image, in inches."""
 
@@ -46,16 +42,21 @@ def eigenvector_grid(
 ) -> Figure:
     """A row a class: its k largest positive eigenvectors, then its k largest negative ones, with eigenvalues.
 
-    Limits are those of each image. `image_shape` is for eigenvectors of a tensor of pixels, `names` are the
-    names of all classes.
+    Limits are those of each image; places stay empty where a class has fewer. `image_shape` is for
+    eigenvectors of a tensor of pixels, `names` are the names of all classes.
     """
-    values, vectors = (torch.cat(each, dim=1) for each in _both_signs(eigen, k))
-    images = _as_images(vectors, eigen.image_shape, image_shape)
+    require_count(k, f"k={k} eigenvectors of each sign")
+    k = min(k, eigen.values.shape[1])
+    values, vectors = eigen.both_signs(k)
+    images = as_images(vectors, eigen.image_shape, image_shape)
     figure, grid = _tiles(len(values), 2 * k, gap_after=k)
     for row, c in enumerate(eigen.classes):
         for column, (value, image) in enumerate(zip(values[row].tolist(), images[row], strict=True)):
-            _signed_image(grid[row][column], image, f"{value:+.3g}")
-        _row_name(grid[row][0], _name(c, names))
+            if value:
+                signed_image(grid[row][column], image, _signed(value, 3))
+            else:
+                _bare(grid[row][column])
+        _row_name(grid[row][0], class_name(c, names))
     for column, title in ((0, "positive"), (k, "negative")):
         axes = grid[0][column]
         axes.text(0, 1.45, title, transform=axes.transAxes, color=INK, fontsize=9)
@@ -71,7 +72,7 @@ def directions_grid(
 ) -> Figure:
     """A row a singular direction: how much each class has of it, and the eigenvectors of its matrix."""
     n, k = directions.values.shape
-    images = _as_images(directions.vectors, directions.image_shape, image_shape)
+    images = as_images(directions.vectors, directions.image_shape, image_shape)
     figure = Drawing(figsize=(2.6 + _TILE * k, 0.3 + 1.1 * n), layout="constrained")
     grid = figure.subplots(n, k + 1, squeeze=False, width_ratios=[2.4, *[1] * k])
     limit = 1.1 * float(directions.directions.abs().max())
@@ -81,13 +82,13 @@ def directions_grid(
         bars.bar(classes, weights, color=[POSITIVE if weight > 0 else NEGATIVE for weight in weights])
         bars.axhline(0, color=INK, linewidth=0.8)
         bars.set_ylim(-limit, limit)
-        bars.set_xticks(classes, [_name(c, names) for c in classes], fontsize=7)
+        bars.set_xticks(classes, [class_name(c, names) for c in classes], fontsize=7)
         bars.set_yticks([])
         bars.set_ylabel(f"σ = {float(directions.spectrum[row]):.3g}")
         for axes, value, image in zip(
             grid[row, 1:], directions.values[row].tolist(), images[row], strict=True
         ):
-            _signed_image(axes, image, f"{value:+.2g}")
+            signed_image(axes, image, _signed(value))
     return figure
 
 
@@ -144,49 +145,6 @@ def rank_plot(ranks: RankAccuracy, title: str = "accuracy by eigenvectors kept a
 
 
 @styled
-def masks_plot(
-    masks: AdversarialMasks | Mapping[str, AdversarialMasks],
-    studies: MaskStudy | Mapping[str, MaskStudy],
-    *,
-    image_shape: tuple[int, int] | None = None,
-    names: Sequence[str] | None = None,
-    title: str = "adversarial masks from the weights",
-) -> Figure:
-    """On top the masks as images; below, accuracy and images turned into a mask's class, by the masks' norm.
-
-    Solid are the masks, dashed the plain eigenvectors, dotted the masks with their pixels permuted: means
-    over classes, the range shaded for the masks. Masks and studies of several classifiers, up to four, go by
-    their names.
-    """
-    studies = {"masks": studies} if isinstance(studies, MaskStudy) else dict(studies)
-    rows = {"": masks} if isinstance(masks, AdversarialMasks) else dict(masks)
-    n = max(len(each.labels) for each in rows.values())
-    figure = Drawing(figsize=(max(6.8, 0.7 * n), 3.4 + 0.9 * len(rows)), layout="constrained")
-    heights = 0.9 * len(rows), 3.1
-    (top,), (bottom,) = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)
-    for tiles, (name, each) in zip(top.subplots(len(rows), n, squeeze=False), rows.items(), strict=True):
-        images = _as_images(each.masks, each.image_shape, image_shape)
-        for axes in tiles[len(images) :]:
-            axes.axis("off")
-        for axes, image, label in zip(tiles, images, each.labels, strict=False):
-            _signed_image(axes, image, _name(label, names))
-        tiles[0].set_ylabel(name, fontsize=8)
-    left, right = bottom.subplots(1, 2)
-    for (name, study), color in zip(studies.items(), (POSITIVE, NEGATIVE, *_MORE), strict=False):
-        for axes, measure in ((left, "accuracy"), (right, "turned")):
-            _mask_curves(axes, study, measure, color, name if measure == "accuracy" else None)
-    for axes, name in ((left, "accuracy"), (right, "other images in the mask's class")):
-        axes.set(xlabel="norm of what is added", ylabel=name)
-        axes.set_ylim(0, 1.02)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    for style, name in (("--", "plain eigenvector"), (":", "mask, pixels permuted")):
-        left.plot([], [], style, color=INK, label=name)
-    bottom.legend(loc="outside lower center", fontsize=8, ncols=len(studies) + 2)
-    figure.suptitle(title, fontsize=10)
-    return figure
-
-
-@styled
 def explanation_plot(
     explanation: Explanation,
     image: Float[Tensor, "height width"],
@@ -210,10 +168,10 @@ def explanation_plot(
     for i, axes in enumerate(tiles):
         axes.axis("off")
         if i < len(vectors):
-            _signed_image(axes, vectors[i], f"{i + 1}: λ {values[i]:+.2g}")
+            signed_image(axes, vectors[i], f"{i + 1}: λ {_signed(values[i])}")
     axes = right.add_subplot()
     parts = {
-        f"{i}: λ {value:+.2g}": term for i, (value, term) in enumerate(zip(values, terms, strict=True), 1)
+        f"{i}: λ {_signed(value)}": term for i, (value, term) in enumerate(zip(values, terms, strict=True), 1)
     }
     parts |= {"other eigenvectors": explanation.rest}
     if explanation.linear or explanation.constant:
@@ -234,13 +192,14 @@ def radii_plot(radii: Radii, title: str = "how far an image keeps its label") ->
     figure = Drawing(figsize=(4.5, 2.8), layout="constrained")
     axes = figure.add_subplot()
     shares = torch.arange(len(radii.certified), 0, -1) / len(radii.certified)
+    heights = [1.0, *shares.tolist()]  # from 0 on
     curves = {
         "certified": (radii.certified, POSITIVE, "-"),
         "attacked": (radii.attacked, NEGATIVE, "--"),
         "random directions": (radii.random, INK, ":"),
     }
     for name, (distances, color, style) in curves.items():
-        axes.step(distances.sort().values.tolist(), shares.tolist(), style, color=color, label=name)
+        axes.step([0.0, *distances.sort().values.tolist()], heights, style, color=color, label=name)
     finite = radii.random[radii.random.isfinite() & (radii.random > 0)]
     least = radii.certified[radii.certified > 0]
     if len(least) and len(finite):
@@ -253,38 +212,16 @@ def radii_plot(radii: Radii, title: str = "how far an image keeps its label") ->
     return figure
 
 
-def _mask_curves(axes: Axes, study: MaskStudy, measure: str, color: str, name: str | None) -> None:
-    effects: tuple[tuple[MaskEffect, str], ...] = (
-        (study.masks, "-"),
-        (study.eigenvectors, "--"),
-        (study.permuted, ":"),
-    )
-    order = sorted(range(len(study.strengths)), key=study.strengths.__getitem__)
-    strengths = [study.strengths[i] for i in order]
-    for effect, style in effects:
-        shares = getattr(effect, measure)[:, order]
-        label = name if style == "-" else None
-        axes.plot(strengths, shares.mean(0).tolist(), style, color=color, linewidth=1.4, label=label)
-        if style == "-":
-            low, high = shares.min(0).values.tolist(), shares.max(0).values.tolist()
-            axes.fill_between(strengths, low, high, color=color, alpha=0.12, linewidth=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-
-
-def _both_signs(eigen: ClassEigenvectors, k: int) -> list[tuple[Tensor, Tensor]]:
-    require_count(k, f"k={k} eigenvectors of each sign")
-    positive, negative = eigen.strongest(k), eigen.strongest(k, "negative")
-    return list(zip(positive, negative, strict=True))
-
-
 def _one_sign(values: Float[Tensor, "n k"], sign: int) -> Float[Tensor, "n m"]:
     """The sizes of the eigenvalues of one sign, descending; 0 where a class has fewer than another."""
     sizes = (sign * values).clamp(min=0).sort(dim=1, descending=True).values
     return sizes[:, (sizes > 1e-3 * sizes.amax()).any(0)]
 
 
-def _as_images(vectors: Tensor, own: tuple[int, ...], given: tuple[int, int] | None) -> Tensor:
-    """Vectors as images [..., height, width]."""
+def as_images(
+    vectors: Float[Tensor, "*axes n_pixels"], own: tuple[int, ...], given: tuple[int, int] | None
+) -> Float[Tensor, "*axes height width"]:
+    """Vectors as images: in the shape that is given, else their own; InputError where it is no such shape."""
     shape = own if given is None else tuple(given)
     if len(shape) != 2 or shape[0] * shape[1] != vectors.shape[-1]:
         raise InputError(
@@ -305,15 +242,26 @@ def _tiles(rows: int, columns: int, gap_after: int) -> tuple[Figure, list[list[A
     return figure, [[*row[:gap_after], *row[gap_after + 1 :]] for row in axes]
 
 
-def _signed_image(axes: Axes, image: Tensor, title: str) -> None:
+def signed_image(axes: Axes, image: Float[Tensor, "height width"], title: str) -> None:
+    """Draws an image blue where it is positive and orange where negative, on limits symmetric about 0."""
     limit = float(image.abs().max()) or 1.0
     axes.imshow(image.cpu().numpy(), cmap=_SIGNED, vmin=-limit, vmax=limit)
     axes.axis("on")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    _bare(axes)
     for spine in axes.spines.values():
         spine.set(visible=True, color=INK, linewidth=0.4)
     axes.set_title(title, fontsize=8, pad=2)
+
+
+def _bare(axes: Axes) -> None:
+    """Axes without ticks and frame."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _signed(value: float, digits: int = 2) -> str:
+    return f"{value:+.{digits}g}".replace("-", "−")
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -328,12 +276,13 @@ def _row_name(axes: Axes, name: str) -> None:
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
 
 
-def _name(label: int, names: Sequence[str] | None) -> str:
+def class_name(label: int, names: Sequence[str] | None) -> str:
+    """The name of a class, by default its number."""
     return str(label) if names is None else str(names[label])
 
 
 def _of_what(explanation: Explanation, names: Sequence[str] | None) -> str:
-    label, versus = _name(explanation.label, names), explanation.versus
+    label, versus = class_name(explanation.label, names), explanation.versus
     if versus is None:
         return f"logit of {label}"
-    return f"margin of {label} over {'the others' if versus == 'others' else _name(int(versus), names)}"
+    return f"margin of {label} over {'the others' if versus == 'others' else class_name(int(versus), names)}"

@@ -21,6 +21,7 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.numerics.parts import affine_part
 from bilinear_lm.shown import first_numbers, shown
 
 
@@ -35,7 +36,7 @@ class RankAccuracy:
     random: Float[Tensor, "n_random n_ks"]
     """With k random directions of what the classifier reads."""
     whole: float
-    """Of the classifier itself."""
+    """Accuracy of the classifier itself."""
     n_images: int
 
     def _first(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def accuracy_by_rank(
     draws = torch.Generator().manual_seed(seed)
     kept = [_Cores(reading.images(eigen.vectors), torch.diag_embed(eigen.values))]
     kept += [_random(reading, basis, max(ks), draws) for _ in range(n_random)]
-    linear, constants = reading.affine(unit)
+    linear, constants = affine_part(reading.tensor, unit)
     right, whole = x.new_zeros(len(kept), len(ks)), 0
     for rows in torch.arange(len(x)).split(_at_once(reading, max(ks))):
         piece, own = x[rows], labels[rows]

@@ -1,4 +1,4 @@
-"""What adversarial masks do to images, by strength: accuracy, and how many images turn into the mask's class.
+"""Effects of adversarial masks by strength: accuracy, and how many images turn into the mask's class.
 
 Along a mask δ the logits are a quadratic polynomial of the strength s, B(x + sδ, x + sδ) = B(x, x) +
 2s B(x, δ) + s² B(δ, δ), so all strengths cost one product with the images. A mask may be added or subtracted:
@@ -29,7 +29,7 @@ from bilinear_lm.shown import shown
 @shown
 @dataclass(frozen=True)
 class MaskEffect:
-    """What masks do at each strength, with the better of their two signs."""
+    """The effect of masks at each strength, with the better of their two signs."""
 
     accuracy: Float[Tensor, "n_masks n_strengths"]
     """The share of all images that are still put into their class."""
@@ -52,7 +52,7 @@ class MaskStudy:
     eigenvectors: MaskEffect
     """The plain eigenvectors."""
     accuracy: float
-    """Of the images as they are."""
+    """Accuracy on the images as they are."""
     n_images: int
 
     def _first(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def mask_study(
     right, turned, whole = _counts(reading, x, labels, added, targets, lengths)
     others = (labels.unsqueeze(0) != targets.unsqueeze(1)).sum(1)
     accuracy, share = right / len(x), turned / others.clamp(min=1)[:, None, None]
-    better = share.argmax(2, keepdim=True)  # of the two signs
+    better = (share[..., 1:] > share[..., :1]).long()  # of the two signs; of equal ones the mask as it is
     accuracy, share = (each.gather(2, better).squeeze(2) for each in (accuracy, share))
     n = len(masks.labels)
     parts = [slice(0, n), slice(n, 2 * n), slice(2 * n, None)]

@@ -1,9 +1,26 @@
 """Checkpoints: every format that is read, the one that is written, and what they hold."""
 
-from bilinear_lm.checkpoints.info import CheckpointInfo, checkpoint_info
-from bilinear_lm.checkpoints.load import load_pretrained
-from bilinear_lm.checkpoints.save import export, save_folder
-from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bilinear_lm.first_use import names_on_first_use
+
+if TYPE_CHECKING:
+    from bilinear_lm.checkpoints.info import CheckpointInfo, checkpoint_info
+    from bilinear_lm.checkpoints.load import load_pretrained
+    from bilinear_lm.checkpoints.save import export, save_folder
+    from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
+
+_ON_FIRST_USE = {
+    "CheckpointInfo": "bilinear_lm.checkpoints.info",
+    "checkpoint_info": "bilinear_lm.checkpoints.info",
+    "export": "bilinear_lm.checkpoints.save",
+    "has_tokenizer": "bilinear_lm.checkpoints.tokenizer",
+    "load_pretrained": "bilinear_lm.checkpoints.load",
+    "load_tokenizer": "bilinear_lm.checkpoints.tokenizer",
+    "save_folder": "bilinear_lm.checkpoints.save",
+}
 
 __all__ = [
     "CheckpointInfo",
@@ -14,3 +31,10 @@ __all__ = [
     "load_tokenizer",
     "save_folder",
 ]
+
+
+__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"bilinear_lm.checkpoints.info"})
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,15 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bilinear_lm.errors import InputError
 
-_FLOAT = torch.finfo(torch.float32)
+_LARGEST, _TINY = (2 - 2.0**-23) * 2.0**127, 2.0**-126
 """The range of float32, in which models compute at most: more is infinite there, and less is 0."""
-_NOT_NEGATIVE = (0.0, _FLOAT.max, "a finite number, at least 0")
-_POSITIVE = (_FLOAT.tiny, _FLOAT.max, "a positive number, finite in float32")
-_SHARE = (_FLOAT.tiny, 1.0, "a positive number, at most 1")
+_NOT_NEGATIVE = (0.0, _LARGEST, "a finite number, at least 0")
+_POSITIVE = (_TINY, _LARGEST, "a positive number, finite in float32")
+_SHARE = (_TINY, 1.0, "a positive number, at most 1")
 _PROBABILITY = (0.0, 1.0, "a number from 0 to 1")
 _SIZE = (1.0, math.inf, "1 or more")
 _RULES = {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import own_file, read_json, read_shapes, read_tensors, reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Format = Literal["huggingface", "published", "llama2c"]
 Shape = tuple[int, ...]

@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from bilinear_lm.checkpoints.config_numbers import require_meaningful
-from bilinear_lm.checkpoints.folder import read_all_shapes, read_config
-from bilinear_lm.checkpoints.sizes import require_counts, require_room
+from bilinear_lm.checkpoints.folder import read_all_shapes
+from bilinear_lm.checkpoints.llama_config import read_values
+from bilinear_lm.checkpoints.sizes import require_room
 from bilinear_lm.errors import InputError
 
 # What transformers raises for files that it cannot make a model or tokenizer of: it checks little itself.
@@ -75,15 +75,7 @@ def read_huggingface_config(folder: Path, n_tensors: int | None = None) -> Pretr
 
     `n_tensors` is given where the weights are there too: no model has more layers than tensors.
     """
-    values = read_config(folder)
-    require_counts(values, folder, n_tensors)
-    require_meaningful(values, folder)
-    if "model_type" not in values:
-        raise InputError(f"{folder / 'config.json'}: no model_type; expected that of a transformers model")
-    if "quantization_config" in values:
-        raise InputError(
-            f"{folder}: quantised weights, which are not the model's own; give the original ones"
-        )
+    values = read_values(folder, n_tensors)
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

@@ -6,10 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints.folder import (
@@ -19,15 +16,17 @@ from bilinear_lm.checkpoints.folder import (
     read_config,
     read_tensor,
 )
-from bilinear_lm.checkpoints.huggingface import read_huggingface_config
-from bilinear_lm.checkpoints.llama2c import read_header
+from bilinear_lm.checkpoints.llama2c_header import read_header
+from bilinear_lm.checkpoints.llama_config import StatedLlama, read_values, stated_llama
 from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.checkpoints.published import PublishedSpec, ScaleOrigin, parse_published
 from bilinear_lm.checkpoints.sizes import require_fitting
-from bilinear_lm.families import FAMILIES
+from bilinear_lm.families import FAMILIES, IDENTITY_EPS
 from bilinear_lm.files import told
-from bilinear_lm.norms import IDENTITY_EPS
 from bilinear_lm.shown import shown
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _EMBEDDINGS = (".embed_tokens.weight", ".wte.weight", ".embed_in.weight", ".word_embeddings.weight")
 _BUFFERS = (".rotary_emb.inv_freq", ".rotary.inv_freq", ".attn.bias", ".attn.masked_bias")
@@ -154,7 +153,7 @@ def _published_notes(spec: PublishedSpec, source: str, scaled: bool | None) -> l
 
 def _huggingface(path: Path, name: str, source: str) -> CheckpointInfo:
     shapes = read_all_shapes(path)
-    config = read_huggingface_config(path, len(shapes))
+    config = _config(path, len(shapes))
     text = config.get_text_config()
     family = FAMILIES.get(text.model_type)
     if family:
@@ -191,6 +190,16 @@ def _huggingface(path: Path, name: str, source: str) -> CheckpointInfo:
     )
 
 
+def _config(folder: Path, n_tensors: int) -> PretrainedConfig | StatedLlama:
+    """The configuration of a folder, by transformers where it does not state everything itself."""
+    stated = stated_llama(read_values(folder, n_tensors))
+    if stated is not None:
+        return stated
+    from bilinear_lm.checkpoints.huggingface import read_huggingface_config
+
+    return read_huggingface_config(folder, n_tensors)
+
+
 def _shared(shapes: dict[str, Shape]) -> list[str]:
     """The embedding and the unembedding, as far as a folder holds them; they are one tensor where tied."""
     return [key for key in shapes if key == "lm_head.weight" or key.endswith(_EMBEDDINGS)]
@@ -202,17 +211,17 @@ def _has_a_head_of_its_own(path: Path, shapes: dict[str, Shape]) -> bool:
     if len(keys) < 2:
         return False
     first, second = (read_tensor(path, key) for key in keys[:2])
-    return not torch.equal(first, second)
+    return not first.equal(second)
 
 
-def _norm(config: PretrainedConfig) -> str | None:
+def _norm(config: PretrainedConfig | StatedLlama) -> str | None:
     if hasattr(config, "rms_norm_eps"):
         return "none" if config.rms_norm_eps >= IDENTITY_EPS else "RMS"
     has_layer_norm = hasattr(config, "layer_norm_epsilon") or hasattr(config, "layer_norm_eps")
     return "LayerNorm" if has_layer_norm else None
 
 
-def _first(config: PretrainedConfig, *names: str) -> Any:
+def _first(config: PretrainedConfig | StatedLlama, *names: str) -> Any:
     """The first of these attributes that a configuration has; families differ in their names."""
     return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
 

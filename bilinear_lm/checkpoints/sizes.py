@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from bilinear_lm.checkpoints.config_numbers import numbers
 from bilinear_lm.checkpoints.folder import Shape
 from bilinear_lm.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from bilinear_lm.checkpoints.llama_config import StatedLlama
 
 _LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer"}
 _COUNT = re.compile(r"(num|n)_(?!ctx$|positions$|vocab$)\w+|\w+_layers?")
@@ -47,6 +49,9 @@ def require_room(config: PretrainedConfig, shapes: dict[str, Shape], where: Path
     The model is laid out without memory. A file that lacks a few tensors is left to `load_huggingface`, which
     names them.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     needed = sum(value.numel() for value in (*model.parameters(), *model.buffers()))
@@ -58,7 +63,7 @@ def require_room(config: PretrainedConfig, shapes: dict[str, Shape], where: Path
         )
 
 
-def require_fitting(config: PretrainedConfig, shapes: dict[str, Shape], where: Path) -> None:
+def require_fitting(config: PretrainedConfig | StatedLlama, shapes: dict[str, Shape], where: Path) -> None:
     """Raises InputError where embedding, MLPs or layers have other sizes than the configuration says.
 
     Checks families whose tensors are named as a Llama's; loading tells whether every tensor fits.

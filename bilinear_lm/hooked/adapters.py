@@ -28,8 +28,9 @@ from transformer_lens.model_bridge.supported_architectures.qwen3 import Qwen3Arc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.checkpoints import has_tokenizer, load_pretrained, load_tokenizer
+from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.locate import local_path
+from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import plain
 from bilinear_lm.hooked.bridge import BilinearBridge

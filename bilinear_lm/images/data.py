@@ -37,9 +37,9 @@ class ImageData:
     test_labels: Shaped[Tensor, "*test_label_axes"]
     """[n_test]."""
     class_names: tuple[str, ...]
-    """What each class is called."""
+    """The names of the classes."""
     name: str = field(default="images", kw_only=True)
-    """What the data are called."""
+    """The name of the data."""
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))

@@ -11,7 +11,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.images.data import ImageData
 
 DIGITS = "digits"
-"""What the data are called where a source of images is named."""
+"""The name of the data where a source of images is named."""
 
 MOST = 16
 """The darkest pixel."""

@@ -1,4 +1,4 @@
-"""Small networks of bilinear layers: toy models and image classifiers, each a tensor a layer."""
+"""Small networks of bilinear layers: toy models, image classifiers and policies, each a tensor a layer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bilinear_lm.networks.convolutional import (
 )
 from bilinear_lm.networks.folder import load_network, save_network
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
+from bilinear_lm.networks.policy import Decision, PolicyNetwork, PolicySettings
 from bilinear_lm.networks.toy import ToyModel, ToySettings
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "ConvolutionalNetwork",
     "ConvolutionalSettings",
     "ConvolutionalTrunk",
+    "Decision",
     "HiddenLayer",
     "ImageClassifier",
     "ImageSettings",
+    "PolicyNetwork",
+    "PolicySettings",
     "ReLUBlock",
     "ToyModel",
     "ToySettings",

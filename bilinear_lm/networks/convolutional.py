@@ -62,7 +62,7 @@ class ConvolutionalSettings:
     """Width of the bilinear hidden layer; that of the ReLU arm follows from it (`n_units`)."""
     kind: ConvolutionalKind = "bilinear"
     gain: float = 0.5
-    """What the blocks' products are multiplied by before they are added."""
+    """The number that the blocks' products are multiplied by before they are added."""
     bias: bool = False
     """Whether entries, blocks, hidden layer and head have biases."""
 
@@ -173,7 +173,7 @@ class ConvolutionalTrunk(nn.Module):
         return self.run(x)
 
     def activations(self, x: Float[Tensor, "*batch c h w"]) -> dict[str, Tensor]:
-        """What each layer computes at images x, [..., channels, height, width] by its name."""
+        """The outputs of each layer at images x, [..., channels, height, width] by its name."""
         require_images(x, *self.settings.image_shape)
         computed = {}
         for name, layer in self.layers.items():
@@ -183,7 +183,7 @@ class ConvolutionalTrunk(nn.Module):
     def run(
         self, x: Float[Tensor, "*batch c h w"], *, after: str | None = None, to: str | None = None
     ) -> Float[Tensor, "*batch c_out h_out w_out"]:
-        """What layer `to` computes (the last by default) from what layer `after` does (by default an image).
+        """The output of layer `to` (the last by default) from that of layer `after` (by default an image).
 
         InputError for a layer that does not exist, and for one before `after`.
         """

@@ -31,12 +31,14 @@ from bilinear_lm.files import (
 )
 from bilinear_lm.networks.convolutional import ConvolutionalNetwork, ConvolutionalSettings
 from bilinear_lm.networks.image import ImageClassifier, ImageSettings
+from bilinear_lm.networks.policy import PolicyNetwork, PolicySettings
 
 SETTINGS, WEIGHTS = "network.json", "network.safetensors"
 
 NETWORKS: Mapping[str, tuple[type[nn.Module], type[Any]]] = {
     "ImageClassifier": (ImageClassifier, ImageSettings),
     "ConvolutionalNetwork": (ConvolutionalNetwork, ConvolutionalSettings),
+    "PolicyNetwork": (PolicyNetwork, PolicySettings),
 }
 """By kind: the class of a network, made of its settings, which it keeps as `settings`; and theirs."""
 

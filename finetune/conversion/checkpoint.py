@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
+from bilinear_lm.checkpoints.load import load_pretrained
+from bilinear_lm.checkpoints.save import save_folder
+from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.files import new_folder, require_new, require_writable, write_json
 from finetune.conversion.convert import Conversion, convert

@@ -46,11 +46,18 @@ class Split:
             yield f"row {number}", row[column]
 
 
-def find_split(source: str, folder: Path | None, selection: Selection, option: str = "--split") -> Split:
+def find_split(
+    source: str,
+    folder: Path | None,
+    selection: Selection,
+    option: str = "--split",
+    others: str = "a text file",
+) -> Split:
     """The split of a folder, or of a dataset on the hub where `folder` is None.
 
-    `option` is the one that names the split. Raises InputError, with the names there are, for a subset or
-    split that is not there, and for a folder where files would be left out.
+    `option` is the one that names the split, `others` are what a source may be besides. Raises InputError,
+    with the names there are, for a subset or split that is not there, and for a folder where files would be
+    left out.
     """
     if folder is not None:
         next(folder.iterdir(), None)  # raises where it may not be read, which datasets takes for empty
@@ -58,7 +65,7 @@ def find_split(source: str, folder: Path | None, selection: Selection, option: s
         return _saved(folder, selection, option)
     if folder is not None and glob.has_magic(str(folder.resolve())):  # datasets would look for a pattern
         raise InputError(f"{source}: a folder with *, ? or [ in its name; rename it, or give its files")
-    builder = _builder(source, folder, selection)
+    builder = _builder(source, selection, others)
     split = selection.split or "train"
     files = {str(name): tuple(map(str, each)) for name, each in (builder.config.data_files or {}).items()}
     if folder is not None:
@@ -71,7 +78,7 @@ def find_split(source: str, folder: Path | None, selection: Selection, option: s
     return Split(source, files[split], getattr(builder.config, "sep", None))
 
 
-def _builder(source: str, folder: Path | None, selection: Selection) -> Any:
+def _builder(source: str, selection: Selection, others: str) -> Any:
     import datasets
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -79,8 +86,7 @@ def _builder(source: str, folder: Path | None, selection: Selection) -> Any:
         return datasets.load_dataset_builder(source, name=selection.subset)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise InputError(
-            f"{source}: neither a text file, nor a folder or hub name that holds a dataset "
-            f"({one_line(error)})"
+            f"{source}: neither {others}, nor a folder or hub name that holds a dataset ({one_line(error)})"
         ) from error
 
 

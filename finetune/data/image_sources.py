@@ -23,6 +23,9 @@ from finetune.data.sources import dataset_refusals, existing
 _CHOICES = "--subset, --train-split, --test-split, --image-column and --label-column choose what is read"
 
 
+_OTHERS = f"{DIGITS}, nor a folder of idx files"
+"""Sources besides a dataset, as refusals name them."""
+
 WHOLE = ImageSelection()
 
 
@@ -82,7 +85,8 @@ def _split(
     source: str, folder: Path | None, selection: ImageSelection, split: str, option: str
 ) -> tuple[UInt8[Tensor, "n h w"], Int64[Tensor, " n"], tuple[str, ...]]:
     """Images, labels and class names of one split; no names where the labels are numbers."""
-    rows = find_split(source, folder, Selection(subset=selection.subset, split=split), option).rows
+    chosen = Selection(subset=selection.subset, split=split)
+    rows = find_split(source, folder, chosen, option, _OTHERS).rows
     if rows is None:
         raise InputError(f"{source}: files of text; expected a dataset with a column of images")
     features = rows.features if rows.features is not None else rows._resolve_features().features

@@ -11,7 +11,7 @@ import tyro
 from bilinear_lm.checks import require_seed
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
-from bilinear_lm.sites import Point, Site
+from bilinear_lm.site_names import Point, Site
 from finetune.bounds import (
     COUNT,
     COUNT_FROM_ZERO,
@@ -22,8 +22,7 @@ from finetune.bounds import (
     require_bounds,
     require_kinds,
 )
-from finetune.choices import Selection, require_texts
-from finetune.dictionaries.fidelity import Ablation
+from finetune.choices import Ablation, Selection, require_texts
 
 _COUNTS = ("features", "k", "max_tokens", "validation_tokens", "batch_size", "checkpoint_steps")
 

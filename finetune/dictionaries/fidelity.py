@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -16,8 +16,7 @@ from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site, observed, replaced, site_activations
 from bilinear_lm.text.evaluate import next_token_loss
-
-Ablation = Literal["zero", "mean"]
+from finetune.choices import Ablation
 
 
 @dataclass(frozen=True)

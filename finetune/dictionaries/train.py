@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+from bilinear_lm.checkpoints.load import load_pretrained
+from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
 from bilinear_lm.errors import InputError

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
+from bilinear_lm.checkpoints.load import load_pretrained
+from bilinear_lm.checkpoints.save import save_folder
+from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.dictionaries.dictionary import Dictionary

@@ -24,8 +24,10 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from bilinear_lm.arguments import checked
-from bilinear_lm.checkpoints import load_pretrained, load_tokenizer, save_folder
 from bilinear_lm.checkpoints.huggingface import quiet
+from bilinear_lm.checkpoints.load import load_pretrained
+from bilinear_lm.checkpoints.save import save_folder
+from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, require_new, write_json

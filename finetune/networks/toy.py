@@ -26,7 +26,7 @@ class ToyTraining:
     steps: int = 2000
     lr: float = 1e-2
     weight_decay: float = 0.0
-    """Of AdamW, a step: weights shrink by lr · weight_decay."""
+    """The decay of AdamW, a step: weights shrink by lr · weight_decay."""
     schedule: ToySchedule = "cosine"
     """How the learning rate falls to 0, if it does."""
     seed: int = 0

@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from bilinear_lm.errors import InputError
-from bilinear_lm.norms import IDENTITY_EPS
+from bilinear_lm.families import IDENTITY_EPS
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -122,6 +120,7 @@ def new_model(
     Without norms it is written as a Llama whose RMSNorms are the identity: ε = 1e12 and weights sqrt(ε),
     frozen.
     """
+    import torch
     from transformers import GPTNeoXForCausalLM, LlamaForCausalLM
 
     if gate in UNGATED:

@@ -16,7 +16,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from bilinear_lm.checkpoints import save_folder
+from bilinear_lm.checkpoints.save import save_folder
 from bilinear_lm.checkpoints.steps import KEPT
 from bilinear_lm.files import new_folder
 from finetune.runs.folder import MAKE_ROOM, writing

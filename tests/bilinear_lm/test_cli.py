@@ -60,6 +60,36 @@ def test_interrupted_after_the_end(folder, is_there):
     assert ("bilinear" in ended.stdout) == is_there
 
 
+_STOPPED_WITHIN_A_PROGRAM = """
+import signal
+import bilinear_lm.cli
+
+def stopped(arguments):
+    try:
+        signal.raise_signal(signal.NUMBER)
+    finally:
+        print("cleaned up", flush=True)
+
+bilinear_lm.cli._run = stopped
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a program in the background begins without
+try:
+    print(bilinear_lm.cli.main(["info"]))
+except KeyboardInterrupt as interruption:
+    print(type(interruption).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "then"), [("SIGTERM", -15, []), ("SIGINT", 0, ["KeyboardInterrupt"])]
+)
+def test_a_signal_stops_the_program_that_runs_a_command(name, status, then):
+    """It is no failure of the command that the program could go on from, as a run of tests would."""
+    script = _STOPPED_WITHIN_A_PROGRAM.replace("NUMBER", name)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert ended.stdout.splitlines() == ["cleaned up", *then]
+
+
 def test_report(folder, tmp_path, capsys):
     page = tmp_path / "page.html"
     arguments = ["--tokens", "g - c", "--layers", "1", "--directions", "1", "--text", "a cat ran to the park"]

@@ -42,7 +42,7 @@ def other_device() -> Iterator[torch.device]:
         return
     named = mock.Mock(cuda=mock.Mock(is_available=lambda: True), device=lambda name: STAND_IN)
     with (
-        mock.patch.object(bilinear_lm.device, "torch", named),
+        mock.patch.object(bilinear_lm.device, "_torch", return_value=named),
         mock.patch.object(torch, "inference_mode", torch.no_grad),  # which views of wrapped tensors refuse
         _Operations() as operations,
         _Functions(operations),

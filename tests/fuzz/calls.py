@@ -145,6 +145,27 @@ CALLS = {
         ("images",),
         {"out/result": "files"},
     ),
+    "policy train": Call(
+        (
+            *("policy", "train", "--steps", "200", "--mazes", "4", "--rollout", "25", "--batch-size", "50"),
+            *("--output", "out/result", *CPU),
+        ),
+        (),
+        {"out/result": "files"},
+    ),
+    "policy read": Call(
+        (
+            *("policy", "read", "in/policy", "--levels", "8", "--states", "200", "--controls", "1"),
+            *("--output", "out/result", *CPU),
+        ),
+        ("policy",),
+        {"out/result": "files"},
+    ),
+    "policy play": Call(
+        ("policy", "play", "in/policy", "--output", "out/result.txt", *CPU),
+        ("policy",),
+        {"out/result.txt": "text"},
+    ),
     "convert": Call(
         (
             *("convert", "in/swiglu", "--calibration", "in/train.txt", "--calibration-tokens", "1500"),
@@ -174,7 +195,7 @@ CALLS = {
 }
 
 COMMANDS = commands()
-READ_MODEL = [name for name in CALLS if name not in ("train", "images")]
+READ_MODEL = [name for name in CALLS if name not in ("train", "images") and not name.startswith("policy")]
 READ_TEXT = {
     "train": ("--data", "--validation"),
     "dictionaries": ("--data", "--validation"),
@@ -193,7 +214,8 @@ def options(name: str) -> dict[str, set]:
     hints = typing.get_type_hints(COMMANDS[name], include_extras=True)
     settings = typing.get_args(hints["config"])[0] if "config" in hints else None
     hints = typing.get_type_hints(settings) if settings else typing.get_type_hints(COMMANDS[name])
-    positional = {"checkpoint", "model", "other", "return"} | ({"data"} if name == "images" else set())
+    positional = {"checkpoint", "model", "other", "policy", "return"}
+    positional |= {"data"} if name == "images" else set()
     return {
         "--" + {"as_json": "json"}.get(option, option).replace("_", "-"): set(_leaves(hint))
         for option, hint in hints.items()

@@ -110,7 +110,7 @@ def output_cases(random):
 
 def _file(command, output):
     """Whether a command that writes a file may replace this one."""
-    return command in ("generate", "trace", "report") and output == OUTPUTS["existing-file"]
+    return command in ("generate", "trace", "report", "policy play") and output == OUTPUTS["existing-file"]
 
 
 def choice_cases(random):
@@ -139,6 +139,10 @@ def choice_cases(random):
         ("train", "--data"),
         ("train", "-o", "out/result", "--data"),
         ("finetune", "in/swiglu", "-o", "out/result", "--data", *CPU),
+        ("policy",),
+        ("policy", "--help"),
+        ("policy", "nothing"),
+        ("policy", "read", "in/model", "-o", "out/result"),
     ):
         yield Case(f"choice/arguments/{slug('-'.join(arguments)) or 'none'}", arguments, ("model", "swiglu"))
 

@@ -19,12 +19,14 @@ def cases(seed):
     yield from disk_cases()
     unprivileged = {"unprivileged": True, "right": "refusal"}
     for command, call in CALLS.items():
-        if command == "train":
+        if command in ("train", "policy train"):
             continue
         folder = call.uses[0]
         parts = ("", "/config.json", "/model.safetensors", "/tokenizer.json")
         if command == "images":
             parts = ("", "/train-images-idx3-ubyte", "/t10k-labels-idx1-ubyte")
+        if folder == "policy":
+            parts = ("", "/network.json", "/network.safetensors", "/environment.json")
         for what in parts:
             if what == "/tokenizer.json" and command in ("info", "interactions"):
                 continue  # which read none

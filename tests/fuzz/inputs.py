@@ -32,6 +32,7 @@ def build(folder):
     _scope(folder / "scope")
     _results(folder)
     _images(folder / "images")
+    _policy(folder / "policy")
 
 
 def _model(folder, tokenizer, gate):
@@ -98,6 +99,15 @@ def _images(folder):
             header = struct.pack(f">4B{numbers.ndim}I", 0, 0, 8, numbers.ndim, *numbers.shape)
             path = folder / f"{split}-{kind}-idx{numbers.ndim}-ubyte"
             path.write_bytes(header + numbers.tobytes())
+
+
+def _policy(folder):
+    from bilinear_lm.environments import Policy, save_policy
+    from bilinear_lm.networks import PolicyNetwork, PolicySettings
+
+    save_policy(
+        Policy(PolicyNetwork(PolicySettings(channels=(4, 6), d_hidden=12)), "maze", {"limit": 8}), folder
+    )
 
 
 def _stories(count, seed):

@@ -15,16 +15,18 @@ derivative through it: u′ · B(x, x) splits over the same parts, or over eigen
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import groupby
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.prompt.selected import contributions, strongest
-from analysis.circuits.prompt.sources import Eigenvector, ReadFeature, bias_source, read_error
-from analysis.circuits.readers import Group, Limits, Part, Quadratic, Source, stage
+from analysis.circuits.prompt.sources import Eigenvector, bias_source, read_errors, read_features
+from analysis.circuits.readers import Group, Limits, Quadratic, stage
 from analysis.graphs.elements import Node
 from analysis.paths.mlp import expand_mlp
 from analysis.spectra.eigen import eigendecompose
@@ -32,14 +34,12 @@ from bilinear_lm.numerics.memory import rows_at_once
 
 Readers = Sequence[tuple[Node, Quadratic]]
 
-Groups = Iterator[Group]
-
 _OWN = 0.05
 """An interaction is a node of its own where it has this part of all that the inputs add at its output."""
 
 
-def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Groups:
-    """The parts of quadratic readers of one layer, sorted by position, in their order."""
+def split_mlp(prompt: Prompt, readers: Readers, limits: Limits, catalogue: Catalogue) -> Iterator[Group]:
+    """The parts of quadratic readers of one layer, sorted by position, of some after the other."""
     for position, group in groupby(readers, key=lambda pair: pair[1].position):
         together = list(group)
         layer = prompt.layers[together[0][1].layer]
@@ -52,13 +52,15 @@ def split_mlp(prompt: Prompt, readers: Readers, limits: Limits) -> Groups:
             numbers_each, split = 4 * (layer.block.at_mlp_in.d_in) ** 2, _by_eigenvectors
         chunk = rows_at_once(numbers_each * prompt.like.element_size())
         for start in range(0, len(together), chunk):
-            yield from split(layer, position, together[start : start + chunk], limits)
+            yield split(layer, position, together[start : start + chunk], limits, catalogue)
 
 
-def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Groups:
+def _by_features(
+    layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits, catalogue: Catalogue
+) -> Group:
     features = layer.inputs
     assert features is not None  # asked for only where there is one
-    inputs = read_sources(layer, position)
+    inputs = read_sources(layer, position, catalogue)
     vectors, n = layer.to_mlp_in(features.vectors(position), position, features.site.point), len(inputs)
     left, right = torch.triu_indices(n, n, device=vectors.device)
     constants = vectors.new_tensor([reader.constant for _, reader in readers])
@@ -94,21 +96,16 @@ def _by_features(layer: LayerOnPrompt, position: int, readers: Readers, limits: 
     weights, slopes = torch.cat([alone, pairs], dim=1), None
     if alone_slopes is not alone:
         slopes = torch.cat([alone_slopes, pair_slopes], dim=1)
-    bias, lefts, rights = bias_source(f"{layer.number}-mlp", layer.number), left.tolist(), right.tolist()
-
-    @cache
-    def part(column: int) -> Part:
-        if column < n:
-            return (inputs[column],)
-        pair = column - n - 1
-        return (bias,) if column == n else (inputs[lefts[pair]], inputs[rights[pair]])
-
-    for row, chosen in enumerate(strongest(weights, limits, slopes)):
-        parts = [part(column) for column in chosen.columns]
-        of_pairs = None
-        if grouped is not None:
-            of_pairs = torch.nn.functional.pad(grouped[row], (0, pairs.shape[1]))[chosen.columns].tolist()
-        yield contributions(chosen, parts, limits, stage(layer.number, "pairs"), of_pairs)
+    bias = catalogue.add(bias_source(f"{layer.number}-mlp", layer.number))
+    chosen = strongest(weights, limits, slopes)
+    columns, ends = chosen.columns, [side.cpu().numpy() for side in (left, right)]
+    sources = np.concatenate([inputs, [bias], inputs[ends[0]]])[columns]
+    partners = np.concatenate([np.full(n + 1, -1), inputs[ends[1]]])[columns]
+    of_pairs = None
+    if grouped is not None:
+        by_column = torch.nn.functional.pad(grouped, (0, pairs.shape[1])).double().cpu().numpy()
+        of_pairs = by_column[chosen.rows, columns]
+    return contributions(chosen, sources, limits, partners, stage(layer.number, "pairs"), of_pairs)
 
 
 def _of_inputs(pairs: Tensor, left: Tensor, right: Tensor, n: int) -> Tensor:
@@ -126,16 +123,18 @@ def _of_norm(layer: LayerOnPrompt, position: int) -> Tensor:
     return features.vectors(position) @ x / (len(x) * scale.square())
 
 
-def read_sources(layer: LayerOnPrompt, position: int) -> list[Source]:
-    """The features of an MLP's input that are active at a position, and the error."""
+def read_sources(layer: LayerOnPrompt, position: int, catalogue: Catalogue) -> Int[np.ndarray, " n"]:
+    """The numbers of the features of an MLP's input that are active at a position, and of the error."""
     inputs = layer.inputs
     assert inputs is not None  # asked for only where there is one
-    at = inputs.at(position)
-    features = [ReadFeature.at(layer, inputs, index) for index in range(at.start, at.stop)]
-    return [*features, read_error(layer, inputs, position)]
+    at, first = inputs.at(position), read_features(catalogue, layer)
+    error = read_errors(catalogue, layer) + position
+    return np.append(np.arange(first + at.start, first + at.stop), error)
 
 
-def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits) -> Groups:
+def _by_eigenvectors(
+    layer: LayerOnPrompt, position: int, readers: Readers, limits: Limits, catalogue: Catalogue
+) -> Group:
     x = layer.normalised_input(position)
     eigen = eigendecompose(layer.block.folded, torch.stack([reader.u for _, reader in readers]))
     values = eigen.vectors @ x
@@ -150,17 +149,17 @@ def _by_eigenvectors(layer: LayerOnPrompt, position: int, readers: Readers, limi
             for each in (squares, slopes):
                 each[row, torch.arange(len(x), device=x.device) != reader.rank] = 0
     constants = squares.new_tensor([[reader.constant] for _, reader in readers])
-    bias: Part = (bias_source(f"{layer.number}-mlp", layer.number),)
+    bias = catalogue.add(bias_source(f"{layer.number}-mlp", layer.number))
     rows = [torch.cat([each, constants], dim=1) for each in (squares, slopes)]
-    for row, chosen in enumerate(strongest(rows[0], limits, None if slopes is squares else rows[1])):
-        ranks = [column for column in chosen.columns if column < len(x)]
-        vectors, indices = eigen.vectors[row, ranks], {rank: index for index, rank in enumerate(ranks)}
-        parts = []
-        for column in chosen.columns:
-            if column not in indices:
-                parts.append(bias)
-                continue
-            value, node = listed[row][column], readers[row][0]
-            source = Eigenvector.at(layer, position, node, column, vectors, indices[column], value)
-            parts.append((source, source))
-        yield contributions(chosen, parts, limits, stage(layer.number, "pairs"))
+    chosen = strongest(rows[0], limits, None if slopes is squares else rows[1])
+    sources = np.full_like(chosen.columns, bias)
+    for row, (node, _) in enumerate(readers):
+        here = np.flatnonzero((chosen.rows == row) & (chosen.columns < len(x)))
+        ranks = chosen.columns[here].tolist()
+        vectors = eigen.vectors[row, ranks]
+        sources[here] = [
+            catalogue.add(Eigenvector.at(layer, position, node, rank, vectors, index, listed[row][rank]))
+            for index, rank in enumerate(ranks)
+        ]
+    squared = np.where(chosen.columns < len(x), sources, -1)
+    return contributions(chosen, sources, limits, squared, stage(layer.number, "pairs"))

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.circuits.readers import BOTTOM, Group, Limits, Part, Stage
-from analysis.graphs.elements import Pruned
+from analysis.circuits.readers import BOTTOM, Group, Limits, Stage
 
 
 @dataclass(frozen=True)
 class Selected:
-    """The strongest of a row of contributions, and the rest of them."""
+    """The strongest of rows of contributions, row by row, and the rest of each row."""
 
-    columns: list[int]
-    weights: list[float]
-    slopes: list[float]
-    pruned: Pruned
+    rows: Int[np.ndarray, " n"]
+    columns: Int[np.ndarray, " n"]
+    weights: Float[np.ndarray, " n"]
+    slopes: Float[np.ndarray, " n"]
+    pruned: Float[np.ndarray, "n_rows 5"]
+    """The numbers of `Pruned`."""
 
 
 def strongest(
@@ -27,7 +29,7 @@ def strongest(
     limits: Limits,
     slopes: Float[Tensor, "n columns"] | None = None,
     unlisted: Float[Tensor, "n 3"] | None = None,
-) -> list[Selected]:
+) -> Selected:
     """In each row, the fewest entries that together have the share of Σ |size|, largest first.
 
     Sizes are slopes or weights, as the limits say; without `slopes` these are the weights. `unlisted` holds
@@ -47,41 +49,46 @@ def strongest(
     whole_size = reached[:, -1:]
     if unlisted is not None and limits.by == "slope":
         whole_size = whole_size + unlisted[:, 1:2]
-    n_kept = ((before < limits.share * whole_size) & (sizes != 0)).sum(dim=1)
-    kept = [min(n, limits.at_most) for n in n_kept.tolist()]
-    whole = is_there.sum(dim=1).tolist()
-    sums = [(values.cumsum(dim=1), values.abs().cumsum(dim=1)) for values in sorted_]
-    selected = []
-    for row, n in enumerate(kept):
-        left = [_left(signed[row], absolute[row], n) for signed, absolute in sums]
-        rest = Pruned()
-        if whole[row] > n:
-            (signed, absolute), (slope, absolute_slope) = left[0], left[-1]
-            rest = Pruned(signed, absolute, whole[row] - n, slope, absolute_slope)
-        if unlisted is not None:
-            slope, absolute_slope, count = unlisted[row].tolist()
-            rest += Pruned(0.0, 0.0, int(count), slope, absolute_slope)
-        columns = order[row, :n].tolist()
-        rows = [values[row, :n].tolist() for values in sorted_]
-        selected.append(Selected(columns, rows[0], rows[-1], rest))
-    return selected
+    n_kept = ((before < limits.share * whole_size) & (sizes != 0)).sum(dim=1).clamp(max=limits.at_most)
+    left = [_left(values, n_kept) for values in sorted_]
+    n_left = is_there.sum(dim=1) - n_kept
+    pruned = torch.stack([left[0][0], left[0][1], n_left.double(), left[-1][0], left[-1][1]], dim=1)
+    pruned = pruned.masked_fill((n_left <= 0).unsqueeze(1), 0)
+    if unlisted is not None:
+        pruned[:, 2:] += unlisted.double()[:, [2, 0, 1]]
+    kept = torch.arange(order.shape[1], device=order.device) < n_kept.unsqueeze(1)
+    chosen = [kept.nonzero()[:, 0], order[kept], sorted_[0][kept], sorted_[-1][kept], pruned]
+    return Selected(*(column.cpu().numpy() for column in chosen))
 
 
 def contributions(
     chosen: Selected,
-    parts: list[Part],
+    sources: Int[np.ndarray, " n"],
     limits: Limits,
+    partners: Int[np.ndarray, " n"] | None = None,
     pairs_at: Stage = BOTTOM,
-    grouped: list[float] | None = None,
+    grouped: Float[np.ndarray, " n"] | None = None,
 ) -> Group:
-    """The group of all contributions that sum to a value on a prompt."""
-    weights, slopes, pruned = chosen.weights, chosen.slopes, chosen.pruned
-    whole = sum(map(abs, slopes if limits.by == "slope" else weights))
-    whole += pruned.absolute_slope if limits.by == "slope" else pruned.absolute
-    return Group(weights, parts, pruned, whole, limits.by, pairs_at, slopes=slopes, grouped=grouped)
+    """The group of all contributions that sum to values on a prompt."""
+    sizes = np.abs(chosen.slopes if limits.by == "slope" else chosen.weights)
+    whole = np.bincount(chosen.rows, sizes, minlength=len(chosen.pruned))
+    whole += chosen.pruned[:, 4 if limits.by == "slope" else 1]
+    return Group(
+        chosen.rows,
+        sources,
+        np.full_like(sources, -1) if partners is None else partners,
+        chosen.weights,
+        chosen.slopes,
+        sizes / whole[chosen.rows],
+        chosen.pruned,
+        pairs_at,
+        grouped=grouped,
+    )
 
 
-def _left(signed: Tensor, absolute: Tensor, n: int) -> tuple[float, float]:
-    """The shares that the entries from the n-th on have in two cumulated sums."""
-    total, size = float(signed[-1]), float(absolute[-1])
-    return (total - float(signed[n - 1]), size - float(absolute[n - 1])) if n else (total, size)
+def _left(values: Float[Tensor, "n columns"], n: Int[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+    """The sums of the entries of each row from the n-th on, and of their magnitudes."""
+    sums = torch.stack([values, values.abs()]).cumsum(dim=2)
+    reached = torch.nn.functional.pad(sums, (1, 0)).gather(2, n.expand(2, -1).unsqueeze(2))
+    signed, absolute = sums[:, :, -1] - reached.squeeze(2)
+    return signed, absolute

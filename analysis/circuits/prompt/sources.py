@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.prompt.features import SiteFeatures
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.readers import BOTTOM, Linear, Quadratic, Reader, Source, Write, stage
@@ -45,22 +47,53 @@ def bias_source(name: str, layer: int | None) -> Source:
     return Source(bias_node(name, layer), BOTTOM)
 
 
-def token_source(prompt: Prompt, position: int) -> Source:
-    """The embedding of the token at a position."""
-    write = Write(Site(0, "resid-pre"), position, prompt.layers[0].measured.resid_pre[position])
-    return Given(token_node(int(prompt.measured.ids[position]), position), BOTTOM, written=write)
+def tokens(catalogue: Catalogue, prompt: Prompt) -> int:
+    """The number of the first of the embeddings, by position."""
+
+    def make(position: int) -> Source:
+        write = Write(Site(0, "resid-pre"), position, prompt.layers[0].measured.resid_pre[position])
+        return Given(token_node(int(prompt.measured.ids[position]), position), BOTTOM, written=write)
+
+    return catalogue.family("tokens", BOTTOM, prompt.n_pos, make)
 
 
-def written_error(found: SiteFeatures, position: int) -> Source:
-    """The error of a dictionary at mlp-out at a position."""
-    write = Write(found.site, position, found.error[position])
-    return Given(error_node(found.site, position), stage(found.site.layer, "out"), written=write)
+def written_features(catalogue: Catalogue, layer: LayerOnPrompt) -> int:
+    """The number of the first of the active features of an MLP's output, in their order."""
+    found = layer.outputs
+    assert found is not None  # asked for only where there is one
+    at, n = stage(layer.number, "out"), len(found.codes)
+    return catalogue.family(f"features of {found.site}", at, n, partial(WrittenFeature.at, layer, found))
 
 
-def read_error(layer: LayerOnPrompt, found: SiteFeatures, position: int) -> Source:
-    """The error of the dictionary of an MLP's input at a position."""
-    write = _into_mlp(layer, found, position, found.error[position])
-    return Given(error_node(found.site, position), stage(layer.number, "in"), written=write)
+def written_errors(catalogue: Catalogue, found: SiteFeatures) -> int:
+    """The number of the first of the errors of a dictionary at mlp-out, by position."""
+    at = stage(found.site.layer, "out")
+
+    def make(position: int) -> Source:
+        write = Write(found.site, position, found.error[position])
+        return Given(error_node(found.site, position), at, written=write)
+
+    return catalogue.family(f"errors of {found.site}", at, len(found.error), make)
+
+
+def read_features(catalogue: Catalogue, layer: LayerOnPrompt) -> int:
+    """The number of the first of the active features of an MLP's input, in their order."""
+    found = layer.inputs
+    assert found is not None  # asked for only where there is one
+    at, n = stage(layer.number, "in"), len(found.codes)
+    return catalogue.family(f"features of {found.site}", at, n, partial(ReadFeature.at, layer, found))
+
+
+def read_errors(catalogue: Catalogue, layer: LayerOnPrompt) -> int:
+    """The number of the first of the errors of the dictionary of an MLP's input, by position."""
+    found, at = layer.inputs, stage(layer.number, "in")
+    assert found is not None  # asked for only where there is one
+
+    def make(position: int) -> Source:
+        write = _into_mlp(layer, found, position, found.error[position])
+        return Given(error_node(found.site, position), at, written=write)
+
+    return catalogue.family(f"errors of {found.site}", at, len(found.error), make)
 
 
 def whole_head(layer: int, head: int, position: int, vector: Float[Tensor, " d_model"]) -> Source:
@@ -167,7 +200,7 @@ class WrittenDirection(Source):
 
     def write(self) -> Write:
         """The shortest vector that has the value along u."""
-        return Write(Site(self.stage[0], WRITTEN), self.position, shortest(self.value, self.u))
+        return Write(Site(self.layer.number, WRITTEN), self.position, shortest(self.value, self.u))
 
 
 @dataclass(frozen=True, slots=True)

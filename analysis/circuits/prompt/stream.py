@@ -9,34 +9,35 @@ Or heads are sources of their own, one for each position that they move from, an
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.prompt.attention import AttentionScore, score_slopes
 from analysis.circuits.prompt.prompt import LayerOnPrompt, Prompt
 from analysis.circuits.prompt.selected import contributions, strongest
 from analysis.circuits.prompt.sources import (
     Moved,
     WrittenDirection,
-    WrittenFeature,
     bias_source,
-    token_source,
-    written_error,
+    tokens,
+    written_errors,
+    written_features,
 )
-from analysis.circuits.readers import Group, Limits, Linear, ListedScores, Part, Source, Spread
+from analysis.circuits.readers import Group, Limits, Linear, ListedScores, Source, Spread, stage
 from analysis.graphs.elements import Node
 from bilinear_lm.numerics.memory import rows_at_once
 
 Readers = Sequence[tuple[Node, Linear | Spread]]
 
 
-def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
-    """The parts of linear readers of one depth, in their order; heads and scores are parts by the limits.
+def split_stream(prompt: Prompt, readers: Readers, limits: Limits, catalogue: Catalogue) -> Iterator[Group]:
+    """The parts of linear readers of one depth, of some after the other; heads and scores by the limits.
 
     Readings of more than one position go through heads in any case, summed over all ways.
     """
@@ -51,7 +52,7 @@ def split_stream(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[G
         numbers_each += 2 * sum(len(listed) for listed in limits.scores.values()) + 4 * prompt.n_pos**2
     chunk = rows_at_once(4 * numbers_each * prompt.like.element_size())
     for start in range(0, len(readers), chunk):
-        yield from _split(prompt, readers[start : start + chunk], limits)
+        yield _split(prompt, readers[start : start + chunk], limits, catalogue)
 
 
 def _is_one_sided(prompt: Prompt, limits: Limits) -> bool:
@@ -73,46 +74,46 @@ class _Block:
     layer: int
     values: Float[Tensor, "sides n columns"]
     """Weights and slopes; one side where they are the same."""
+    first: int | None = None
+    """The number of the first column's source in the catalogue, which those of the others follow; None: the
+    columns are other sources for each reader."""
     directions: Float[Tensor, "sides n pos d_model"] | None = None
     """Each reader's direction at each position, kept where sources need it for their own readers."""
     attended: list[list[float]] | None = None
     """The attention pattern of heads, by reader and column."""
-    scores: ListedScores | None = None
-    """The attention scores of the columns."""
     rest: Float[Tensor, "n 3"] | None = None
     """Contributions that are not among the columns: sum of slopes, of their magnitudes, and number."""
 
+    @property
+    def numbers(self) -> Int[np.ndarray, " columns"]:
+        """The number of each column's source; -1 where readers do not share them."""
+        n = self.values.shape[-1]
+        return np.full(n, -1) if self.first is None else np.arange(self.first, self.first + n)
 
-_OF_ONE_READER = ("constant", "head", "direction")
-"""Kinds of sources whose columns are other sources for each reader."""
 
-
-def _split(prompt: Prompt, readers: Readers, limits: Limits) -> Iterator[Group]:
-    blocks = list(_blocks(prompt, [reader for _, reader in readers], limits))
-    ends = torch.tensor([block.values.shape[-1] for block in blocks]).cumsum(0).tolist()
+def _split(prompt: Prompt, readers: Readers, limits: Limits, catalogue: Catalogue) -> Group:
+    blocks = list(_blocks(prompt, [reader for _, reader in readers], limits, catalogue))
     sides = torch.cat([block.values for block in blocks], dim=-1)
-    side = 0 if limits.by == "weight" else -1
-    shared: dict[int, Part] = {}  # by column: most sources are the same for all readers
     slopes = sides[1] if len(sides) > 1 else None
     rests = [block.rest for block in blocks if block.rest is not None]
     unlisted = torch.stack(rests).sum(dim=0) if rests else None
-    for row, chosen in enumerate(strongest(sides[0], limits, slopes, unlisted)):
-        values = chosen.weights if limits.by == "weight" else chosen.slopes
-        parts = []
-        for column, value in zip(chosen.columns, values, strict=True):
-            part = shared.get(column)
-            if part is None:
-                number = bisect_right(ends, column)
-                block = blocks[number]
-                index = column - ends[number] + block.values.shape[-1]
-                part = (_source(prompt, block, index, side, row, *readers[row], value),)
-                if block.kind not in _OF_ONE_READER:
-                    shared[column] = part
-            parts.append(part)
-        yield contributions(chosen, parts, limits)
+    chosen = strongest(sides[0], limits, slopes, unlisted)
+    sources = np.concatenate([block.numbers for block in blocks])[chosen.columns]
+    side, values = (0, chosen.weights) if limits.by == "weight" else (-1, chosen.slopes)
+    ends = np.cumsum([block.values.shape[-1] for block in blocks])
+    for place in np.flatnonzero(sources < 0).tolist():
+        row, column = int(chosen.rows[place]), int(chosen.columns[place])
+        number = int(np.searchsorted(ends, column, side="right"))
+        block = blocks[number]
+        index = column - int(ends[number]) + block.values.shape[-1]
+        source = _source(prompt, block, index, side, row, *readers[row], float(values[place]))
+        sources[place] = catalogue.add(source)
+    return contributions(chosen, sources, limits)
 
 
-def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) -> Iterator[_Block]:
+def _blocks(
+    prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits, catalogue: Catalogue
+) -> Iterator[_Block]:
     """All contributions, from the last layer that was read down to the embeddings."""
     depth, split_heads = readers[0].depth, bool(limits.heads_in_a_row)
     sides = ("w",) if _is_one_sided(prompt, limits) else ("w", "gradient")
@@ -126,23 +127,24 @@ def _blocks(prompt: Prompt, readers: Sequence[Linear | Spread], limits: Limits) 
     yield _Block("constant", -1, constants)
     for layer in reversed(prompt.layers[: (depth + 1) // 2]):
         if 2 * layer.number + 1 < depth:
-            yield from _written_by_mlp(layer, g)
+            yield from _written_by_mlp(layer, g, catalogue)
         attention, of_output = layer.measured.attention, g
         if layer.measured.attention_passage is not None:
             of_output = torch.stack(
                 [layer.behind_attention(own, slice(None), bool(side)) for side, own in enumerate(g)]
             )
         if attention.bias is not None:
-            yield _Block(
-                "attention bias", layer.number, (of_output.sum(dim=2) @ attention.bias).unsqueeze(-1)
-            )
+            bias = catalogue.add(bias_source(f"{layer.number}-attn-out", layer.number))
+            values = (of_output.sum(dim=2) @ attention.bias).unsqueeze(-1)
+            yield _Block("attention bias", layer.number, values, bias)
         if limits.scores is not None:
-            yield _scores(layer, limits.scores[layer.number], of_output[1])
+            yield _scores(layer, limits.scores[layer.number], of_output[1], catalogue)
         if split_heads:
             yield _heads(layer, readers, of_output)
         else:
             g = g + _through_attention(layer, of_output)
-    yield _Block("token", -1, torch.einsum("snpd,pd->snp", g, prompt.layers[0].measured.resid_pre))
+    values = torch.einsum("snpd,pd->snp", g, prompt.layers[0].measured.resid_pre)
+    yield _Block("token", -1, values, tokens(catalogue, prompt))
 
 
 def _heads(layer: LayerOnPrompt, readers: Sequence[Linear | Spread], g: Tensor) -> _Block:
@@ -156,7 +158,7 @@ def _heads(layer: LayerOnPrompt, readers: Sequence[Linear | Spread], g: Tensor) 
     return _Block("head", layer.number, (moved * pattern).flatten(2), attended=attended)
 
 
-def _scores(layer: LayerOnPrompt, listed: ListedScores, g: Tensor) -> _Block:
+def _scores(layer: LayerOnPrompt, listed: ListedScores, g: Tensor, catalogue: Catalogue) -> _Block:
     """The scores that move what the heads of a layer write: those that are listed, the rest in numbers."""
     n_heads, n_pos = len(layer.measured.attention.W_O), g.shape[1]
     sums, slopes = g.new_zeros(2, len(g), dtype=torch.float64), g.new_zeros(len(g), len(listed))
@@ -168,7 +170,14 @@ def _scores(layer: LayerOnPrompt, listed: ListedScores, g: Tensor) -> _Block:
     left, count = sums - _signed_and_absolute(slopes), n_heads * n_pos**2 - len(listed)
     rest = torch.cat([left, torch.full_like(left[:1], count)]).T if count else None
     values = torch.stack([torch.zeros_like(slopes), slopes])
-    return _Block("score", layer.number, values, scores=listed, rest=rest)
+    at = stage(layer.number, "attention")
+    first = catalogue.family(
+        f"scores of {layer.number}",
+        at,
+        len(listed),
+        lambda index: AttentionScore.at(layer, *listed.at(index)),
+    )
+    return _Block("score", layer.number, values, first, rest=rest)
 
 
 def _signed_and_absolute(values: Tensor) -> Tensor:
@@ -191,11 +200,11 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
     return torch.stack([read[0], layer.gradient_before_attention(read[1], slice(None))])
 
 
-def _written_by_mlp(layer: LayerOnPrompt, g: Tensor) -> Iterator[_Block]:
+def _written_by_mlp(layer: LayerOnPrompt, g: Tensor, catalogue: Catalogue) -> Iterator[_Block]:
     active = layer.outputs
     if active is None:
         values = torch.einsum("snpd,pd->snp", g, layer.measured.mlp_out)
-        yield _Block("direction", layer.number, values, g)
+        yield _Block("direction", layer.number, values, directions=g)
         return
     decoder = active.dictionary.decoder
     codes = [
@@ -204,9 +213,11 @@ def _written_by_mlp(layer: LayerOnPrompt, g: Tensor) -> Iterator[_Block]:
         * active.codes[active.at(position)]
         for position in range(g.shape[2])
     ]
-    yield _Block("feature", layer.number, torch.cat(codes, dim=-1))
-    yield _Block("error", layer.number, torch.einsum("snpd,pd->snp", g, active.error))
-    yield _Block("origin", layer.number, (g.sum(dim=2) @ active.origin).unsqueeze(-1))
+    yield _Block("feature", layer.number, torch.cat(codes, dim=-1), written_features(catalogue, layer))
+    errors = torch.einsum("snpd,pd->snp", g, active.error)
+    yield _Block("error", layer.number, errors, written_errors(catalogue, active))
+    origin = catalogue.add(bias_source(str(active.site), layer.number))
+    yield _Block("origin", layer.number, (g.sum(dim=2) @ active.origin).unsqueeze(-1), origin)
 
 
 def _source(
@@ -219,29 +230,16 @@ def _source(
     reader: Linear | Spread,
     value: float,
 ) -> Source:
-    """The source of one column of a block, for the reader of one row, read as one side reads it."""
+    """The source of one column of a block without numbers, for the reader of one row, read as one side reads
+    it."""
     if block.kind == "constant":
         return bias_source(reader.bias, node.layer)
-    if block.kind == "token":
-        return token_source(prompt, index)
     layer = prompt.layers[block.layer]
-    if block.kind == "attention bias":
-        return bias_source(f"{block.layer}-attn-out", block.layer)
     if block.kind == "head":
         assert block.attended is not None  # such blocks have it
         assert isinstance(reader, Linear)  # and read one position
         head, key = divmod(index, prompt.n_pos)
         return Moved.at(layer, head, key, block.attended[row][index], node, reader, bool(side), value)
-    if block.kind == "score":
-        assert block.scores is not None  # such blocks have them
-        return AttentionScore.at(layer, *block.scores.at(index))
-    if block.kind == "direction":
-        assert block.directions is not None  # such blocks have them
-        u = block.directions[side, row, index].clone()
-        return WrittenDirection.at(layer, index, u, node, value)
-    assert layer.outputs is not None  # the other blocks are of its features
-    if block.kind == "origin":
-        return bias_source(str(layer.outputs.site), block.layer)
-    if block.kind == "error":
-        return written_error(layer.outputs, index)
-    return WrittenFeature.at(layer, layer.outputs, index)
+    assert block.directions is not None  # the other blocks have them
+    u = block.directions[side, row, index].clone()
+    return WrittenDirection.at(layer, index, u, node, value)

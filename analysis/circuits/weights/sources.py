@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.readers import (
     BOTTOM,
     Group,
     Limits,
     Linear,
-    Part,
     Quadratic,
     ReadBy,
     Reader,
@@ -47,6 +48,9 @@ from analysis.graphs.nodes import (
 from analysis.spectra.eigen import eigendecompose
 from analysis.streaming import Strongest
 from bilinear_lm.sites import Site
+
+Part = tuple[Source, ...]
+"""The sources of one contribution: one, or a pair of them together (twice the same: a square)."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,45 @@ class _Whole:
         )
 
 
-def split_reader(model: StaticModel, node: Node, reader: Reader, limits: Limits) -> Iterator[Group]:
+@dataclass(frozen=True)
+class _Listed:
+    """The contributions to one node in one unit: the strongest, and the rest of them in numbers."""
+
+    weights: list[float]
+    parts: list[Part]
+    """One for each weight."""
+    pruned: Pruned
+    whole: float
+    """The sum of the squares of all coefficients, kept or not."""
+    pairs_at: Stage = BOTTOM
+    name: str = ""
+
+    def numbered(self, catalogue: Catalogue) -> Group:
+        """The same in columns."""
+        ends = [[catalogue.add(source) for source in part] for part in self.parts]
+        weights = np.array(self.weights, dtype=np.float64)
+        return Group(
+            np.zeros(len(ends), dtype=np.int64),
+            np.array([part[0] for part in ends], dtype=np.int64),
+            np.array([part[1] if len(part) == 2 else -1 for part in ends], dtype=np.int64),
+            weights,
+            np.full_like(weights, np.nan),
+            weights**2 / self.whole,
+            np.array([list(vars(self.pruned).values())], dtype=np.float64),
+            self.pairs_at,
+            self.name if self.whole else "",
+        )
+
+
+def split_reader(
+    model: StaticModel, node: Node, reader: Reader, limits: Limits, catalogue: Catalogue
+) -> Iterator[Group]:
     """The groups of a node's sources; biases are a group of their own, and whole."""
+    for listed in _listed(model, node, reader, limits):
+        yield listed.numbered(catalogue)
+
+
+def _listed(model: StaticModel, node: Node, reader: Reader, limits: Limits) -> Iterator[_Listed]:
     assert isinstance(reader, Linear | Quadratic)  # the others are of a prompt
     if isinstance(reader, Linear):
         yield from _of_stream(model, node, reader, limits)
@@ -111,7 +152,7 @@ def read_source(layer: StaticLayer, feature: int) -> ReadBy:
     return ReadBy(feature_node(site, feature), stage(layer.number, "in"), reader)
 
 
-def _of_stream(model: StaticModel, node: Node, reader: Linear, limits: Limits) -> Iterator[Group]:
+def _of_stream(model: StaticModel, node: Node, reader: Linear, limits: Limits) -> Iterator[_Listed]:
     w, biases = reader.w, [(bias_node(reader.bias, node.layer), reader.constant)]
     yield _group("tokens", model.W_E @ w, limits, lambda token: Source(token_node(token), BOTTOM))
     attended = model.layers[: (reader.depth + 1) // 2]
@@ -142,7 +183,7 @@ def _of_stream(model: StaticModel, node: Node, reader: Linear, limits: Limits) -
 
 def _heads(
     model: StaticModel, layers: Sequence[StaticLayer], node: Node, reader: Linear, limits: Limits
-) -> Group:
+) -> _Listed:
     """The heads below a reader; none is kept where it is the last that may follow another."""
     moved = []
     for layer in layers:
@@ -161,7 +202,7 @@ def _heads(
     return _group("heads", strengths, replace(limits, at_most=at_most), source)
 
 
-def _mlps(layers: Sequence[StaticLayer], node: Node, w: Tensor, limits: Limits) -> Group:
+def _mlps(layers: Sequence[StaticLayer], node: Node, w: Tensor, limits: Limits) -> _Listed:
     """The MLPs without a dictionary below a reader."""
     strengths = w.new_tensor([layer.strength(w) for layer in layers], dtype=torch.float64)
 
@@ -173,7 +214,7 @@ def _mlps(layers: Sequence[StaticLayer], node: Node, w: Tensor, limits: Limits) 
     return _group("MLPs", strengths, limits, source)
 
 
-def _of_eigenvectors(layer: StaticLayer, node: Node, reader: Quadratic, limits: Limits) -> Iterator[Group]:
+def _of_eigenvectors(layer: StaticLayer, node: Node, reader: Quadratic, limits: Limits) -> Iterator[_Listed]:
     eigen = eigendecompose(layer.block.folded, reader.u)
     width = len(layer.block.factor)
 
@@ -187,7 +228,7 @@ def _of_eigenvectors(layer: StaticLayer, node: Node, reader: Quadratic, limits: 
     yield _bias_group([(bias_node(f"{layer.number}-mlp", layer.number), reader.constant)])
 
 
-def _of_pairs(layer: StaticLayer, reader: Quadratic, limits: Limits) -> Iterator[Group]:
+def _of_pairs(layer: StaticLayer, reader: Quadratic, limits: Limits) -> Iterator[_Listed]:
     features = layer.features
     strongest, whole = _strongest_pairs(features, reader.u, limits.at_most)
 
@@ -232,7 +273,7 @@ def _group(
     limits: Limits,
     source: Callable[[int], Source | Part],
     pairs_at: Stage = BOTTOM,
-) -> Group:
+) -> _Listed:
     """The group of all coefficients of a row."""
     strongest = Strongest(limits.at_most, weights)
     if limits.at_most:
@@ -247,7 +288,7 @@ def _cut(
     share: float,
     source: Callable[[int], Source | Part],
     pairs_at: Stage = BOTTOM,
-) -> Group:
+) -> _Listed:
     """The fewest of the strongest coefficients that have a share of the whole square."""
     weights, parts, reached = [], [], 0.0
     signed, absolute = whole.signed, whole.absolute
@@ -260,11 +301,11 @@ def _cut(
         reached, signed, absolute = reached + weight**2, signed - weight, absolute - abs(weight)
     left = whole.count - len(weights)
     pruned = Pruned(signed, max(absolute, abs(signed)), left) if left else Pruned()
-    return Group(weights, parts, pruned, whole.square, "square", pairs_at, name)
+    return _Listed(weights, parts, pruned, whole.square, pairs_at, name)
 
 
-def _bias_group(biases: list[tuple[Node, float]]) -> Group:
+def _bias_group(biases: list[tuple[Node, float]]) -> _Listed:
     """The group of biases, which is whole, and so has no name among those of which a part is shown."""
     there = [(node, weight) for node, weight in biases if weight]
     weights, parts = [weight for _, weight in there], [(Source(node, BOTTOM),) for node, _ in there]
-    return Group(weights, list(parts), Pruned(), sum((weight**2 for weight in weights), 0.0), "square")
+    return _Listed(weights, list(parts), Pruned(), sum((weight**2 for weight in weights), 0.0))

@@ -27,14 +27,15 @@ from bilinear_lm.tensor import BilinearTensor
 
 def product_shares(model: StaticModel, grown: Grown) -> dict[str, float]:
     """The share of each MLP output of a circuit that was split, 0 to 1."""
-    kinds = {name: node.kind for name, node in grown.nodes.items()}
+    ids, is_product = grown.columns.ids, grown.columns.is_interaction
     inputs: dict[str, list[str]] = defaultdict(list)
     products: dict[str, list[str]] = defaultdict(list)
-    for edge in grown.edges:
-        if kinds[edge.target] == "interaction":
-            inputs[edge.target].append(edge.source)
-        if kinds[edge.source] == "interaction":
-            products[edge.target].append(edge.source)
+    edges = grown.columns.edges
+    for source, target in zip(edges.sources.tolist(), edges.targets.tolist(), strict=True):
+        if is_product[target]:
+            inputs[ids[target]].append(ids[source])
+        if is_product[source]:
+            products[ids[target]].append(ids[source])
     shares = {}
     for name, reader in grown.readers.items():
         if not isinstance(reader, Quadratic):

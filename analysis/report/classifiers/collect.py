@@ -49,7 +49,7 @@ class Explained:
     """The class that the image is of."""
     explanation: Explanation
     random: float
-    """Of the margin, what as many random directions that the classifier reads hold: mean of 20 draws."""
+    """The part of the margin in as many random directions that the classifier reads: mean of 20 draws."""
 
 
 @shown
@@ -66,7 +66,7 @@ class ClassifierReading:
     eigen: ClassEigenvectors
     """All eigenvectors of the classes, in pixels."""
     untrained: ClassEigenvectors
-    """Those of a classifier of the same shape with weights as they are drawn."""
+    """The same of a classifier of the same shape with weights as they are drawn."""
     ranks: RankAccuracy
     explained: tuple[Explained, ...]
     """A prediction that is right, and one that is wrong where there are any."""
@@ -76,7 +76,7 @@ class ClassifierReading:
     k_masks: int
     """Eigenvectors a class that a mask leaves alone."""
     radii: Radii
-    """Of the first test images."""
+    """Distances of the first test images."""
 
     def record(self) -> dict[str, Any]:
         """The numbers of the page, for JSON."""

@@ -14,7 +14,8 @@ from analysis.report.classifiers.collect import ClassifierReading, Explained
 from analysis.report.classifiers.pictures import drawing, grey_image, signed_image
 from analysis.report.html import document, numbers, signed
 from analysis.spectra.eigen import effective_rank
-from analysis.vision_plots import class_spectra_plot, mask_plot, radii_plot, rank_plot, strongest_of_both
+from analysis.vision.figures import class_spectra_plot, radii_plot, rank_plot
+from analysis.vision.mask_figures import mask_effects_plot
 
 _SECTIONS = {
     "classifier": "The classifier",
@@ -87,7 +88,8 @@ def _classes(reading: ClassifierReading, n: int) -> str:
         "count; in brackets that of a classifier of the same shape before training.</p>"
     )
     n = min(n, reading.eigen.values.shape[1])
-    values, images = strongest_of_both(reading.eigen, n)
+    values, vectors = reading.eigen.both_signs(n)
+    images = vectors.unflatten(-1, reading.data.image_shape)
     ranks, untrained = (effective_rank(each.values) for each in (reading.eigen, reading.untrained))
     cards = []
     for number, name in enumerate(reading.data.class_names):
@@ -122,9 +124,9 @@ def _spectra(reading: ClassifierReading) -> str:
     needed = found.needed(0.001)
     said = "" if needed is None else f" With {needed} of them at most 0.1% of the images are lost."
     spectra = drawing(
-        class_spectra_plot(reading.eigen.values, reading.untrained.values),
-        "Magnitudes of the eigenvalues in descending order, a line a class. Dashed: a classifier of the same "
-        "shape before training.",
+        class_spectra_plot(reading.eigen, reading.untrained),
+        "Eigenvalues by their rank among those of their sign: a thin line a class, and their mean. Dashed: a "
+        "classifier of the same shape before training, scaled to the same norm.",
     )
     ranks = drawing(
         rank_plot(found),
@@ -199,14 +201,15 @@ def _masks(reading: ClassifierReading) -> str:
     )
     length = reading.masked.strengths[-1]
     caption = (
-        "Mean of the masks of all classes, by their length; of both signs the one that turns more. Controls: "
-        "the mask’s own values at permuted pixels, and the plain eigenvector. Dotted: without a mask."
+        "Mean of the masks of all classes, by their length, the range over classes shaded; of both signs the "
+        "one that turns more. Controls: the mask’s own values at permuted pixels, and the plain eigenvector. "
+        "The point at length 0 is the accuracy without a mask."
     )
     said = (
         f'<p class="note">Beneath each mask the share of images of other classes that it turns into its own '
         f"at length {length:g}. An image is {_length(reading):.1f} long in the mean.</p>"
     )
-    return _section("masks", about, tiles, said, drawing(mask_plot(reading.masked), caption))
+    return _section("masks", about, tiles, said, drawing(mask_effects_plot(reading.masked), caption))
 
 
 def _length(reading: ClassifierReading) -> float:
@@ -232,5 +235,8 @@ def _robustness(reading: ClassifierReading) -> str:
         "cannot find a nearer one, and shows how close one comes by trying; random directions show how far "
         "one has to go without knowing the classifier.</p>"
     )
-    caption = "The share of test images that keep their class under every change of a length."
+    caption = (
+        "The share of test images that keep their class under every change of a length; at the left edge "
+        "those that are right without one."
+    )
     return _section("robustness", about, numbers(facts), drawing(radii_plot(radii), caption))

@@ -11,7 +11,7 @@ from html import escape
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -32,6 +32,11 @@ def grey_image(pixels: Float[Tensor, "h w"], about: str) -> str:
     """An image as it is, 0 black and 1 white."""
     numbers = pixels.detach().double().clamp(0, 1).cpu().numpy()
     return _element(np.repeat(numbers[..., None], 3, axis=-1), about, "grey")
+
+
+def colour_image(colours: UInt8[np.ndarray, "h w 3"], about: str) -> str:
+    """An image of red, green and blue bytes."""
+    return _element(colours, about, "colour")
 
 
 def _element(colors: np.ndarray, about: str, kind: str) -> str:

@@ -69,6 +69,30 @@ def test_a_tensor_of_pixels_gives_the_same():
     assert of_tensor.image_shape == (20,)
 
 
+def test_both_signs_are_the_ends_of_the_spectrum():
+    model = classifier(**KINDS["with biases"])
+    values, vectors = class_eigenvectors(model).both_signs(3)
+    for c in range(CLASSES):
+        matrix = hessian(model, ONE[c])
+        spectrum = np.linalg.eigvalsh(matrix.numpy())
+        np.testing.assert_allclose(values[c], [*spectrum[:-4:-1], *spectrum[:3]], atol=1e-12)
+        torch.testing.assert_close(vectors[c] @ matrix, values[c, :, None] * vectors[c], atol=1e-12, rtol=0)
+
+
+def test_where_a_sign_has_fewer_both_signs_are_filled_with_zeros():
+    eigen = class_eigenvectors(classifier(**KINDS["square"]))
+    values, vectors = eigen.both_signs(20)  # pixels, of which the classifier reads twelve directions
+    assert values.shape == (CLASSES, 40)
+    assert ((values != 0).sum(1) == 12).all()
+    assert (values[:, :20] >= 0).all()
+    assert (values[:, 20:] <= 0).all()
+    assert torch.equal(vectors.norm(dim=2).round(), (values != 0).double())
+    with pytest.raises(
+        InputError, match="n=21 eigenvectors of each sign; expected 1 to the 20 that there are"
+    ):
+        eigen.both_signs(21)
+
+
 def test_the_strongest_of_a_sign():
     eigen = class_eigenvectors(classifier())
     values, vectors = eigen.strongest(2, "negative")

@@ -117,6 +117,9 @@ def test_other_sources_are_refused(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(InputError, match="is a file; expected a folder of idx files"):
         read_images(str(tmp_path / "file"))
+    missing = "void: neither digits, nor a folder of idx files, nor a folder or hub name that holds a dataset"
+    with pytest.raises(InputError, match=missing):
+        read_images(str(tmp_path / "void"))
     with pytest.raises(InputError, match="digits: is read whole"):
         read_images("digits", ImageSelection(train_split="all"))
     (tmp_path / "texts").mkdir()

@@ -6,7 +6,7 @@ import jaxtyping
 import pytest
 import torch
 
-from analysis.vision.filters import activation_maps, eigenfilters
+from analysis.convolutions.filters import activation_maps, eigenfilters
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.convolution import BilinearBlock, BilinearConv2d
 

@@ -4,11 +4,11 @@ import jaxtyping
 import pytest
 import torch
 
-from analysis.filter_plots import activation_plot, filter_plot, term_curve_plot
+from analysis.convolutions.figures import activation_plot, filter_plot, term_curve_plot
+from analysis.convolutions.filters import activation_maps, eigenfilters
+from analysis.convolutions.probes import dropping, keeping
+from analysis.convolutions.terms import decompose_terms, random_terms
 from analysis.plots import drawn
-from analysis.vision.filters import activation_maps, eigenfilters
-from analysis.vision.probes import dropping, keeping
-from analysis.vision.terms import decompose_terms, random_terms
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.convolution import BilinearConv2d
 

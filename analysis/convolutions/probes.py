@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.vision.terms import TermValues
+from analysis.convolutions.terms import TermValues
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import (
     require_choice,

@@ -12,18 +12,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis.colours import NEGATIVE, POSITIVE
+from analysis.convolutions.filters import Eigenfilters, activation_maps
+from analysis.convolutions.probes import TermCurve
 from analysis.plots import INK, Drawing, styled
-from analysis.vision.filters import Eigenfilters, activation_maps
-from analysis.vision.probes import TermCurve
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 
 MOST_CHANNELS = 16
-"""Of a filter, the most that are drawn."""
+"""Channels of a filter that are drawn, at most."""
 
 MOST_COLUMNS = 8
-"""Of filters with one channel, the most in a row."""
+"""Filters with one channel in a row, at most."""
 
 
 @checked

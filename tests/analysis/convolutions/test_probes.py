@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.vision.probes import (
+from analysis.convolutions.probes import (
     area_under_curve,
     dropping,
     fit_probe,
     keeping,
     probe_scores,
 )
-from analysis.vision.terms import decompose_terms, random_terms
+from analysis.convolutions.terms import decompose_terms, random_terms
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.convolution import BilinearConv2d
 

@@ -5,7 +5,7 @@ gradient of a value, a probe. Its singular value decomposition splits channels f
 
     V = Σ_j S_j u_j s_jᵀ,        u_j [c], s_j [h, w]
 
-and the eigenfilters of each channel part u_j (`analysis.vision.filters`) make it a sum,
+and the eigenfilters of each channel part u_j (`analysis.convolutions.filters`) make it a sum,
 
     ⟨V, y(x)⟩ = Σ_ji  S_j λ_ji Σ_place s_j(place) (f_ji ∗ x)²(place)  +  direct(x)
 
@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from analysis.convolutions.filters import ConvolutionalLayer, eigenfilters
+from analysis.convolutions.interest import SplitDirection, split_direction
 from analysis.streaming import PairMoments
-from analysis.vision.filters import ConvolutionalLayer, eigenfilters
-from analysis.vision.interest import SplitDirection, split_direction
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import (
     require_choice,

@@ -24,8 +24,8 @@ from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_finite_numbers, require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.convolution import BilinearBlock, BilinearConv2d, Placing
+from bilinear_lm.numerics.parts import affine_part, quadratic_part
 from bilinear_lm.shown import first_numbers, shown
-from bilinear_lm.tensor import BilinearTensor
 
 ConvolutionalLayer = BilinearConv2d | BilinearBlock
 """A bilinear convolution, alone or in a residual block."""
@@ -88,12 +88,11 @@ def eigenfilters(
     inner = conv.conv if isinstance(conv, BilinearBlock) else conv
     u = _direction(inner, u)
     tensor, d_patch = conv.tensor().to(torch.float64), inner.d_patch
-    quadratic = BilinearTensor(tensor.W_gate[:d_patch], tensor.W_in[:d_patch], tensor.W_out)
     rank = _rank(inner, u)
     if k is not None:
         require_count(k, f"k={k} eigenfilters", f"1 to {d_patch}, numbers of a patch", most=d_patch)
-    eigen = eigendecompose(quadratic, u.double(), rank if k is None else k, method="dense")
-    linear, constant = _affine(tensor, u.double(), d_patch)
+    eigen = eigendecompose(quadratic_part(tensor), u.double(), rank if k is None else k, method="dense")
+    linear, constant = affine_part(tensor, u.double())
     shape = inner.c_in, *inner.placing.kernel_size
     return Eigenfilters(
         eigen.values.to(u.dtype),
@@ -141,12 +140,3 @@ def _rank(conv: BilinearConv2d, u: Tensor) -> int:
     parts = u if conv.W_out is None else u @ conv.W_out.detach().T
     most = int(parts.ne(0).sum(-1).max()) if parts.numel() else 0
     return max(1, min(2 * most, conv.d_patch))
-
-
-def _affine(tensor: BilinearTensor, u: Tensor, d_patch: int) -> tuple[Tensor, Tensor]:
-    """The linear part [..., d_patch] and the constant part [...] of u · B(x, x)."""
-    if not tensor.constant:
-        return u.new_zeros(*u.shape[:-1], d_patch), u.new_zeros(u.shape[:-1])
-    one = torch.nn.functional.pad(u.new_ones(1), (d_patch, 0))  # the constant coordinate
-    column = tensor.matvec(u, one)
-    return 2 * column[..., :-1], column[..., -1]

@@ -6,8 +6,8 @@ import jaxtyping
 import pytest
 import torch
 
-from analysis.vision.interest import interest_vectors, split_direction
-from analysis.vision.terms import decompose_terms, random_terms
+from analysis.convolutions.interest import interest_vectors, split_direction
+from analysis.convolutions.terms import decompose_terms, random_terms
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.convolution import BilinearBlock, BilinearConv2d
 from bilinear_lm.networks.convolutional import ConvolutionalNetwork, ConvolutionalSettings
