@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from analysis.distributed import Worker, gather_rows
 from analysis.features.layer import FeatureLayer
-from analysis.features.screening import SLACK, Screen, pairs_in_reach
+from analysis.features.screening import SLACK, Factored, Screen, pairs_in_reach
 from analysis.streaming import Strongest, require_rankable
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
@@ -145,12 +145,17 @@ def _offer(strongest: Strongest, screen: Screen, output: int) -> None:
     features = screen.features
     products = screen.along(features.outputs[output])
     require_rankable(float(products.lengths.max()), features.inputs.dtype)
-    order = (products.lengths * screen.rows.norms).argsort(descending=True, stable=True)
-    size = _tile_size(features)
-    reach = _reach(products.lengths[order], screen.rows.norms[order], size)
+    size, lengths, norms = _tile_size(features), products.lengths, screen.rows.norms
+    order = torch.arange(features.n_in, device=lengths.device)
+    if features.n_in > size:
+        order = (lengths * norms).argsort(descending=True, stable=True)
+        lengths, norms = lengths[order], norms[order]
+    reach = _reach(lengths, norms, size)
     if reach[0][0] < strongest.threshold:
         return
-    left, right = products.screened(order)
+    left, right = products.rows, screen.rows
+    if features.n_in > size:
+        left, right = left[order], right[order]
     for row in range(len(reach)):
         column = row
         while column < len(reach):
@@ -162,11 +167,24 @@ def _offer(strongest: Strongest, screen: Screen, output: int) -> None:
                 )
                 first, second = order[found[0] + rows.start], order[found[1] + columns.start]
                 first, second = torch.minimum(first, second), torch.maximum(first, second)
-                values = products.values(first, second)
-                if len(values):
-                    require_rankable(float(values.abs().max()), values.dtype)
-                strongest.add(values, (output * features.n_in + first) * features.n_in + second)
+                _add(strongest, products, output, first, second, found[2])
             column = max(stop, column + 1)
+
+
+def _add(
+    strongest: Strongest, products: Factored, output: int, left: Tensor, right: Tensor, reach: Tensor
+) -> None:
+    """Adds the values of pairs: those that may be largest first, so that others need not be computed."""
+    if len(reach) > strongest.k:
+        likely = reach.topk(strongest.k, sorted=False).indices
+        _add(strongest, products, output, left[likely], right[likely], reach[likely])
+        rest = reach >= strongest.threshold
+        rest[likely] = False
+        left, right = left[rest], right[rest]
+    if len(left):
+        values, n = products.values(left, right), products.n
+        require_rankable(float(values.abs().max()), values.dtype)
+        strongest.add(values, (output * n + left) * n + right)
 
 
 def _stop(reach: list[float], column: int, threshold: float, diagonal: bool) -> int:
@@ -197,6 +215,8 @@ def _tile_size(features: FeatureLayer) -> int:
 
 def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
     """The output features in the order of a guess at their strength, so that the threshold rises early."""
+    if len(outputs) < 2:
+        return outputs
     tensor = features.tensor
     units = tensor.W_gate.norm(dim=0) * tensor.W_in.norm(dim=0)
     strength = ((features.outputs[outputs] @ tensor.W_out.T) * units).norm(dim=1)
