@@ -45,6 +45,16 @@ class Strongest:
             return tuple(torch.empty(0, dtype=torch.long, device=sizes.device) for _ in sizes.shape)
         return torch.nonzero(sizes >= least, as_tuple=True)
 
+    def candidates_of_rows(self, sizes: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+        """`candidates` of a matrix; only rows are searched whose largest magnitude may be among the k."""
+        largest, least = sizes.amax(1), self.threshold
+        require_rankable(float(largest.max()), sizes.dtype)
+        if not least and len(largest) > self.k:
+            least = max(0.0, float(largest.topk(self.k, sorted=False).values.min()))
+        rows = torch.nonzero(largest >= least).squeeze(1)
+        at, column = self.candidates(sizes[rows])
+        return rows[at], column
+
     def add(self, values: Float[Tensor, " n"], places: Int[Tensor, " n"]) -> None:
         """Takes numbers; each place may come once."""
         if not len(values):

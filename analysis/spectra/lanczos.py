@@ -1,131 +1,102 @@
-"""The eigenvalues of largest magnitude of one symmetric matrix, by Lanczos' method.
+"""The eigenvalues of largest magnitude of symmetric matrices on a CPU, by ARPACK's restarted Lanczos method.
 
-From one random row q it makes an orthonormal basis V of q, q Q, q Q², …, in which Q is tridiagonal,
-T = V Q Vᵀ. Eigenpairs (θ, s) of T give approximate ones of Q, and |β s_m| is their residual, with β the next
-number beside the diagonal and s_m the last entry of s (Parlett, "The Symmetric Eigenvalue Problem", chapter
-13). A block of rows needs ten times the products, which on a CPU are not ten times as fast. The rows are made
-with numpy: a step is so small that half of it would be torch's time for each call.
+ARPACK (scipy's `eigsh`) multiplies one row at a time by Q and keeps what the eigenvalues at both ends are made
+of. A block of rows needs ten times the products, which on a CPU are not ten times as fast.
 
-One row cannot tell equal eigenvalues apart: of each it finds one eigenvector. So once k + 1 pairs are there,
-the basis is continued from a fresh random row, orthogonal to all of it. An eigenvalue that was missed stands
-out among what little is left, and then the answer is not taken.
+One row cannot tell equal eigenvalues apart: of each it finds one eigenvector, and others only by rounding. So
+k + 1 pairs are found, and the largest eigenvalue of what is left, Q − Σ λ v vᵀ, is looked for from another
+random row. Where it lies beyond the k + 1 the answer is not taken.
 """
 
 from __future__ import annotations
 
-import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.spectra.chebyshev import Largest, orthonormal, rayleigh_ritz
+from analysis.spectra.chebyshev import Largest
+from bilinear_lm.numerics.rescaling import sizes
 
-GROWTH = 1.25
-"""Each search for eigenpairs has a basis so many times as large as the one before."""
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
-CONTINUED = 24
-"""Rows from the fresh one on. Of a missed eigenvalue 5% above the rest they show all but a thousandth."""
+RESTARTS = 40
+"""Restarts after which a matrix is given up. Random matrices, which have no gaps, need up to 10."""
 
-STANDS_OUT = 0.98
-"""The rest of Q reaches this share of the last |λ| where an eigenvalue is missing, or many are equal."""
+LOOKING, ROWS = 0.1, 16
+"""How exactly the largest eigenvalue that is left is found, and by how many rows between restarts. The value
+is one of what is left, and never above it; it lies below by 2% in random matrices."""
 
-
-class _Basis:
-    """Orthonormal rows, and the tridiagonal matrix of Q in them."""
-
-    def __init__(self, matrix: Tensor, most: int, generator: torch.Generator) -> None:
-        self.matrix, self.generator = matrix.numpy(), generator
-        self.rows = np.empty((most + 1, len(matrix)), self.matrix.dtype)
-        self.diagonal, self.beside = np.zeros((2, most), self.matrix.dtype)
-        self.made, self.largest = 0, 0.0
-        self.rows[0] = self._fresh(0)
-
-    def extend(self, size: int) -> None:
-        """Multiplies rows by Q until `size` have been; each product makes the next row."""
-        least = 16 * np.finfo(self.matrix.dtype).eps
-        for step in range(self.made, size):
-            before, row = self.rows[: step + 1], self.rows[step + 1]
-            np.dot(self.matrix, self.rows[step], out=row)
-            parts = np.dot(before, row)
-            row -= np.dot(parts, before)
-            self.diagonal[step] = parts[step]
-            length = math.sqrt(np.dot(row, row))
-            self.largest = max(self.largest, length, abs(float(parts[step])))
-            if length <= least * self.largest:
-                # The rows span an invariant space, and what is left of this one is rounding.
-                row[:] = self._fresh(step + 1)
-                continue
-            self.beside[step] = length
-            row /= length
-            if length < self.largest / 16:  # most of it was cancelled: the rest is not orthogonal yet
-                row -= np.dot(np.dot(before, row), before)
-                row /= math.sqrt(np.dot(row, row))
-        self.made = size
-
-    def start_anew(self) -> None:
-        """Goes on from a fresh random row, beyond the one that comes next."""
-        self.made += 1
-        self.rows[self.made] = self._fresh(self.made)
-
-    def spectrum(self, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Eigenvalues and columns of the tridiagonal matrix from row `first` on, largest |θ| first."""
-        beside = torch.from_numpy(self.beside[first : self.made - 1])
-        T = torch.from_numpy(self.diagonal[first : self.made]).diag() + beside.diag(1) + beside.diag(-1)
-        theta, columns = torch.linalg.eigh(T)
-        order = theta.abs().argsort(descending=True)
-        return theta[order], columns[:, order]
-
-    def vectors(self, columns: Tensor) -> Tensor:
-        """The rows that columns of the tridiagonal matrix's eigenvectors stand for."""
-        return columns.T @ torch.from_numpy(self.rows[: self.made])
-
-    def _fresh(self, n: int) -> np.ndarray:
-        draw = torch.randn(self.rows.shape[1], generator=self.generator, dtype=torch.float64)
-        row, before = draw.numpy().astype(self.rows.dtype), self.rows[:n]
-        for _ in range(2):
-            row -= np.dot(np.dot(before, row), before)
-            row /= math.sqrt(np.dot(row, row))
-        return row
+STANDS_OUT = 1e-3
+"""A missing eigenvalue may be larger than the last of the k + 1 by this share of it and pass for one of them."""
 
 
-def lanczos_eigenpairs(matrix: Float[Tensor, "d d"], k: int, tolerance: float, seed: int) -> Largest:
-    """The k eigenpairs of largest magnitude of a symmetric matrix on the CPU, as one of a batch, n = 1.
+def lanczos_eigenpairs(
+    matrices: Float[Tensor, "n d d"], k: int, tolerance: float, seed: int
+) -> Largest:
+    """The k eigenpairs of largest magnitude of each of n symmetric matrices on the CPU, k + 1 < d.
 
-    It has converged when the residuals of k + 1 pairs are within the tolerance and nothing beyond them is
-    left. The matrix is of ordinary size, or scaled to it.
+    A matrix has converged when the residuals of k + 1 pairs are within the tolerance and nothing beyond them
+    is left. The same rows drawn with `seed` start it for every matrix.
     """
-    most = most_rows(len(matrix), k)
-    size = min(4 * k + 16, most)
-    if size > k:
-        basis = _Basis(matrix, most + CONTINUED + 1, torch.Generator().manual_seed(seed))
-        while basis.made < most:
-            basis.extend(size)
-            size = min(int(size * GROWTH) + 1, most)
-            theta, columns = basis.spectrum()
-            errors = columns[-1, : k + 1].abs() * float(basis.beside[basis.made - 1])
-            if errors.amax() > tolerance / 2 * theta[0].abs():
-                continue
-            X = orthonormal(basis.vectors(columns[:, : k + 1]).unsqueeze(0))
-            ritz = rayleigh_ritz(X, X @ matrix, tolerance)
-            if ritz.residuals.amax() <= tolerance:
-                whole = torch.tensor([_nothing_missing(basis, ritz.values[0], tolerance)])
-                first = ritz.values[:, :k], ritz.X[:, :k], ritz.residuals[:, :k]
-                return Largest(*first, ritz.values[:, k], whole)
-    empty = matrix.new_zeros(1, k)
-    return Largest(empty, matrix.new_zeros(1, k, len(matrix)), empty, empty[:, 0], torch.zeros(1) > 0)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(2, matrices.shape[1], generator=generator, dtype=matrices.dtype).numpy()
+    scale = sizes(matrices, (1, 2))
+    ordinary = bool(((scale > 1e-2) & (scale < 1e2)).all())
+    scale = torch.ones_like(scale) if ordinary else torch.where(scale > 0, scale, 1.0)
+    scaled = matrices if ordinary else matrices / scale[:, None, None]
+    found = [_largest(matrix, k + 1, tolerance, rows) for matrix in scaled.numpy()]
+    values = torch.from_numpy(np.stack([each[0] for each in found]))
+    vectors = torch.from_numpy(np.stack([each[1] for each in found]))
+    whole = torch.tensor([each[2] for each in found])
+    errors = torch.baddbmm(values.unsqueeze(-1) * vectors, vectors, scaled, alpha=-1)
+    residuals = torch.linalg.vector_norm(errors, dim=-1)
+    residuals /= values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
+    unit = torch.eye(k + 1, dtype=values.dtype)
+    sound = (vectors @ vectors.mT - unit).abs().amax(dim=(1, 2)) <= tolerance
+    values = values * scale.unsqueeze(1)
+    return Largest(
+        values[:, :k],
+        vectors[:, :k],
+        residuals[:, :k],
+        values[:, k],
+        whole & sound & (residuals.amax(1) <= tolerance),
+    )
 
 
-def most_rows(d: int, k: int) -> int:
-    """Rows of the basis after which a matrix is given up."""
-    return min(d - CONTINUED - 2, 12 * (k + 24))
+def _largest(
+    matrix: np.ndarray, k: int, tolerance: float, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Eigenvalues, largest |λ| first, and rows of eigenvectors; and whether nothing beyond them is left."""
+    from scipy.sparse.linalg import ArpackError, eigsh
+
+    try:
+        values, columns = eigsh(_product(matrix), k, v0=rows[0], tol=tolerance / 2, maxiter=RESTARTS)
+        order = np.argsort(-np.abs(values), kind="stable")
+        values, columns = values[order], np.ascontiguousarray(columns[:, order])
+        left = _product(matrix, values, columns)
+        few = min(ROWS, len(matrix))
+        beyond = eigsh(left, 1, v0=rows[1], ncv=few, tol=LOOKING, return_eigenvectors=False)
+    except ArpackError:
+        return np.zeros(k, matrix.dtype), np.zeros((k, len(matrix)), matrix.dtype), False
+    whole = abs(beyond[0]) <= (1 + STANDS_OUT) * abs(values[-1]) + 4 * tolerance * abs(values[0])
+    return values, np.ascontiguousarray(columns.T), bool(whole)
 
 
-def _nothing_missing(basis: _Basis, values: Tensor, tolerance: float) -> bool:
-    """Whether a fresh row finds no eigenvalue beyond those that the basis has."""
-    basis.start_anew()
-    first = basis.made
-    basis.extend(first + CONTINUED)
-    rest, sizes = basis.spectrum(first)[0], values.abs()
-    return bool(rest[0].abs() <= STANDS_OUT * sizes[-1] + 4 * tolerance * sizes[0])
+def _product(
+    matrix: np.ndarray, values: np.ndarray | None = None, columns: np.ndarray | None = None
+) -> LinearOperator:
+    """Q, or Q − Σ λ v vᵀ, as eigsh multiplies by it.
+
+    The checks of every row that scipy has by itself take as long as the product.
+    """
+    from scipy.sparse.linalg import aslinearoperator
+
+    operator, rows = aslinearoperator(matrix), None if columns is None else columns.T
+    operator.matvec = matrix.dot
+    if values is not None and columns is not None:
+        operator.matvec = lambda row: matrix.dot(row) - columns.dot(values * rows.dot(row))
+    return operator
