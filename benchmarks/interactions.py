@@ -2,14 +2,16 @@
 
     python benchmarks/interactions.py [--device cuda] [--threads 2] [--model FOLDER --layer L --scope FOLDER]
 
-Exhaustive is the same strongest pairs from all strips of the matrix in the layer's precision, and has to find
-the same pairs. The floor is what no screening of pairs leaves out: Q and its product with all features.
-Rates stand beside that of one plain matrix product of the same multiply-adds. All are in the same process and
-by turns. First the shipped dictionaries, or those of `--model`, then random ones, whose pairs are about as
-strong as each other: of each of some output features, and of these together, where the strongest of one rule
-out tiles of the others. The naive way is the one einsum over both features and both factors, contracted from
-left to right; its intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are
-d_in, d_mlp, n_feat.
+Exhaustive is the same strongest pairs from all strips of the matrix in the layer's precision, and has to
+find the same pairs. The floor is what no screening of pairs leaves out: Q and its product with all
+features. Rates stand beside that of one plain matrix product of the same multiply-adds. All are in the same
+process and by turns. First the shipped dictionaries, or those of `--model`, then random ones, whose pairs
+are about as strong as each other: of each of some output features, and of these together, where the
+strongest of one rule out tiles of the others. A node of a static circuit needs the sums of all pairs too,
+so that nothing is left out there: sums in float64 of all strips stand beside ours, and the floor is all
+products. The naive way is the one einsum over both features and both factors, contracted from left to
+right; its intermediate has n_feat² · d_in² numbers, so that it runs at a small size only. Sizes are d_in,
+d_mlp, n_feat.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from tqdm.auto import tqdm
 
 import bilinear_lm as bl
 from analysis import FeatureLayer, feature_layer, strongest_interactions
+from analysis.circuits.weights.sources import strongest_pairs
 from analysis.features.interactions import Interactions, named
 from analysis.streaming import Strongest
 from bilinear_lm import BilinearTensor
@@ -66,15 +69,19 @@ def naive(d: int, h: int, n: int, device: str) -> Callable[[], object]:
     return one_line
 
 
-def exhaustive(features: FeatureLayer, outputs: list[int]) -> Interactions:
-    """The strongest pairs of all that there are."""
+def exhaustive(features: FeatureLayer, outputs: list[int], sums: torch.Tensor | None = None) -> Interactions:
+    """The strongest pairs of all that there are; adds to `sums` those over all pairs, in float64."""
     n, found = features.n_in, Strongest(K, features.inputs)
     for output in outputs:
         for start, strip in features.strips(features.outputs[output]):
             values = strip.mul_(2)
             values.diagonal().div_(2)
-            sizes = values.abs()
             below = torch.ones(len(strip), len(strip), dtype=torch.bool, device=strip.device).tril(-1)
+            if sums is not None:
+                values[:, : len(strip)].masked_fill_(below, 0)
+                wide = values.double().flatten()
+                sums += torch.stack([wide @ wide, wide.sum(), wide.norm(p=1), wide.count_nonzero()])
+            sizes = values.abs()
             sizes[:, : len(strip)].masked_fill_(below, -1)
             row, column = found.candidates(sizes)
             found.add(values[row, column], (output * n + row + start) * n + column + start)
@@ -85,6 +92,40 @@ def floor(features: FeatureLayer, outputs: list[int]) -> None:
     """The rows of all products, which any search needs."""
     for output in outputs:
         features.factors(features.outputs[output])
+
+
+def pairs_and_sums(features: FeatureLayer) -> list[float]:
+    """What a node of a static circuit needs, by sums in float64."""
+    sums = features.inputs.new_zeros(4, dtype=torch.float64)
+    exhaustive(features, [0], sums)
+    return sums.tolist()
+
+
+def compare_static(sizes: list[tuple[int, int, int]], device: str) -> None:
+    """Prints milliseconds of a node's pairs and sums, and how far the sums lie from each other."""
+    print("| static circuit, one node: ms | float64 sums | ours | all products | times faster | apart |")
+    print("|---|---|---|---|---|---|")
+    for size in sizes:
+        features = layer(*size, device)
+        one = features.along(features.outputs[:1])
+        ways = (
+            lambda features=one: pairs_and_sums(features),
+            lambda features=one: strongest_pairs(features, features.outputs[0], K),
+            lambda features=one: [len(strip) for _, strip in features.strips(features.outputs[0])],
+        )
+        milliseconds: list[list[float]] = [[] for _ in ways]
+        for _ in range(4):
+            for way, taken in zip(ways, milliseconds, strict=True):
+                start = time.process_time()
+                way()
+                taken.append(1e3 * (time.process_time() - start))
+        plain, ours, least = map(min, milliseconds)
+        sums, whole = pairs_and_sums(one), ways[1]()[1]
+        theirs = (whole.square, whole.signed, whole.absolute, whole.count)
+        scales = (whole.square, whole.absolute, whole.absolute, whole.count)
+        apart = max(abs(a - b) / c for a, b, c in zip(sums, theirs, scales, strict=True))
+        cells = f"{plain:.1f} | {ours:.1f} | {least:.1f} | {plain / ours:.1f} | {apart:.0e}"
+        print(f"| {', '.join(map(str, size))} | {cells} |", flush=True)
 
 
 def trained(model: str, scope: str, at: int) -> FeatureLayer:
@@ -106,12 +147,13 @@ def compare(name: str, features: FeatureLayer, n_outputs: int = 24) -> float:
         for turn in range(3):
             results = []
             for way, times in zip(ways, seconds, strict=True):
-                start = time.perf_counter()
+                clock = time.perf_counter if features.inputs.is_cuda else time.process_time
+                start = clock()
                 results.append([way(some) for some in groups])
                 if features.inputs.is_cuda:
                     torch.cuda.synchronize()
                 if turn:
-                    times.append(1e3 * (time.perf_counter() - start) / len(outputs))
+                    times.append(1e3 * (clock() - start) / len(outputs))
         same = all(
             torch.equal(getattr(ours, column), getattr(plain, column))
             for ours, plain in zip(results[0], results[1], strict=True)
@@ -129,6 +171,7 @@ def compare(name: str, features: FeatureLayer, n_outputs: int = 24) -> float:
 
 def compare_all(arguments: argparse.Namespace) -> None:
     columns = "exhaustive | screened | floor | times faster | the same pairs"
+    print("Milliseconds of processor time on a CPU, of the clock on a GPU.\n")
     print(f"| ms an output feature, k {K} | each: {columns} | together: {columns} |")
     print("|" + "---|" * 11)
     device = arguments.device
@@ -192,6 +235,8 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}; the {K} strongest interactions of one feature\n")
     torch.set_num_threads(threads)
     compare_all(arguments)
+    compare_static([(64, 172, 512), (192, 512, 2048), (512, 2048, 4096), (64, 172, 8192)], device)
+    print()
     print("| d_in, d_mlp, n_feat | seconds | MiB | Gflop/s | plain product: seconds | Gflop/s | rate to it |")
     print("|---|---|---|---|---|---|---|")
     times = []

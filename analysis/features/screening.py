@@ -8,8 +8,8 @@ L̃_i, R̃_j of fewer digits with known distances from the true ones, so that
 What this rules out is not computed further; a pair that is left gets its value by a sum in float64
 (`Factored.values`). So results do not depend on how they were screened. Rows are whole numbers of −127 to 127
 times a step each: products of these are exact, and several times as fast as in float32 where a processor has
-instructions for them. Whether they are is measured once a process and width; else, and where there are too few
-products to make up for the rounding, rows are plain.
+instructions for them. Whether they are is measured once a process and width; else, and where there are too
+few products to make up for the rounding, rows are plain.
 
 Rounding of sums of w products is at most w · eps of the product of the norms (Higham, Accuracy and Stability
 of Numerical Algorithms, section 3.1; twice the bound there); measured distances and norms have `SLACK`.
@@ -144,7 +144,8 @@ def pairs_in_reach(
 ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, " m"]]:
     """Rows and columns of products whose |value| may be `least` or more and among the k largest of them.
 
-    Third comes the most that each |value| can be. On the diagonal the first columns are the features of the rows: each pair of them counts once.
+    Third comes the most that each |value| can be.
+    On the diagonal the first columns are the features of the rows: each pair of them counts once.
     """
     products = _products(left.numbers, right.numbers)
     if diagonal:
@@ -206,9 +207,7 @@ def _whole_in_reach(
     return row[in_reach], column[in_reach], reach[in_reach]
 
 
-def _least_of_rows(
-    products: Tensor, left: Rows, right: Rows, away: Tensor, k: int, diagonal: bool
-) -> float:
+def _least_of_rows(products: Tensor, left: Rows, right: Rows, away: Tensor, k: int, diagonal: bool) -> float:
     """A size that k of the values have: the largest product of each row, of k rows."""
     row, column = torch.arange(len(products), device=products.device), products.abs().argmax(1)
     found = products[row, column].double().abs() * left.steps * right.steps[column]

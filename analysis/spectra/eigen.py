@@ -171,10 +171,11 @@ def require_full_precision(tensor: BilinearTensor, what: str) -> None:
 def _fastest(tensor: BilinearTensor, k: int) -> Method:
     """The method that measures fastest.
 
-    On a CPU (float32, one thread, d_mlp = 4 d_in, random layers and ones with decaying hidden units, d_in 64 to
-    512, k 1 to 64, processor time) Lanczos and `eigh` take as long for 1 pair at d_in 128 to 160, for 16 at 192,
-    for 32 at 224 to 320, for 64 at 320 to 512; from there on Lanczos gains, at d_in 512 and k 16 threefold. On
-    other devices torch solves matrices of more than 32 rows one after another, so there the block pays early.
+    On a CPU (processor time, float32, one thread, d_mlp = 4 d_in from 64 to 512, k 1 to 64, random layers and
+    ones with decaying hidden units) Lanczos and `eigh` take as long for 1 pair at d_in 128 to 160, for 16 at
+    192, for 32 at 224 to 320, for 64 at 320 to 512; from there on Lanczos gains, at d_in 512 and k 16
+    threefold. On other devices torch solves matrices of more than 32 rows one after another, so there the
+    block pays early.
     """
     if tensor.device.type == "cpu":
         return "lanczos" if max(160, 7 * k + 64) <= tensor.d_in else "dense"

@@ -1,7 +1,7 @@
 """The eigenvalues of largest magnitude of symmetric matrices on a CPU, by ARPACK's restarted Lanczos method.
 
-ARPACK (scipy's `eigsh`) multiplies one row at a time by Q and keeps what the eigenvalues at both ends are made
-of. A block of rows needs ten times the products, which on a CPU are not ten times as fast.
+ARPACK (scipy's `eigsh`) multiplies one row at a time by Q and keeps what the eigenvalues at both ends are
+made of. A block of rows needs ten times the products, which on a CPU are not ten times as fast.
 
 One row cannot tell equal eigenvalues apart: of each it finds one eigenvector, and others only by rounding. So
 k + 1 pairs are found, and the largest eigenvalue of what is left, Q − Σ λ v vᵀ, is looked for from another
@@ -31,12 +31,10 @@ LOOKING, ROWS = 0.1, 16
 is one of what is left, and never above it; it lies below by 2% in random matrices."""
 
 STANDS_OUT = 1e-3
-"""A missing eigenvalue may be larger than the last of the k + 1 by this share of it and pass for one of them."""
+"""A missing eigenvalue may be larger than the last of the k + 1 by this share, and is not noticed."""
 
 
-def lanczos_eigenpairs(
-    matrices: Float[Tensor, "n d d"], k: int, tolerance: float, seed: int
-) -> Largest:
+def lanczos_eigenpairs(matrices: Float[Tensor, "n d d"], k: int, tolerance: float, seed: int) -> Largest:
     """The k eigenpairs of largest magnitude of each of n symmetric matrices on the CPU, k + 1 < d.
 
     A matrix has converged when the residuals of k + 1 pairs are within the tolerance and nothing beyond them
@@ -95,8 +93,9 @@ def _product(
     """
     from scipy.sparse.linalg import aslinearoperator
 
-    operator, rows = aslinearoperator(matrix), None if columns is None else columns.T
+    operator = aslinearoperator(matrix)
     operator.matvec = matrix.dot
     if values is not None and columns is not None:
+        rows = columns.T
         operator.matvec = lambda row: matrix.dot(row) - columns.dot(values * rows.dot(row))
     return operator

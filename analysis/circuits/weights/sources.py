@@ -249,7 +249,7 @@ def _of_eigenvectors(layer: StaticLayer, node: Node, reader: Quadratic, limits: 
 
 def _of_pairs(layer: StaticLayer, reader: Quadratic, limits: Limits) -> Iterator[_Listed]:
     features = layer.features
-    strongest, whole = _strongest_pairs(features, reader.u, limits.at_most)
+    strongest, whole = strongest_pairs(features, reader.u, limits.at_most)
 
     def pair(index: int) -> tuple[Source, Source]:
         left, right = divmod(index, features.n_in)
@@ -262,7 +262,7 @@ def _of_pairs(layer: StaticLayer, reader: Quadratic, limits: Limits) -> Iterator
     yield _bias_group([(bias_node(f"{layer.number}-mlp", layer.number), constant)])
 
 
-def _strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Strongest, _Whole]:
+def strongest_pairs(features: FeatureLayer, u: Tensor, k: int) -> tuple[Strongest, _Whole]:
     """The k strongest interactions along u, at places left · n_in + right, and the sums over all of them.
 
     The processes of a group share the strips.

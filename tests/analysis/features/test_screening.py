@@ -4,9 +4,12 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import analysis.features.interactions
 from analysis import FeatureLayer, strongest_interactions
+from analysis.features import screening
 from analysis.features.interactions import n_pairs
 from analysis.features.screening import Screen, pairs_in_reach, plain_rows, rounded_rows
 from bilinear_lm import BilinearTensor
@@ -107,3 +110,38 @@ def test_pairs_out_of_reach_are_left_out():
     found = pairs_in_reach(rounded_rows(rows), rounded_rows(rows), least, 10**6, False)
     off = found[0] != found[1]
     assert 2 <= int(off.sum()) < 30
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 24),
+    n_out=st.integers(1, 3),
+    k=st.integers(1, 40),
+    whole=st.booleans(),
+    tile=st.sampled_from([3, 8, 256]),
+    exponent=st.integers(-9, 9),
+    data=st.data(),
+)
+def test_screened_equals_exhaustive_for_rows_of_few_numbers(n, n_out, k, whole, tile, exponent, data):
+    """Rows of small whole numbers have many ties, equal rows, rows of zeros, and ends of both signs."""
+    numbers = data.draw(st.lists(st.integers(-2, 2), min_size=4 * n, max_size=4 * n))
+    inputs = torch.tensor(numbers, dtype=torch.float32).reshape(n, 4) * 10.0**exponent
+    ends = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, 0.0]])[:n_out]
+    features = FeatureLayer(
+        BilinearTensor(*(draw(4, 6, seed=s).round().float() for s in (1, 2)), draw(6, 2).float()),
+        inputs,
+        ends,
+    )
+    k = min(k, n_out * n_pairs(n))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis.features.interactions, "_tile_size", lambda features: tile)
+        patch.setattr(analysis.features.interactions, "Screen", lambda features: Screen(features, whole))
+        found = strongest_interactions(features, None, k)
+    expected = exhaustive(features, range(n_out), k)
+    assert [(item.output, item.left, item.right, item.value) for item in found] == expected
+
+
+@pytest.mark.parametrize(("n", "width", "whole"), [(2048, 191, False), (2047, 192, False), (2048, 192, True)])
+def test_few_products_are_plain(n, width, whole, monkeypatch):
+    monkeypatch.setattr(screening, "whole_numbers_are_faster", lambda *_: True)
+    assert Screen(layer(torch.ones(n, width), torch.ones(1, 2), h=8 * width)).whole == whole
