@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         static_circuit,
         steer_node,
         trace,
+        trace_prompts,
     )
     from analysis.convolutions import (
         activation_maps,
@@ -313,6 +314,7 @@ __all__ = [
     "token_windows",
     "top_contexts",
     "trace",
+    "trace_prompts",
     "truncate",
     "truncate_eigenvectors",
     "truncation_costs",
@@ -357,6 +359,7 @@ _ROOMS = {
         "static_circuit",
         "steer_node",
         "trace",
+        "trace_prompts",
     ),
     "features": (
         "FeatureLayer",

@@ -161,6 +161,10 @@ class PairMoments:
     def _without_series(self) -> PairMoments:
         return PairMoments(*(getattr(self, field.name).squeeze(-1) for field in fields(PairMoments)))
 
+    def __getitem__(self, index: int | None) -> PairMoments:
+        """The moments at a place of the first axis; with None a first axis of length 1 more."""
+        return PairMoments(*(getattr(self, field.name)[index] for field in fields(PairMoments)))
+
     def __add__(self, other: PairMoments) -> PairMoments:
         count = self.count + other.count
         share = other.count / count.clamp(min=1)

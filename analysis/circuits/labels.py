@@ -49,13 +49,13 @@ def names_on_text(
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: Vocabulary,
     dictionaries: Dictionaries,
-    graph: Graph,
+    graphs: Sequence[Graph],
     text: str,
     progress: bool = False,
 ) -> dict[Site, dict[int, str]]:
-    """The names of the features of a graph, by where they are most active in a text."""
+    """The names of the features of graphs, by where they are most active in a text."""
     wanted: dict[Site, list[int]] = defaultdict(list)
-    for node in graph.of_kind("feature"):
+    for node in (node for graph in graphs for node in graph.of_kind("feature")):
         if node.site is not None and node.index is not None:
             wanted[Site.parse(node.site)].append(node.index)
     windows = document_windows(tokenizer, text, model.config.max_position_embeddings)

@@ -1,10 +1,14 @@
-"""`trace`: the graph of a logit, a feature or an attention score, asked for by words."""
+"""`trace`: the graph of a logit, a feature or an attention score, asked for by words; of many prompts too."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
 
 from analysis.circuits.attribution import Frozen, Interactions, attribute
 from analysis.circuits.causal import causal_check
@@ -14,12 +18,14 @@ from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
 from analysis.graphs.elements import By
+from analysis.graphs.files import as_text, from_object
 from analysis.graphs.graph import Graph
 from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.weights import embedding
 
@@ -30,6 +36,9 @@ MAX_NODES = 200
 """Nodes of a graph that people can look through."""
 
 _SHARE_ON_PROMPT, _SHARE_STATIC = 0.8, 0.5
+
+_FILE = Path("trace.json")
+"""The name of graphs between processes."""
 
 
 @checked
@@ -122,8 +131,48 @@ def trace(
     if text is None or not dictionaries:
         return graph
     by_site = dictionaries_by_site(dictionaries)
-    names = names_on_text(model, tokenizer, vocabulary, by_site, graph, text, progress)
+    names = names_on_text(model, tokenizer, vocabulary, by_site, [graph], text, progress)
     return labelled(graph, vocabulary, names)
+
+
+@checked
+def trace_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    dictionaries: Dictionaries | Sequence[Dictionary] | None = None,
+    text: str | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> list[Graph]:
+    """The graphs of several prompts, each as `trace` makes it; `settings` are the other arguments of `trace`.
+
+    With a `text` the features of all graphs are named in one pass over it. The processes of a
+    torch.distributed group share the prompts and the text, and each gets all graphs, the same as of one.
+
+    >>> prompts = ["Her mom gave her a big", "Tom went to the"]
+    >>> graphs = trace_prompts(model, tokenizer, prompts, max_nodes=50)  # doctest: +SKIP
+
+    Raises InputError for no prompts, and for what `trace` refuses.
+    """
+    if not prompts:
+        raise InputError("no prompts to trace; expected a list of one text or more")
+
+    def traced(some: Sequence[str]) -> list[str]:
+        graphs = [trace(model, tokenizer, prompt, dictionaries=dictionaries, **settings) for prompt in some]
+        bar.update(len(some))
+        return [as_text(graph, _FILE) for graph in graphs]
+
+    with tqdm(total=len(Worker.own().of(len(prompts))), desc="prompts", disable=not progress) as bar:
+        texts = divided(list(prompts), traced)
+    graphs = [from_object(json.loads(one), _FILE) for one in texts]
+    if text is None or not dictionaries:
+        return graphs
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    by_site = dictionaries_by_site(dictionaries)
+    names = names_on_text(model, tokenizer, vocabulary, by_site, graphs, text, progress)
+    return [labelled(graph, vocabulary, names) for graph in graphs]
 
 
 def _target(

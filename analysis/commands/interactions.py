@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,8 @@ def interactions(
     Writes interactions.json (a row for each output feature, with the range that its pre-activation cannot
     leave whatever the text, and the strongest interactions), interactions.safetensors (the same interactions
     and the drawn submatrices) and submatrix-FEATURE.png;
-    with a text also correlation.png and ablation.png, and features named by their contexts in it.
+    with a text also correlation.png and ablation.png, and features named by their contexts in it. Under
+    torchrun the processes share the output features and the text.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
@@ -69,29 +70,36 @@ def interactions(
         device: Where to compute.
         seed: First seed of the random interactions that the strongest are compared with.
     """
-    from analysis.features.interactions import strongest_interactions
+    from analysis.features.interactions import split_strongest_interactions
     from analysis.features.layer import feature_layer, require_site
     from analysis.features.statistics import interaction_statistics
     from analysis.features.submatrix import strongest_submatrix
     from analysis.plots import save_figure
     from bilinear_lm.checkpoints import load_pretrained
+    from bilinear_lm.distributed import process_group
 
     require_count(k, f"k={k} interactions")
     require_seed(seed)
     require_new(output)
     words = None if contexts is None else _read_words(contexts)
     where = find_device(device)
-    ends = (_load(inputs, layer, "mlp-in", where), _load(outputs, layer, "mlp-out", where))
-    require_site(ends[1].site, layer, ("mlp-out",), "output")
-    model = load_pretrained(checkpoint, device=where)
-    between = feature_layer(model, layer, *ends)
-    asked = list(dict.fromkeys(features)) or None
-    strongest = strongest_interactions(between, asked, k, progress=True)
-    table = interaction_statistics(between, asked, progress=True)
-    certified = _certified(model, layer, ends[1], table.outputs.tolist())
-    drawn = asked or [int(table.outputs[table.strength.argmax()])]
-    submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
-    reading = _Reading() if words is None else _read(model, checkpoint, layer, ends, words, strongest, seed)
+    with process_group(where) as part:
+        shows = not part.rank
+        ends = (_load(inputs, layer, "mlp-in", where), _load(outputs, layer, "mlp-out", where))
+        require_site(ends[1].site, layer, ("mlp-out",), "output")
+        model = load_pretrained(checkpoint, device=where)
+        between = feature_layer(model, layer, *ends)
+        asked = list(dict.fromkeys(features)) or None
+        strongest = split_strongest_interactions(between, asked, k, progress=shows)
+        table = interaction_statistics(between, asked, progress=shows)
+        certified = _certified(model, layer, ends[1], table.outputs.tolist())
+        drawn = asked or [int(table.outputs[table.strength.argmax()])]
+        submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
+        reading = _Reading()
+        if words is not None:
+            reading = _read(model, checkpoint, layer, ends, words, strongest, seed, shows)
+    if part.rank:
+        return
     given = {"checkpoint": told(checkpoint), "layer": layer, "inputs": told(inputs), "outputs": told(outputs)}
     result = {
         "settings": {**given, "k": k, "text": None if contexts is None else told(contexts), "seed": seed},
@@ -124,6 +132,7 @@ def _read(
     words: str,
     strongest: Interactions,
     seed: int,
+    progress: bool,
 ) -> _Reading:
     from analysis.features.contexts import top_contexts
     from analysis.features.explained import explained_on_text
@@ -138,9 +147,9 @@ def _read(
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     windows = token_windows(tokenizer, words, model.config.max_position_embeddings)
     skip = int(tokenizer.bos_token_id is not None)
-    named = [top_contexts(model, end, windows, skip=skip, progress=True) for end in ends]
+    named = [top_contexts(model, end, windows, skip=skip, progress=progress) for end in ends]
     outputs = sorted({item.output for item in strongest})
-    explained = explained_on_text(model, layer, ends[1], windows, outputs, skip=skip, progress=True)
+    explained = explained_on_text(model, layer, ends[1], windows, outputs, skip=skip, progress=progress)
     predicted = [window for window in windows if len(window) > 1]
     control = ablation_control(model, layer, *ends, strongest, predicted, range(seed, seed + N_SEEDS))
     results = {
@@ -172,22 +181,24 @@ def _certified(
 ) -> list[dict[str, Any]]:
     """The range of each feature and the eigenvectors needed, or nothing where no norm bounds the layer."""
     from analysis.guarantees.claims import eigenvectors_needed
-    from analysis.guarantees.model_ranges import certify_features, has_range, normalised_mlp_tensor
+    from analysis.guarantees.model_ranges import AT_ONCE, certify_features, has_range, normalised_mlp_tensor
+    from bilinear_lm.distributed import divided
 
     if not has_range(model, layer):
         return [{"certified": None} for _ in features]
     ranges = certify_features(model, outputs, features, layer=layer)
     tensor = normalised_mlp_tensor(model, layer)
     u = outputs.to(tensor.device, tensor.dtype).encoder.T[features]
-    needed = {
-        name: eigenvectors_needed(tensor, u, WORST, free_constant=free).tolist()
-        for name, free in (("eigenvectors", False), ("eigenvectors_and_constant", True))
-    }
-    rows = zip(ranges.low.tolist(), ranges.high.tolist(), ranges.dead.tolist(), *needed.values(), strict=True)
-    return [
-        {"certified": {"low": low, "high": high, "dead": dead, **dict(zip(needed, counts, strict=True))}}
-        for low, high, dead, *counts in rows
-    ]
+
+    def needed(some: Sequence[int]) -> tuple[Tensor, ...]:
+        own = slice(some[0], some[-1] + 1)
+        return tuple(eigenvectors_needed(tensor, u[own], WORST, free_constant=free) for free in (False, True))
+
+    counts = divided(range(len(features)), needed, AT_ONCE)
+    columns = (ranges.low, ranges.high, ranges.dead, *counts)
+    names = ("low", "high", "dead", "eigenvectors", "eigenvectors_and_constant")
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [{"certified": dict(zip(names, row, strict=True))} for row in rows]
 
 
 def _summary(

@@ -51,7 +51,8 @@ def report(
     """Write one self-contained page about what the MLPs of a bilinear language model compute.
 
     A model whose gates have an activation (SiLU, GELU) is read through the quadratics nearest to its MLPs,
-    which --calibration gives a text for; the page begins with how much of the model they explain.
+    which --calibration gives a text for; the page begins with how much of the model they explain. Under
+    torchrun the processes share the features.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
@@ -78,6 +79,7 @@ def report(
     from analysis.report.options import STORY, FeatureSource, ReportOptions
     from analysis.report.write import report as render
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.distributed import process_group
 
     require_seed(seed)
     require_writable(output)
@@ -93,23 +95,30 @@ def report(
     files = _feature_files(checkpoint, dictionaries, contexts, features)
     words = None if files is None else read_plain_text(files[1])
     measured = None if calibration is None else read_plain_text(calibration)
-    model = load_pretrained(checkpoint, device=find_device(device))
-    tokenizer = load_tokenizer(checkpoint)
-    quadratic = _quadratic(model, tokenizer, measured, checkpoint)
-    source = None
-    if files is not None and words is not None:
-        source = FeatureSource(
-            read_dictionaries(files[0], model),
-            words,
-            n_features=features,
-            first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
+    where = find_device(device)
+    with process_group(where) as part:
+        model = load_pretrained(checkpoint, device=where)
+        tokenizer = load_tokenizer(checkpoint)
+        quadratic = _quadratic(model, tokenizer, measured, checkpoint)
+        source = None
+        if files is not None and words is not None:
+            source = FeatureSource(
+                read_dictionaries(files[0], model),
+                words,
+                n_features=features,
+                first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
+            )
+        if checkpoint == DEFAULT_MODEL and prompt is None:
+            prompt = PROMPT
+        bilinear = model if quadratic is None else quadratic.model
+        graphs = _graphs(bilinear, tokenizer, prompt, source)
+        name = Path(checkpoint).name
+        page = render(
+            model, tokenizer, name, options, source, graphs, quadratic=quadratic, progress=not part.rank
         )
-    if checkpoint == DEFAULT_MODEL and prompt is None:
-        prompt = PROMPT
-    bilinear = model if quadratic is None else quadratic.model
-    graphs = _graphs(bilinear, tokenizer, prompt, source)
-    name = Path(checkpoint).name
-    write_text(output, render(model, tokenizer, name, options, source, graphs, quadratic=quadratic))
+    if part.rank:
+        return
+    write_text(output, page)
     print(output)
 
 

@@ -2,7 +2,7 @@
 
 Each feature keeps its k highest peaks: tokens where its code is positive and the largest within `width`
 tokens to both sides, so that one passage does not fill the list. One pass over the text, with n_feat · k
-windows of 2 width + 1 codes in memory.
+windows of 2 width + 1 codes in memory. The processes of a torch.distributed group share the text.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, pad
 
 from analysis.text.vocabulary import Vocabulary
-from analysis.text.windows import Windows, activations_on_windows
+from analysis.text.windows import Windows, activations_on_windows, batches_of
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown, shown_by
 from bilinear_lm.sites import Site
@@ -179,6 +180,11 @@ class Peaks:
         columns = (torch.cat(pair, dim=1)[feature, order] for pair in rest)
         return Peaks(values.gather(1, order), *columns)
 
+    def of_all(self, k: int) -> Peaks:
+        """The k highest of all processes of a group, each with those of its part of the text."""
+        columns = (gather_rows(column.transpose(0, 1)).transpose(0, 1) for column in vars(self).values())
+        return Peaks.merged(Peaks(*(column[:, :0] for column in vars(self).values())), Peaks(*columns), k)
+
     def contexts(self, windows: Windows) -> Contexts:
         """The peaks on the CPU, with the text that they were found in."""
         return Contexts(
@@ -267,12 +273,18 @@ def _on_text(
     n_feat = {site: len(columns.get(site, range(one.n_feat))) for site, one in dictionaries.items()}
     best = {site: Peaks.none(one, width, n_feat[site]) for site, one in dictionaries.items()}
     counts = {site: torch.zeros(n, dtype=torch.long) for site, n in n_feat.items()}
-    for numbers, seen in activations_on_windows(model, windows, list(dictionaries), batch_size, progress):
-        for site, dictionary in dictionaries.items():
-            code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
-            if site in columns:
-                code = code[..., columns[site]]
-            best[site] = best[site].merged(Peaks.of(code, numbers, k, width, skip), k)
-            counts[site] += (code[:, skip:] != 0).sum(dim=(0, 1)).cpu()
+    sites = list(dictionaries)
+    with together() as worker:
+        own = worker.of(len(batches_of(windows, batch_size)))
+        for numbers, seen in activations_on_windows(model, windows, sites, batch_size, progress, own):
+            for site, dictionary in dictionaries.items():
+                code = dictionary.encode(seen[site].to(dictionary.device, dictionary.dtype))
+                if site in columns:
+                    code = code[..., columns[site]]
+                best[site] = best[site].merged(Peaks.of(code, numbers, k, width, skip), k)
+                counts[site] += (code[:, skip:] != 0).sum(dim=(0, 1)).cpu()
+    if worker.world > 1:
+        best = {site: peaks.of_all(k) for site, peaks in best.items()}
+        counts = {site: gather_rows(count.unsqueeze(0)).sum(0) for site, count in counts.items()}
     text = tuple(tuple(window) for window in windows)  # all contexts share the windows of one copy
     return {site: Activity(peaks.contexts(text), counts[site]) for site, peaks in best.items()}

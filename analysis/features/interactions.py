@@ -19,12 +19,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from analysis.distributed import Worker, gather_rows
 from analysis.features.layer import FeatureLayer
 from analysis.features.screening import SLACK, Factored, Screen, pairs_in_reach
 from analysis.streaming import Strongest, require_rankable
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
+from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision
@@ -236,10 +236,12 @@ def split_strongest_interactions(
     """
     selected = list(dict.fromkeys(features.select(outputs)))
     require_as_many(k, len(selected) * n_pairs(features.n_in))
-    own = [selected[index] for index in Worker.own().of(len(selected))]
     strongest = named(Strongest(k, features.inputs), features.n_in)
-    if own:
-        strongest = strongest_interactions(features, own, min(k, len(own) * n_pairs(features.n_in)), progress)
+    with together() as worker:
+        own = [selected[index] for index in worker.of(len(selected))]
+        if own:
+            most = min(k, len(own) * n_pairs(features.n_in))
+            strongest = strongest_interactions(features, own, most, progress)
     columns = torch.stack([strongest.outputs, strongest.left, strongest.right], dim=1)
     columns, values = gather_rows(columns), gather_rows(strongest.values)
     output, left, right = columns.unbind(1)

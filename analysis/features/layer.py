@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from analysis.distributed import WHOLE, Worker
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import WHOLE, Worker
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_finite
 from bilinear_lm.numerics.memory import rows_at_once

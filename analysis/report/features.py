@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squ
 from analysis.text.tokens import TokenReading, read_tokens
 from analysis.text.windows import Windows
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.numerics.memory import rows_at_once
@@ -137,7 +138,8 @@ def collect_features(
 ) -> FeatureData:
     """Computes what the features part of the report shows for those of `layers` that have dictionaries.
 
-    Activations are those of `model`, tensors those of `bilinear`, the same model by default.
+    Activations are those of `model`, tensors those of `bilinear`, the same model by default. The processes of
+    a torch.distributed group share the text and the output features of each layer.
 
     Raises InputError where no layer has dictionaries.
     """
@@ -285,16 +287,14 @@ def _selected(dictionary: Dictionary, features: Int[Tensor, " n"]) -> Dictionary
 
 
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
-    parts = []
-    for u in features.outputs.split(AT_ONCE):
-        eigen = eigendecompose(features.tensor, u)
-        parts.append(
-            Spectra(
-                values=eigen.values[:, : source.n_values],
-                vectors=eigen.vectors[:, : source.n_eigenvectors].clone(),
-                strength=eigen.values.square().sum(dim=1).sqrt(),
-                effective_rank=effective_rank(eigen.values),
-                share=shares_of_squares(eigen.values)[:, : source.n_values],
-            )
+    def spectra(some: Sequence[int]) -> Spectra:
+        eigen = eigendecompose(features.tensor, features.outputs[some[0] : some[-1] + 1])
+        return Spectra(
+            values=eigen.values[:, : source.n_values],
+            vectors=eigen.vectors[:, : source.n_eigenvectors].clone(),
+            strength=eigen.values.square().sum(dim=1).sqrt(),
+            effective_rank=effective_rank(eigen.values),
+            share=shares_of_squares(eigen.values)[:, : source.n_values],
         )
-    return Spectra(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Spectra)))
+
+    return divided(range(features.n_out), spectra, AT_ONCE)

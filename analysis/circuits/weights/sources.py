@@ -33,7 +33,6 @@ from analysis.circuits.readers import (
     stage,
 )
 from analysis.circuits.weights.model import StaticLayer, StaticModel
-from analysis.distributed import Worker, gather_rows
 from analysis.features.dictionaries import feature_reading
 from analysis.features.layer import WRITTEN, FeatureLayer
 from analysis.graphs.elements import Node, Pruned
@@ -47,6 +46,7 @@ from analysis.graphs.nodes import (
 )
 from analysis.spectra.eigen import eigendecompose
 from analysis.streaming import Strongest
+from bilinear_lm.distributed import Worker, gather_rows
 from bilinear_lm.numerics.rescaling import are_ordinary
 from bilinear_lm.sites import Site
 
