@@ -34,6 +34,8 @@ class Measured:
     """Of the fastest repetition."""
     peak_bytes: int
     """Memory above what the process held before the first repetition."""
+    processor: float
+    """Processor seconds of all threads, the fewest of a repetition; other programs change them least."""
 
 
 def measure(
@@ -61,15 +63,16 @@ def _measure(
     before = torch.cuda.memory_allocated() if on_gpu else _resident()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    seconds = []
+    seconds, processor = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         call()
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+        processor.append(time.process_time() - used)
     peak = torch.cuda.max_memory_allocated() if on_gpu else _resident()
-    return Measured(min(seconds), peak - before)
+    return Measured(min(seconds), peak - before, min(processor))
 
 
 def _resident() -> int:
