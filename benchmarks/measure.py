@@ -18,14 +18,22 @@ import torch
 
 def begin(description: str | None) -> str:
     """Reads the command line of a benchmark, prints what it runs on, and returns the device."""
+    return begin_parts(description, [])[0]
+
+
+def begin_parts(description: str | None, parts: Sequence[str]) -> tuple[str, list[str]]:
+    """The same for a benchmark in parts, of which the command line chooses some: the device, and these."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
+    if parts:
+        parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
+    options = parser.parse_args()
+    device = options.device
     name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
     print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    return device
+    return device, options.only if parts else []
 
 
 @dataclass(frozen=True)
