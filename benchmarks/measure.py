@@ -42,6 +42,8 @@ class Measured:
     """Of the fastest repetition."""
     peak_bytes: int
     """Memory above what the process held before the first repetition."""
+    processor_seconds: float
+    """Of all processors, the fewest of a repetition; other work on the machine adds little to them."""
 
 
 def measure(
@@ -69,15 +71,16 @@ def _measure(
     before = torch.cuda.memory_allocated() if on_gpu else _resident()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    seconds = []
+    seconds, of_processors = [], []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, processors = time.perf_counter(), time.process_time()
         call()
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+        of_processors.append(time.process_time() - processors)
     peak = torch.cuda.max_memory_allocated() if on_gpu else _resident()
-    return Measured(min(seconds), peak - before)
+    return Measured(min(seconds), peak - before, min(of_processors))
 
 
 def _resident() -> int:

@@ -3,8 +3,8 @@
     python benchmarks/start.py --repeats 7
 
 Times are of a whole process, medians, with the smallest and the largest of the repeats in brackets: on the
-wall, and of processors, which tells more where others load the machine. Ratios are of processor time. The floor
-of `trace` is `import torch`, a Llama class of transformers, and the 0.2 s of the graph itself.
+wall, and of processors, which tells more where others load the machine. Ratios are of processor time. The
+floor of `trace` is `import torch`, a Llama class of transformers, and the 0.2 s of the graph itself.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ GEMMA = "gemma2"
 WRITE_GEMMA = """
 import sys
 from transformers import Gemma2Config, Gemma2ForCausalLM
-sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, head_dim=16)
-model = Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=2, vocab_size=256, tie_word_embeddings=False))
+sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, vocab_size=256)
+heads = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+model = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, tie_word_embeddings=False))
 model.save_pretrained(sys.argv[1])
 """
 """A small checkpoint of another family."""

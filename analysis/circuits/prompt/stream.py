@@ -53,7 +53,7 @@ def split_stream(prompt: Prompt, readers: Readers, limits: Limits, catalogue: Ca
 
 def _numbers_each(prompt: Prompt, limits: Limits) -> int:
     """How many numbers there are on the way for each reader at the most."""
-    # Those on the way through heads, and directions kept for sources where an MLP has no dictionary.
+    # Those on the way through heads, and directions kept where an MLP has no dictionary.
     n_kept = sum(layer.outputs is None for layer in prompt.layers)
     numbers = prompt.n_pos * prompt.like.shape[-1] * (10 + n_kept)
     # Contributions, their order, and their sums in that order, in float64.
