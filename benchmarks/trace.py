@@ -11,8 +11,9 @@ growing size. A static circuit needs the strongest of all pairs of features and 
 so that its time grows with the square of their number.
 
 Last TinyLlama's shape in float32, 4.4 GB, with 8192 features a site (0.13 GB; 5.9 GB for 44 sites of their
-own); long prompts with a few of its layers on a CPU, for what they take a layer. What is measured comes on
-top of model and dictionaries, and stands beside a bound of numbers of 4 bytes,
+own); long prompts with one and two of its layers and 2,048 tokens in the vocabulary, for what they take a
+layer, and on a GPU with all of it. What is measured comes on top of model and dictionaries, and stands beside
+a bound of numbers of 4 bytes,
 
     d_model · (d_vocab + 2 n_feat + n_layers · 2 n_kv_heads · d_head) + 3 CHUNK_BYTES
     + n_pos · ((12 n_layers + 16) · d_model + 8 d_mlp + 3 d_vocab):
@@ -47,7 +48,7 @@ LENGTHS, N_FEAT, NODES = [16, 32, 64, 128, 256], 1024, [500, 3000]
 SIZES, N_POS = [512, 2048, 8192, 32768], 64
 STATIC_SIZES, NODES_STATIC = SIZES[:3], 100
 N_FEAT_LARGE, NODES_LARGE, NODES_STATIC_LARGE = 8192, 500, 20
-LONG, LAYERS_LONG, NODES_LONG = [1024, 2048, 4096], [2, 4], 10
+LONG, LAYERS_LONG, NODES_LONG, VOCAB_LONG = [1024, 2048, 4096], [1, 2], 5, 2048
 TARGET = LogitTarget(token=7)
 
 
@@ -142,17 +143,18 @@ def time_tinyllama(device: str) -> None:
 
 def time_long(device: str) -> None:
     shape, n_feat = TINYLLAMA, N_FEAT_LARGE
-    all_layers = LAYERS_LONG if device == "cpu" else [*LAYERS_LONG, shape.n_layers]
-    settings = [(LAYERS_LONG[0], n_pos) for n_pos in LONG] + [(n, LONG[-1]) for n in all_layers[1:]]
+    settings = [(LAYERS_LONG[0], n_pos) for n_pos in LONG] + [(n, LONG[-1]) for n in LAYERS_LONG[1:]]
+    cuts = [(replace(shape, n_layers=n, d_vocab=VOCAB_LONG), n_pos) for n, n_pos in settings]
+    if device != "cpu":
+        cuts.append((shape, LONG[-1]))
     heads = f"d_model {shape.d_model}, d_mlp {shape.d_mlp}, {shape.n_heads} heads"
     print(f"| {heads}: layers | tokens | attribute, {NODES_LONG} nodes | bound | all patterns of a layer |")
     print("|---|---|---|---|---|")
-    for n_layers, n_pos in settings:
-        cut = replace(shape, n_layers=n_layers)
+    for cut, n_pos in cuts:
         taken = measure(prompt, cut, n_feat, n_pos, NODES_LONG, device=device, repeats=1)
         patterns = f"{4 * shape.n_heads * n_pos**2 / 2**20:.0f} MiB"
-        told_bound = bound(cut, n_feat, n_pos)
-        print(f"| {n_layers} | {n_pos} | {told(taken)} | {told_bound} | {patterns} |", flush=True)
+        cells = [str(cut.n_layers), str(n_pos), told(taken), bound(cut, n_feat, n_pos), patterns]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def bound(shape: Preset, n_feat: int, n_pos: int) -> str:
