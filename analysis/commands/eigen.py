@@ -33,7 +33,7 @@ def eigen(
     dictionary: str | None = None,
     features: tuple[int, ...] = (),
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 16,
-    method: Literal["auto", "dense", "block"] = "auto",
+    method: Literal["auto", "dense", "block", "lanczos"] = "auto",
     tolerance: float | None = None,
     device: DeviceName = "auto",
     seed: int = 0,
@@ -56,10 +56,10 @@ def eigen(
         dictionary: Dictionary of what the MLP writes; the directions are those its features read.
         features: Features of the dictionary; all of them by default.
         k: How many eigenvectors of each direction, from both ends of the spectrum by magnitude.
-        method: All eigenvectors of each matrix (dense), only the k (block), or what is faster (auto).
-        tolerance: Largest residual of the block method, relative to the largest eigenvalue.
+        method: All eigenvectors of each matrix (dense), only the k (block, lanczos), or the fastest (auto).
+        tolerance: Largest residual where only k are computed, relative to the largest eigenvalue.
         device: Where to compute.
-        seed: Seeds the block method.
+        seed: Seeds the rows that block and lanczos start from.
         resume: Finish what a killed run left in the folder.
     """
     import torch

@@ -13,9 +13,17 @@ import torch
 from analysis.graphs.files import load_graph
 from analysis.paths.measured import measure
 from analysis.text.windows import prompt_ids
-from bilinear_lm import Dictionary, Site, load_pretrained, load_tokenizer, save_dictionary
+from bilinear_lm import (
+    Dictionary,
+    Site,
+    load_dictionary,
+    load_pretrained,
+    load_tokenizer,
+    save_dictionary,
+)
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
+from bilinear_lm.dictionaries.names import save_feature_names
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
 TEXT = "a cat and a dog ran to the park.\n<|endoftext|>\nThey saw a ball.\n"
@@ -91,10 +99,16 @@ def test_given_dictionaries_and_text(folder):
     assert main(given) == 0
     graph = load_graph("graph.json")
     assert graph.target == "feature 1-mlp-out 3"
-    assert {node.label for node in graph.of_kind("feature")} == {""}
-    assert main([*given, "--contexts", "text.txt"]) == 0
-    labels = {node.label for node in load_graph("graph.json").of_kind("feature")}
-    assert all(label.startswith("#") for label in labels)
+    named = {node.index: node.label for node in graph.of_kind("feature") if node.site == "1-mlp-in"}
+    assert all(label.startswith(f"#{index} weights: reads ") for index, label in named.items())
+    dictionary = load_dictionary("scope/1-mlp-in")
+    site, feature = Site(1, "mlp-in"), min(named)
+    save_feature_names(Path("names.json"), {site: {feature: "my own"}}, {site: dictionary})
+    assert main([*given, "--contexts", "text.txt", "--names", "names.json"]) == 0
+    labels = {node.id: node.label for node in load_graph("graph.json").of_kind("feature")}
+    assert all(label.startswith("#") for label in labels.values())
+    assert f"#{feature} my own" in labels.values()
+    assert main(["trace", "model", "--prompt", "a cat", "--names", "names.json"]) == 2
 
 
 def test_the_schema_of_circuit_tracer(folder):

@@ -51,6 +51,13 @@ class Graph {
     this.rows = this.findRows();
   }
 
+  // What it is a graph of, by the name that its target has on the page.
+  title() {
+    const { name } = this.data;
+    const { label } = this.target;
+    return label && name.startsWith(label) ? `${this.name(this.target)}${name.slice(label.length)}` : name;
+  }
+
   get hasSlopes() {
     return this.target.slope !== null;
   }

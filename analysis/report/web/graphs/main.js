@@ -80,7 +80,7 @@ class GraphView {
       viewBox: `0 0 ${layout.width} ${layout.height}`,
       role: "graphics-document group",
       "aria-roledescription": "graph",
-      "aria-label": `${graph.data.name}: ${layout.places.size} nodes. The table below has them as a list.`,
+      "aria-label": `${graph.title()}: ${layout.places.size} nodes. The table below has them as a list.`,
     });
     this.groups = new Map();
     const nodes = svgElement("g", { class: "nodes" });
@@ -306,10 +306,14 @@ function startGraphs() {
   const graphs = JSON.parse(source.textContent).map((data) => new Graph(data));
   const view = new GraphView(section);
   const pick = section.querySelector("#graph-pick");
-  pick.append(...graphs.map((graph, i) => element("option", { value: i }, graph.data.name)));
+  pick.append(...graphs.map((graph, i) => element("option", { value: i }, graph.title())));
   pick.parentElement.hidden = graphs.length < 2;
   pick.addEventListener("change", () => view.open(graphs[Number(pick.value)]));
   view.open(graphs[0]);
+  document.addEventListener("renamed", () => {
+    graphs.forEach((graph, i) => (pick.options[i].textContent = graph.title()));
+    view.changed();
+  });
 }
 
 startGraphs();
