@@ -150,7 +150,7 @@ def _graphs(
     dictionaries |= {pair.written: pair.outputs for pair in around}
     graphs = []
     if prompt is not None:
-        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries))
+        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries, check=True))
     if source is not None and source.first is not None:
         layer, feature = source.first
         graphs.append(

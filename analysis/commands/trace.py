@@ -74,7 +74,7 @@ def trace(
         interactions: Of a prompt's graph: the weak interactions of features together in the edges of their
             inputs, which follows more of the target; or each as a node or left out.
         check: Take so many nodes of each kind away in the model, one at a time, and say how the graph's
-            predictions agree with what happens.
+            predictions agree with what happens. With --page by default 20, or as many as there are; 0: none.
         device: Where to compute.
     """
     from analysis.circuits.labels import labelled
@@ -97,7 +97,7 @@ def trace(
         file_slug(output)
     if prompt is None and position is not None:
         raise InputError(f"trace: --position {position} without --prompt; it is a place in one")
-    if prompt is None and check is not None:
+    if prompt is None and check:
         raise InputError(f"trace: --check {check} without --prompt; interventions need one")
     if eigenvectors and dictionaries is not None:
         raise InputError(f"trace: --dictionaries {dictionaries} with --eigenvectors; expected one of the two")
@@ -125,7 +125,7 @@ def trace(
             by=by,
             attention=attention,
             interactions=interactions,
-            check=check,
+            check=_check(check, page is not None and prompt is not None),
         )
     if part.rank:
         return
@@ -143,6 +143,13 @@ def trace(
 
         write_text(page, graphs_page((graph,), Path(checkpoint).name))
         print(page)
+
+
+def _check(asked: int | None, by_default: bool) -> int | bool | None:
+    """How many nodes of each kind `trace` is to check."""
+    if asked is None:
+        return by_default
+    return asked or None
 
 
 def _followed(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:

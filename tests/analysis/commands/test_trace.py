@@ -242,7 +242,7 @@ def test_what_is_chosen_and_followed(folder):
     ("options", "message"),
     [
         (["--prompt", "a cat", "--check", "100000"], "a check of 100000 nodes; expected at most the"),
-        (["--prompt", "a cat", "--check", "0"], "check=0 nodes; expected"),
+        (["--prompt", "a cat", "--check", "-1"], "check=-1 nodes; expected"),
         (["--token", "cat", "--check", "3"], "trace: --check 3 without --prompt"),
     ],
 )

@@ -48,7 +48,7 @@ function graphCells(graph, shown) {
   for (const node of graph.byStrength) {
     if (!shown(node)) continue;
     const row = graph.rows.get(node);
-    const key = graph.texts ? (node.position ?? -1) : 0;
+    const key = graph.texts ? (node.column ?? node.position ?? -1) : 0;
     if (!cells.has(row)) cells.set(row, new Map());
     const at = cells.get(row);
     if (!at.has(key)) at.set(key, []);
