@@ -152,8 +152,7 @@ def _edits(trials: Sequence[Trial], writes: Sequence[Sequence[Write]]) -> list[l
 
 
 def _strongest(attribution: Attribution, n: int | None, each_kind: bool) -> list[tuple[Intervention, ...]]:
-    graph, slopes = attribution.graph, effects(attribution.graph)
-    nodes = _open_to_trials(attribution)
+    slopes, nodes = effects(attribution.graph), _open_to_trials(attribution)
     nodes.sort(key=lambda node: -abs(slopes[node.id]))
     kinds = dict.fromkeys(node.kind for node in nodes)
     groups = [[node for node in nodes if node.kind == kind] for kind in kinds] if each_kind else [nodes]

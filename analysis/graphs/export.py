@@ -79,9 +79,9 @@ def to_circuit_tracer(
     all stand at position 0 beside an empty token. `n_layers` is the row of logits, by default the one above
     the highest layer among the nodes.
 
-    Of a `view` the format has the chosen node, the pinned ones and the supernodes; readers show the supernodes
-    of pinned nodes, so that their nodes count as pinned. Its notes are in the metadata, under our name. A
-    supernode that was chosen or noted stands for its first node.
+    Of a `view` the format has the chosen node, the pinned ones and the supernodes; readers show the
+    supernodes of pinned nodes, so that their nodes count as pinned. Its notes are in the metadata, under our
+    name. A supernode that was chosen or noted stands for its first node.
     """
     if view is not None:
         view.check(graph)

@@ -85,7 +85,9 @@ class GraphView:
         ours = known | {group.id for group in self.supernodes}
         chosen = () if self.chosen is None else (self.chosen,)
         named = [*chosen, *self.pinned, *self.hidden, *self.notes]
-        unknown = [node for node in members if node not in known] + [node for node in named if node not in ours]
+        unknown = [node for node in members if node not in known] + [
+            node for node in named if node not in ours
+        ]
         if unknown:
             raise InputError(
                 f"a view names {unknown[0]!r}, which the graph does not have ({len(set(unknown))} in all); "
@@ -186,7 +188,9 @@ def _supernode(entry: Any) -> Supernode:
         or not isinstance(entry["open"], bool)
     ):
         raise InputError(f"a supernode {entry!r}; expected an object of name, nodes and open")
-    return Supernode(_text(entry["name"], "a supernode's name"), _texts(entry["nodes"], "nodes"), entry["open"])
+    return Supernode(
+        _text(entry["name"], "a supernode's name"), _texts(entry["nodes"], "nodes"), entry["open"]
+    )
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:

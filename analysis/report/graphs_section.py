@@ -159,7 +159,7 @@ def _followed(graph: Graph) -> dict[By, int | float]:
 
 
 def _checked(graph: Graph, indices: Mapping[str, int]) -> list[list[Any]]:
-    """Each checked node, and the changes without it: predicted, measured, the same held; and by random ones."""
+    """Each checked node and the changes without it: predicted, measured, both held, and by random nodes."""
     columns = ("predicted", "free", "predicted_held", "held")
     return [
         [

@@ -219,6 +219,15 @@ def test_a_check_in_the_model(folder, capsys):
     assert all(numbers["n"] <= 2 for numbers in checked.values())
     data = json.loads(Path("page.html").read_text().split('id="graph-data">')[1].split("</script>")[0])
     assert [row[0] for row in data[0]["check"]] == list(checked)
+    ids = [data[0]["id"][row[0]] for row in data[0]["checked"]]
+    assert ids == list(graph.settings["checked"])
+    assert len(ids) == sum(numbers["n"] for numbers in checked.values())
+    # A page has a check by default, and none where it is not wanted.
+    assert main([*given, "--page", "page.html"]) == 0
+    assert sum(numbers["n"] for numbers in load_graph("graph.json").settings["check"].values()) > len(ids)
+    for options in (["--page", "page.html", "--check", "0"], []):
+        assert main([*given, *options]) == 0
+        assert "check" not in load_graph("graph.json").settings
     assert main([*given, "--format", "circuit-tracer", "--check", "2"]) == 0
     metadata = json.loads(Path("graph.json").read_text())["metadata"]["bilinear_lm"]
     assert metadata["check"] == checked

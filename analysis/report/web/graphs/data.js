@@ -143,6 +143,7 @@ class Graph {
     if (node.kind === "head") return `head ${node.layer}.${node.number}`;
     if (node.kind === "eigenvector") return `eigenvector ${node.number}`;
     if (node.kind === "score") return `look ${node.layer}.${node.number}`;
+    if (node.kind === "logit") return this.name(node).split(" - ")[0];
     const name = this.name(node);
     return node.kind === "feature" ? name.replace(/^#\d+ (?=.)/, "") : name;
   }

@@ -11,9 +11,10 @@ function faithLine(graph) {
     parts.push(["followed", percent(followed[by])], ["of it errors", percent(followed[by] ? (ends?.error ?? 0) / followed[by] : 0)]);
   }
   if (check) {
+    parts.push(["change without a node, predicted against measured:", ""]);
     for (const [kind, , free, , held, , random] of check) {
       const r = (value) => (value === null ? "–" : number(value, 2));
-      parts.push([`${GRAPH_KINDS[kind] ?? kind}s predicted, r`, `${r(free)}`, `held ${r(held)}, random ${r(random)}`]);
+      parts.push([`${(GRAPH_KINDS[kind] ?? kind).toLowerCase()} r`, r(free), `held ${r(held)}, random ${r(random)}`]);
     }
   } else if (variance?.length) {
     parts.push(...[...variance].reverse().map(([layer, part]) => [`variance carried, layer ${layer}`, percent(part)]));
