@@ -89,6 +89,9 @@ def graph_name(graph: Graph) -> str:
     """A graph in a few words: its target, and on which prompt it is."""
     target = graph.node(graph.target)
     name = f"{target.label} ({target.id})" if target.label else target.id
+    if target.kind == "logit" and target.label:
+        # Blanks of tokens are signs in labels: this one is before those that the logit is against.
+        name = target.label.partition(" - ")[0]
     if not graph.on_prompt:
         return f"{name}, from weights alone"
     if graph.texts is None:

@@ -185,6 +185,9 @@ def test_nodes_are_grouped(open_page, path, graph):
     tab.locator("#graph-rule").select_option("positions")
     tab.locator("#graph-group-by").click()
     assert supernode(tab).count() == 1
+    assert tab.evaluate("location.hash").endswith("&s=0_positions_0")
+    tab.reload()
+    assert supernode(tab).count() == 1
     tab.locator("#graph-ungroup").click()
     assert drawn(tab) == set(range(8))
 

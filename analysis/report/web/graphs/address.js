@@ -4,7 +4,8 @@
 const graphAddress = {
   PREFIX: "#graph=",
 
-  // graph: the key; c: chosen; p: pinned; h: hidden; l: least share; s: open_nodes_name; n: node_text.
+  // graph: the key; c: chosen; p: pinned; h: hidden; l: least share; s: open_nodes_name, or open_rule_number where a
+  // rule has found the group; n: node_text.
   hash(state) {
     const { base, groups } = state;
     const short = (id) => base.byId.get(id)?.place ?? `g${groups.findIndex((group) => supernodeId(group.name) === id)}`;
@@ -14,9 +15,22 @@ const graphAddress = {
     if (state.pinned.size) parts.append("p", list(state.pinned));
     if (state.hidden.size) parts.append("h", list(state.hidden));
     parts.append("l", Number(state.least.toPrecision(5)));
-    for (const { name, nodes, open } of groups) parts.append("s", `${open ? 1 : 0}_${list(nodes)}_${name}`);
+    for (const group of groups) {
+      const { name, nodes, open } = group;
+      parts.append("s", `${open ? 1 : 0}_${this.ruled(base, group) ?? `${list(nodes)}_${name}`}`);
+    }
     for (const [id, text] of state.notes) parts.append("n", `${short(id)}_${text}`);
     return `${this.PREFIX}${base.key}&${parts}`;
+  },
+
+  // A group as a rule has found it, in a few characters; null where it is another.
+  ruled(base, { name, nodes }) {
+    for (const [rule, groups] of Object.entries(base.data.groups)) {
+      const number = groups.findIndex(([own]) => own === name);
+      const same = number >= 0 && groups[number][1].map((place) => base.nodes[place].id).join("\n") === nodes.join("\n");
+      if (same) return `${rule}_${number}`;
+    }
+    return null;
   },
 
   // The view of an address among graphs; null where it is none, an Error where it cannot be shown.
@@ -27,6 +41,8 @@ const graphAddress = {
     if (!base) throw new Error("The address is of a graph that is not on this page.");
     const groups = parts.getAll("s").map((text) => {
       const [open, nodes, ...name] = text.split("_");
+      const found = base.data.groups[nodes]?.[name[0]];
+      if (found) return { name: found[0], nodes: found[1].map((place) => base.nodes[place].id), open: open === "1" };
       return { name: name.join("_"), nodes: nodes.split(".").map((place) => base.nodes[place]?.id ?? place), open: open === "1" };
     });
     const id = (short) => (short.startsWith("g") ? supernodeId(groups[short.slice(1)]?.name) : (base.nodes[short]?.id ?? short));

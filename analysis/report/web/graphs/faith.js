@@ -8,7 +8,9 @@ function faithLine(graph) {
   const by = graph.data.by;
   const parts = [];
   if (ends) {
-    parts.push(["followed", percent(followed[by])], ["of it errors", percent(followed[by] ? (ends?.error ?? 0) / followed[by] : 0)]);
+    parts.push(["followed", percent(followed[by])], ["of it errors", percent(followed[by] ? (ends.error ?? 0) / followed[by] : 0)]);
+  } else {
+    parts.push(["followed to tokens, of squares", percent(followed.weight)]);
   }
   if (check) {
     parts.push(["change without a node, predicted against measured:", ""]);

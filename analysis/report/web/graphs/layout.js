@@ -124,7 +124,7 @@ function placeLabels(nodes, layout, textOf) {
     const text = textOf(node);
     const { x, y } = layout.places.get(node);
     // The ring of a chosen node takes more room.
-    const length = textWidth(text) + 6;
+    const length = textWidth(text) + 10;
     const options = [
       { x: x + 14, anchor: "start", x0: x + 10, y },
       { x: x - 14, anchor: "end", x0: x - 10 - length, y },

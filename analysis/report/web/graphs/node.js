@@ -80,7 +80,7 @@ function supernodeParts(graph, node, actions) {
     `${members.length} nodes as one`,
     element("p", { class: "actions" }, name, button("open-group", "Open", actions.openGroup), button("dissolve", "Dissolve", actions.dissolve)),
     element("ul", { class: "members" }, ...members.map((member) => element("li", {}, nodeButton(base, member, actions), ` ${percent(member.strength)}`))),
-    element("p", { class: "note" }, "Its value and slope are sums over these nodes: the slope is what the target gains at first order if all of them double at once. Its share is what goes on to nodes outside."),
+    element("p", { class: "note" }, `${graph.hasSlopes ? "Its value and slope are sums over these nodes: the slope is what the target gains at first order if all of them double at once. " : ""}Its share is what goes on to nodes outside; its edges are the sums of theirs.`),
   );
 }
 
