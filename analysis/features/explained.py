@@ -163,7 +163,7 @@ def explained_by_probes(
     progress: bool = False,
 ) -> list[Explained]:
     """How well the top 1, 2, … eigenvectors explain features of several layers, in one pass over a text."""
-    sites = [site for around, _ in probes for site in (around.read, around.written)]
+    sites = list(dict.fromkeys(site for around, _ in probes for site in (around.read, around.written)))
     totals: dict[int, PairMoments] = {}
     for _, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, progress):
         for at, (around, probe) in enumerate(probes):
