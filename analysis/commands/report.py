@@ -51,7 +51,7 @@ def report(
     """Write one self-contained page about what the MLPs of a bilinear language model compute.
 
     A model whose gates have an activation (SiLU, GELU) is read through the quadratics nearest to its MLPs,
-    which --calibration gives a text for; the page begins with how much of the model they explain.
+    which --calibration gives a text for; the page says at its top how much of the model they explain.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.

@@ -86,7 +86,7 @@ def _lead(data: ReportData) -> str:
     layers = "One layer" if shape.n_layers == 1 else f"{shape.n_layers} layers"
     return (
         f"{layers}, {size} parameters. Its MLPs are <dfn>bilinear</dfn>: they multiply pairs of inputs and "
-        "add up the products, so its weights say exactly what they compute."
+        "add up the products, so what they compute can be read exactly from the weights."
     )
 
 

@@ -138,7 +138,8 @@ def _figure(one: Distribution) -> str:
     return (
         f'<figure class="distribution" data-measure="{one.measure}" data-k="{one.k}">'
         f"{histogram(one.values, one.random, low, high, says)}"
-        f'<p class="axis" aria-hidden="true"><span>{low:.3g}</span><span>{high:.3g}</span></p>'
+        f'<p class="axis" aria-hidden="true"><span>{"−1" if low < 0 else "0"}</span>'
+        f"<span>{high:.3g}</span></p>"
         f'<figcaption>{name}median <b>{median}</b>, by chance {random}<span class="this"></span></figcaption>'
         "</figure>"
     )

@@ -131,12 +131,13 @@ def _few(found: FewEigenvectors, vocabulary: Vocabulary) -> str:
         rows.append(Row("turned at random", found.random, f"{found.random:.2f}", is_null=True))
     return _framed(
         "A feature and its circuit",
-        f"{found.n_eigenvectors} of {found.of:,} {several} are the circuit of {_feature(shown)}: where it is "
-        f"active, they alone give it with correlation {found.correlation:.2f}.",
+        f"Where {_feature(shown)} is active, {found.n_eigenvectors} of the {found.of:,} {several} of its "
+        f"circuit tell how much: they alone follow it with correlation {found.correlation:.2f}.",
         _passage(shown.passage, vocabulary) + compared(rows),
         f'<dfn>Correlation</dfn> with {found.n_eigenvectors} <dfn data-term="eigenvector">{several}</dfn>, '
-        f"at {found.n_active:,} tokens, beside <dfn>chance</dfn>; {found.purity:.0%} of its "
-        f"{found.n_passages} peaks are at {_code(found.word)}. Chosen: the highest of features of one word.",
+        f"at {found.n_active:,} tokens, beside <dfn>chance</dfn>; {_two_digits(found.everywhere)} at all "
+        f"tokens. {found.purity:.0%} of its {found.n_passages} peaks are at {_code(found.word)}. Chosen: the "
+        "highest of features of one word.",
         _address(shown),
         "Its circuit",
     )

@@ -49,6 +49,8 @@ class FewEigenvectors:
     shown: FeatureShown
     correlation: float
     """Of the feature, where it is active, with its two largest eigenvectors."""
+    everywhere: float
+    """The same at all tokens of the text."""
     n_eigenvectors: int
     """2, or 1 where no more are read."""
     of: int
@@ -123,6 +125,7 @@ def few_eigenvectors(data: FeatureData, vocabulary: Vocabulary) -> FewEigenvecto
     return FewEigenvectors(
         shown=_shown(reading, index, vocabulary),
         correlation=correlation,
+        everywhere=float(reading.explained.all_tokens[:, :2][index, -1]),
         n_eigenvectors=min(2, reading.explained.active_tokens.shape[1]),
         of=reading.spectra.vectors.shape[-1],
         n_active=int(reading.outputs.n_active[index]),
