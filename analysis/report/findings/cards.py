@@ -57,7 +57,7 @@ def findings_section(data: ReportData) -> str:
 def _card(finding: Finding, data: ReportData) -> str:
     match finding:
         case HeadReason():
-            return _head(finding)
+            return _head(finding, "model" if data.quadratic is None else "quadratics")
         case FewEigenvectors():
             return _few(finding, data.vocabulary)
         case OppositeFeatures():
@@ -77,7 +77,7 @@ def _framed(kicker: str, sentence: str, picture: str, rule: str, link: str, lead
     )
 
 
-def _head(reason: HeadReason) -> str:
+def _head(reason: HeadReason, where: str) -> str:
     left = reason.value - reason.effect
     verb = "falls" if reason.effect * reason.value > 0 else "rises"
     rows = [
@@ -94,7 +94,7 @@ def _head(reason: HeadReason) -> str:
         f"what it moves, the {'lead' if reason.against else 'logit'} {verb} from "
         f"{_two_digits(reason.value)} to {_two_digits(left)}.",
         _prompt(reason) + compared(rows),
-        'In <dfn data-term="logit">logits</dfn>, measured in the model; random: median of '
+        f'In <dfn data-term="logit">logits</dfn>, measured in the {where}; random: median of '
         f'{reason.n_random}. Chosen: the <dfn data-term="head">head</dfn> and word of largest effect.',
         "#circuits",
         "Its graph",
