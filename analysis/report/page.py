@@ -35,7 +35,8 @@ def render(data: ReportData) -> str:
         styles.append("graphs/style.css")
     if data.features is not None:
         parts.append(features_part.features_section(data.features, data.vocabulary))
-        parts.append(perspective.perspective_section(data.features, not data.shape.biases))
+        exact = data.quadratic is None and not data.shape.biases
+        parts.append(perspective.perspective_section(data.features, exact_bounds=exact))
         scripts += [*features_part.SCRIPTS, perspective.SCRIPT]
     if data.graphs:
         scripts += graphs_part.SCRIPTS
