@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.distributed import Worker, gather_rows
 from analysis.features.layer import FeatureLayer
@@ -27,6 +26,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision, norms
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import Words, shown, shown_by
 
 

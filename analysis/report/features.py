@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.features.contexts import Activity, Contexts, activity_on_text
@@ -27,6 +26,7 @@ from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.weights import embedding, unembedding

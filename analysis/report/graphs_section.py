@@ -42,7 +42,7 @@ def graphs_section(graphs: Sequence[Graph]) -> str:
         (_ON_PROMPT, [graph.on_prompt for graph in graphs]),
         (_STATIC, [not graph.on_prompt for graph in graphs]),
     )
-    about = " ".join(text for text, there in kinds if any(there))
+    about = " ".join(text for text, there in kinds if any(there) or not graphs)
     return Template(page_file("graphs/section.html")).substitute(about=about, data=graphs_json(graphs))
 
 

@@ -12,31 +12,38 @@ from string import Template
 from analysis.report import features_section as features_part
 from analysis.report import graphs_section as graphs_part
 from analysis.report.collect import ReportData
+from analysis.report.document import SERVED_SCRIPTS, SERVED_START, SERVED_STYLE
 from analysis.report.html import BASE_SCRIPTS, direction_title, document, numbers, page_file
 from analysis.report.layer_section import anchor, layer_section
 from analysis.report.quadratic_section import quadratic_section
 from analysis.text.vocabulary import visible
 
 
-def render(data: ReportData) -> str:
-    """The page of what `collect` computed."""
+def render(data: ReportData, served: bool = False) -> str:
+    """The page of what `collect` computed; `served` beside a server that answers for the model."""
     parts = [_header(data), _guide(data)]
     styles, scripts = ["page.css"], ["page.js"]
-    if data.features is not None or data.graphs:
+    if data.features is not None or data.graphs or served:
         styles.append("features/style.css")
         scripts += BASE_SCRIPTS
+    if served:
+        styles.append(SERVED_STYLE)
+        scripts += SERVED_SCRIPTS
     if data.features is not None:
         parts.append(features_part.features_section(data.features, data.vocabulary))
         scripts += features_part.SCRIPTS
-    if data.graphs:
+    if data.graphs or served:
         parts.append(graphs_part.graphs_section(data.graphs))
         styles.append("graphs/style.css")
         scripts += graphs_part.SCRIPTS
+    if served:
+        scripts.append(SERVED_START)
     parts += [_summary(data), *(layer_section(data, at) for at in data.layers)]
-    return document(f"What {data.name} computes", _nav(data), "\n".join(parts), styles, scripts)
+    title = f"What {data.name} computes"
+    return document(title, _nav(data, served), "\n".join(parts), styles, scripts, served=served)
 
 
-def _nav(data: ReportData) -> str:
+def _nav(data: ReportData, served: bool) -> str:
     layers = []
     for at in data.layers:
         directions = ""
@@ -45,7 +52,7 @@ def _nav(data: ReportData) -> str:
             directions += f'<li><a href="#{anchor(at, i)}"><code>{token}</code>{more}</a></li>'
         layers.append(f'<li><a href="#layer-{at.layer}">Layer {at.layer}</a><ul>{directions}</ul></li>')
     features = "" if data.features is None else '<li><a href="#features">Features</a></li>'
-    features += '<li><a href="#circuits">Graphs</a></li>' if data.graphs else ""
+    features += '<li><a href="#circuits">Graphs</a></li>' if data.graphs or served else ""
     return (
         '<ul><li><a href="#model">The model</a></li><li><a href="#guide">How to read this page</a></li>'
         f'{features}<li><a href="#summary">All directions</a></li>{"".join(layers)}</ul>'

@@ -299,17 +299,37 @@ const graphState = {
   },
 };
 
-function startGraphs() {
-  const source = document.getElementById("graph-data");
-  if (!source) return;
-  const section = document.getElementById("circuits");
-  const graphs = JSON.parse(source.textContent).map((data) => new Graph(data));
-  const view = new GraphView(section);
-  const pick = section.querySelector("#graph-pick");
-  pick.append(...graphs.map((graph, i) => element("option", { value: i }, graph.data.name)));
-  pick.parentElement.hidden = graphs.length < 2;
-  pick.addEventListener("change", () => view.open(graphs[Number(pick.value)]));
-  view.open(graphs[0]);
-}
+// The graphs that can be opened, with the box that they are picked from.
+const graphs = {
+  list: [],
 
-startGraphs();
+  start() {
+    const source = document.getElementById("graph-data");
+    if (!source) return;
+    this.section = document.getElementById("circuits");
+    this.pick = this.section.querySelector("#graph-pick");
+    this.pick.addEventListener("change", () => this.open(this.list[Number(this.pick.value)]));
+    for (const data of JSON.parse(source.textContent)) this.keep(new Graph(data));
+    if (this.list.length) this.open(this.list[0]);
+  },
+
+  keep(graph) {
+    this.pick.append(element("option", { value: this.list.length }, graph.data.name));
+    this.list.push(graph);
+    this.pick.parentElement.hidden = this.list.length < 2;
+    return graph;
+  },
+
+  // Adds a graph, as graphs_section.py packs it, and opens it.
+  add(data) {
+    this.open(this.keep(new Graph(data)));
+  },
+
+  open(graph) {
+    this.view ??= new GraphView(this.section);
+    this.pick.value = this.list.indexOf(graph);
+    this.view.open(graph);
+  },
+};
+
+graphs.start();

@@ -22,6 +22,7 @@ function showNode(article, graph, node, actions) {
       node === graph.target ? null : actionButton("hide", "Hide", "h", () => actions.hide(node)),
       feature && element("a", { href: featureData.hash(feature), class: "more" }, "All about this feature"),
     ),
+    ...nodeExtras.map((make) => make(graph, node)).filter(Boolean),
     element(
       "div",
       { class: "columns" },
