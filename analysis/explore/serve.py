@@ -86,11 +86,11 @@ def _first_jobs(jobs: Jobs, folder: Path, settings: Settings, prompt: str | None
         jobs.add(REPORT, {})
     if any(job.kind != REPORT for job in jobs.all()):
         return
+    if prompt is not None:
+        jobs.add("graph", {"prompt": prompt})
     if settings.first is not None and settings.dictionaries is not None:
         layer, feature = settings.first
         jobs.add("weights", {"target": f"{layer}-mlp-out-{feature}"})
-    if prompt is not None:
-        jobs.add("graph", {"prompt": prompt})
 
 
 @contextmanager
@@ -105,6 +105,7 @@ def _bound(port: int) -> Iterator[socket.socket]:
             raise InputError(
                 f"explore: port {port} cannot be used ({why}); give another --port, or none for a free one"
             ) from error
+        listening.listen(CONNECTIONS)
         yield listening
 
 

@@ -27,10 +27,7 @@ from analysis.explore.settings import Settings
 from analysis.features.contexts import feature_names, numbered
 from analysis.features.dictionaries import around_mlps, dictionaries_in, read_dictionaries
 from analysis.polynomials.quadratic_model import is_bilinear
-from analysis.report.collect import collect
 from analysis.report.graphs_section import _packed as packed
-from analysis.report.options import FeatureSource, ReportOptions
-from analysis.report.page import render
 from analysis.text.windows import document_windows
 from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 from bilinear_lm.device import find_device
@@ -92,6 +89,11 @@ class Session:
 
     def write_report(self) -> None:
         """Writes the whole page into the state."""
+        # Figures take long to load, and a graph is wanted first.
+        from analysis.report.collect import collect
+        from analysis.report.options import FeatureSource, ReportOptions
+        from analysis.report.page import render
+
         settings, opened = self.settings, self.opened
         model = twin(opened.model)
         source = None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from analysis.explore.jobs import REPORT
 from bilinear_lm.errors import InputError, on_one_line
 from bilinear_lm.files import write_bytes
-from bilinear_lm.progress import listening
+from bilinear_lm.progress import listening, tell
 
 if TYPE_CHECKING:
     from analysis.explore.session import Session
@@ -97,6 +97,7 @@ class Loop:
 
     def _result(self, job: dict[str, Any]) -> bytes:
         if self._session is None:
+            tell("starting")
             from analysis.explore.session import Session
 
             self._session = Session.open(self.settings)

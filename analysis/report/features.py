@@ -286,7 +286,8 @@ def _selected(dictionary: Dictionary, features: Int[Tensor, " n"]) -> Dictionary
 
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
     parts = []
-    for u in features.outputs.split(AT_ONCE):
+    pieces = features.outputs.split(AT_ONCE)
+    for u in tqdm(pieces, desc="eigenvectors of a layer", disable=True):  # a listener hears it
         eigen = eigendecompose(features.tensor, u)
         parts.append(
             Spectra(
