@@ -132,7 +132,7 @@ _GRAPH: dict[str, tuple[Check, Any]] = {
 
 _TEXT: dict[str, tuple[Check, Any]] = {
     "max_tokens": (_whole(0, MOST_TOKENS), 40),
-    "temperature": (_number(0, 100), 0),
+    "temperature": (_number(0.0, 100.0), 0.0),
     "seed": (_whole(0, 2**63 - 1), 0),
 }
 

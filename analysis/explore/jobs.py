@@ -68,18 +68,26 @@ class Jobs:
         read = sorted(filter(None, map(_read, folder.glob("*.json"))), key=lambda job: job.number)
         self._jobs = {job.id: replace(job, state="queued") if job.waits else job for job in read}
 
-    def add(self, kind: str, arguments: Any) -> Job:
+    def add(self, kind: Any, arguments: Any) -> Job:
         """Queues a job; InputError for arguments that do not fit, QueueFull where too many wait."""
-        fitting = {} if kind == REPORT else checked_arguments(kind, arguments)
+        fitting = checked_arguments(kind, arguments)
         with self._lock:
-            if sum(job.state == "queued" for job in self._jobs.values()) >= QUEUE and kind != REPORT:
+            if sum(job.state == "queued" for job in self._jobs.values()) >= QUEUE:
                 raise QueueFull(f"{QUEUE} jobs wait already; wait for some to end, or cancel them")
-            number = 1 + max((job.number for job in self._jobs.values()), default=0)
-            job = Job(secrets.token_hex(8), number, kind, fitting)
-            self._jobs[job.id] = job
-            self._save(job)
-            self._forget_oldest()
-            return job
+            return self._add(kind, fitting)
+
+    def add_report(self) -> Job:
+        """Queues the report, which is not for requests to ask for."""
+        with self._lock:
+            return self._add(REPORT, {})
+
+    def _add(self, kind: str, arguments: dict[str, Any]) -> Job:
+        number = 1 + max((job.number for job in self._jobs.values()), default=0)
+        job = Job(secrets.token_hex(8), number, kind, arguments)
+        self._jobs[job.id] = job
+        self._save(job)
+        self._forget_oldest()
+        return job
 
     def all(self) -> list[Job]:
         """All jobs, the first asked first."""

@@ -83,7 +83,7 @@ def _first_jobs(jobs: Jobs, folder: Path, settings: Settings, prompt: str | None
     """Queues what the page begins with, unless it is there."""
     waiting = any(job.kind == REPORT and job.waits for job in jobs.all())
     if not (folder / PAGE).is_file() and not waiting:
-        jobs.add(REPORT, {})
+        jobs.add_report()
     if any(job.kind != REPORT for job in jobs.all()):
         return
     if prompt is not None:
