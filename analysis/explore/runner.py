@@ -126,9 +126,9 @@ class Runner:
     def _give(self) -> None:
         """Gives the worker what it has room for: one job, and the report."""
         kinds = {job.kind for name in self.running if (job := self.jobs.get(name)) is not None}
-        if REPORT not in kinds and (job := self.jobs.next(REPORT)) is not None:
-            self._start(job)
         if not kinds - {REPORT} and (job := self.jobs.next()) is not None:
+            self._start(job)
+        if REPORT not in kinds and (job := self.jobs.next(REPORT)) is not None:
             self._start(job)
 
     def _start(self, job: Job) -> None:

@@ -29,7 +29,8 @@ from analysis.features.dictionaries import around_mlps, dictionaries_in, read_di
 from analysis.polynomials.quadratic_model import is_bilinear
 from analysis.report.graphs_section import _packed as packed
 from analysis.text.windows import document_windows
-from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+from bilinear_lm.checkpoints.load import load_pretrained
+from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, told, write_json, write_text

@@ -43,7 +43,6 @@ def test_what_the_listener_raises_ends_the_work():
             raise KeyError(what)
 
     with pytest.raises(KeyError, match="work"), listening(stop):
-        for n in tqdm(range(9), desc="work"):
-            done.append(n)
+        done.extend(tqdm(range(9), desc="work"))
     assert done == [0, 1]
     assert list(tqdm(range(1), disable=True)) == [0]

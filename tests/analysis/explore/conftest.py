@@ -1,4 +1,4 @@
-"""Jobs and a runner with a worker that needs no model."""
+"""A tiny model with hostile tokens, and a runner with a worker that needs no model."""
 
 import sys
 import time
@@ -8,6 +8,13 @@ import pytest
 
 from analysis.explore.jobs import Jobs
 from analysis.explore.runner import Runner
+from analysis.report.options import STORY
+from bilinear_lm import save_dictionary
+from bilinear_lm.checkpoints import save_folder
+
+from ..report.pages import hostile_model
+
+HOSTILE = ["<script>alert(1)</script>", "</script><!--", "<img src=x onerror=alert(2)>"]
 
 FAKE = [sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_worker.py"))]
 
@@ -46,3 +53,15 @@ def until():
         return found
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A model, dictionaries around its last MLP, and a text, in files."""
+    folder = tmp_path_factory.mktemp("served")
+    model, tokenizer, pair = hostile_model(HOSTILE)
+    save_folder(model, tokenizer, folder / "model")
+    for dictionary in (pair.inputs, pair.outputs):
+        save_dictionary(dictionary, folder / "scope" / str(dictionary.site))
+    (folder / "text.txt").write_text("\n<|endoftext|>\n".join(f"{token} {STORY}" for token in HOSTILE))
+    return folder

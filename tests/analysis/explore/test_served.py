@@ -17,14 +17,11 @@ import torch
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-from analysis.features.dictionaries import LayerDictionaries
-from analysis.report.options import STORY
-from bilinear_lm import save_dictionary
 from bilinear_lm.checkpoints import save_folder
 
-from ..report.pages import drawn, hostile_model, watched
+from ..report.pages import drawn, watched
+from .conftest import HOSTILE
 
-HOSTILE = ["<script>alert(1)</script>", "</script><!--", "<img src=x onerror=alert(2)>"]
 PROMPT = f"Lily saw {HOSTILE[0]} a {HOSTILE[2]}"
 SECONDS = 120
 
@@ -35,7 +32,10 @@ class Served:
     def __init__(self, *options):
         command = [sys.executable, "-m", "bilinear_lm", "explore", "--no-browser", *map(str, options)]
         started = time.monotonic()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # other tests run beside
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=one_thread
+        )
         self.address = self.process.stdout.readline().strip()
         self.seconds = time.monotonic() - started
 
@@ -86,22 +86,19 @@ def is_gone(pid):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("served")
-    model, tokenizer, pair = hostile_model(HOSTILE)
-    assert isinstance(pair, LayerDictionaries)
-    save_folder(model, tokenizer, folder / "model")
-    for dictionary in (pair.inputs, pair.outputs):
-        save_dictionary(dictionary, folder / "scope" / str(dictionary.site))
-    (folder / "text.txt").write_text("\n<|endoftext|>\n".join(f"{token} {STORY}" for token in HOSTILE))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def options(folder):
+def options(folder, tmp_path_factory):
     return (
         *(folder / "model", "--dictionaries", folder / "scope", "--contexts", folder / "text.txt"),
-        *("--features", 8, "--prompt", PROMPT, "--state", folder / "state", "--device", "cpu"),
+        *(
+            "--features",
+            8,
+            "--prompt",
+            PROMPT,
+            "--state",
+            tmp_path_factory.mktemp("state"),
+            "--device",
+            "cpu",
+        ),
     )
 
 
@@ -148,7 +145,7 @@ def test_the_report_comes(served):
 
 
 def test_in_a_browser(served, browser):
-    """A graph by hand, a node ablated, a circuit by weights; what is open is so when the page is loaded again."""
+    """A graph by hand, a node ablated, a circuit by weights; loaded again, the page shows what it showed."""
     served.wait_for_the_whole()
     context = browser.new_context(viewport={"width": 1100, "height": 900})
     tab = context.new_page()
@@ -186,25 +183,10 @@ def test_in_a_browser(served, browser):
     context.close()
 
 
-def test_a_worker_that_is_killed_and_a_checkpoint_that_is_gone(served, folder, until):
-    """The job is run again, by a worker that finds no model; when the model is back, so are answers."""
-    name = served.add("sample", prompt="Lily", count=8, max_tokens=90)
-    until(lambda: served.ask(path=f"api/jobs/{name}")["state"] == "running")
-    (worker,) = served.workers()
-    (folder / "model").rename(folder / "away")
-    os.kill(worker, signal.SIGKILL)
-    job = served.ended(name)
-    assert (job["state"], job["deaths"]) == ("failed", 1)
-    assert "model: no such" in job["message"]
-    (folder / "away").rename(folder / "model")
-    assert served.result(served.add("graph", prompt="Lily"))["graph"]
-    assert worker not in served.workers()
-
-
-def test_a_port_and_a_folder_that_are_taken(served, folder, options):
+def test_a_port_and_a_folder_that_are_taken(served, options, tmp_path):
     port = served.address.split(":")[2].split("/")[0]
     for more, says in (
-        (["--port", port, "--state", folder / "other"], f"port {port} cannot be used"),
+        (["--port", port, "--state", tmp_path], f"port {port} cannot be used"),
         ([], "another explore uses it"),
     ):
         status, said = Served(*options, *more).stop(0)
