@@ -24,10 +24,15 @@ def train(config: tyro.conf.OmitArgPrefixes[PretrainConfig]) -> None:
 
 
 def dictionaries(config: tyro.conf.OmitArgPrefixes[DictionaryConfig]) -> None:
-    """Train dictionaries (sparse autoencoders) of a model's activations."""
+    """Train dictionaries (sparse autoencoders) of a model's activations.
+
+    Under torchrun the first process trains them, and all share the measuring.
+    """
     from finetune.dictionaries.train import train_dictionaries
 
     records = train_dictionaries(config)
+    if not records:  # another process of several tells them
+        return
     print(f"{'site':<14}{'variance explained':>20}{'loss recovered':>16}{'dead':>7}")
     for site, record in records.items():
         measured = record["fidelity"]

@@ -154,7 +154,7 @@ def test_every_public_name_is_there():
 
 ROOMS = [
     "bilinear_lm",
-    *("streaming", "distributed", "text", "spectra", "toys", "features", "attention", "paths"),
+    *("streaming", "text", "spectra", "toys", "features", "attention", "paths"),
     *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
     *(
         "polynomial_plots",

@@ -22,7 +22,7 @@ from analysis.circuits.targets import (
     LogitTarget,
     ScoreTarget,
 )
-from analysis.circuits.trace import trace
+from analysis.circuits.trace import trace, trace_prompts
 
 __all__ = [
     "Agreement",
@@ -48,4 +48,5 @@ __all__ = [
     "static_circuit",
     "steer_node",
     "trace",
+    "trace_prompts",
 ]

@@ -1,26 +1,31 @@
-"""`trace`: the graph of a logit, a feature or an attention score, asked for by words."""
+"""`trace`: the graph of a logit, a feature or an attention score, asked for by words; of many prompts too."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from analysis.circuits.attribution import Frozen, Interactions, attribute
-from analysis.circuits.causal import causal_check
+from analysis.circuits.causal import can_intervene, causal_check
 from analysis.circuits.labels import labelled, names_on_text
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
 from analysis.graphs.elements import By
+from analysis.graphs.files import as_text, from_object
 from analysis.graphs.graph import Graph
 from analysis.text.tokens import parse_direction
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
+from bilinear_lm.progress import tqdm
 from bilinear_lm.weights import embedding
 
 if TYPE_CHECKING:
@@ -30,6 +35,9 @@ MAX_NODES = 200
 """Nodes of a graph that people can look through."""
 
 _SHARE_ON_PROMPT, _SHARE_STATIC = 0.8, 0.5
+
+_FILE = Path("trace.json")
+"""The name of graphs between processes."""
 
 
 @checked
@@ -50,7 +58,7 @@ def trace(
     by: By = "slope",
     attention: Frozen = "held",
     interactions: Interactions = "grouped",
-    check: int | None = None,
+    check: int | bool | None = None,
     progress: bool = False,
 ) -> Graph:
     """Trace a logit, a feature or a score: on a prompt by `attribute`, else by `static_circuit`.
@@ -66,8 +74,9 @@ def trace(
     (documents separated by <|endoftext|>) features are named by the passages where they are most active.
     On a prompt nodes are chosen `by` slope or weight, `attention` says whether attention scores are nodes,
     and `interactions` whether weak ones are grouped by their inputs (`attribute`). With `check` that many
-    nodes of each kind are taken away in the model, one at a time, and `settings["check"]` says how what
-    happens agrees with what the graph predicts (`CausalCheck.summary`).
+    nodes of each kind are taken away in the model, one at a time; True: 20 of each kind, or as many as there
+    are. `settings["check"]` says how what happens agrees with what the graph predicts
+    (`CausalCheck.summary`), and `settings["checked"]` has the numbers of each node (`CausalCheck.by_node`).
     `share` is by default 0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph counts the
     nodes that were strong enough for `share` and left out for `max_nodes`.
 
@@ -84,9 +93,11 @@ def trace(
         raise InputError(f"key {key} without a head; expected the head whose score it is")
     if head is not None and prompt is None:
         raise InputError(f"head {head} without a prompt; a score is that of two positions in one")
+    if check is False:
+        check = None
     if check is not None and prompt is None:
         raise InputError(f"a check of {check} nodes without a prompt; interventions need one")
-    if check is not None:
+    if check is not None and check is not True:
         require_count(check, f"check={check} nodes")
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     if prompt is None:
@@ -116,14 +127,56 @@ def trace(
             progress=progress,
         )
         settings = {**attribution.graph.settings, "prompt": prompt}
-        if check is not None:
-            settings["check"] = causal_check(model, attribution, n=check, each_kind=True).summary()
+        if check is not None and (check is not True or can_intervene(attribution)):
+            n = None if check is True else check
+            measured_changes = causal_check(model, attribution, n=n, each_kind=True)
+            settings |= {"check": measured_changes.summary(), "checked": measured_changes.by_node()}
         graph = replace(attribution.graph, settings=settings)
     if text is None or not dictionaries:
         return graph
     by_site = dictionaries_by_site(dictionaries)
-    names = names_on_text(model, tokenizer, vocabulary, by_site, graph, text, progress)
+    names = names_on_text(model, tokenizer, vocabulary, by_site, [graph], text, progress)
     return labelled(graph, vocabulary, names)
+
+
+@checked
+def trace_prompts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    dictionaries: Dictionaries | Sequence[Dictionary] | None = None,
+    text: str | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> list[Graph]:
+    """The graphs of several prompts, each as `trace` makes it; `settings` are the other arguments of `trace`.
+
+    With a `text` the features of all graphs are named in one pass over it. The processes of a
+    torch.distributed group share the prompts and the text, and each gets all graphs, the same as of one.
+
+    >>> prompts = ["Her mom gave her a big", "Tom went to the"]
+    >>> graphs = trace_prompts(model, tokenizer, prompts, max_nodes=50)  # doctest: +SKIP
+
+    Raises InputError for no prompts, and for what `trace` refuses.
+    """
+    if not prompts:
+        raise InputError("no prompts to trace; expected a list of one text or more")
+
+    def traced(some: Sequence[str]) -> list[str]:
+        graphs = [trace(model, tokenizer, prompt, dictionaries=dictionaries, **settings) for prompt in some]
+        bar.update(len(some))
+        return [as_text(graph, _FILE) for graph in graphs]
+
+    with tqdm(total=len(Worker.own().of(len(prompts))), desc="prompts", disable=not progress) as bar:
+        texts = divided(list(prompts), traced)
+    graphs = [from_object(json.loads(one), _FILE) for one in texts]
+    if text is None or not dictionaries:
+        return graphs
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    by_site = dictionaries_by_site(dictionaries)
+    names = names_on_text(model, tokenizer, vocabulary, by_site, graphs, text, progress)
+    return [labelled(graph, vocabulary, names) for graph in graphs]
 
 
 def _target(

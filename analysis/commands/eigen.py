@@ -32,7 +32,7 @@ def eigen(
     dictionary: str | None = None,
     features: tuple[int, ...] = (),
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 16,
-    method: Literal["auto", "dense", "block"] = "auto",
+    method: Literal["auto", "dense", "block", "lanczos"] = "auto",
     tolerance: float | None = None,
     device: DeviceName = "auto",
     seed: int = 0,
@@ -42,7 +42,8 @@ def eigen(
 
     Writes settings.json (what was computed, with the names of the directions) and part-00000.safetensors
     and on (values, vectors, residuals, gap); `analysis.load_decomposition` reads the folder. For a few
-    directions also spectrum-00000.png and on. A run that was killed is finished with --resume.
+    directions also spectrum-00000.png and on. A run that was killed is finished with --resume. Under torchrun
+    the processes share the parts; any number of them finishes a run.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
@@ -54,10 +55,10 @@ def eigen(
         dictionary: Dictionary of what the MLP writes; the directions are those its features read.
         features: Features of the dictionary; all of them by default.
         k: How many eigenvectors of each direction, from both ends of the spectrum by magnitude.
-        method: All eigenvectors of each matrix (dense), only the k (block), or what is faster (auto).
-        tolerance: Largest residual of the block method, relative to the largest eigenvalue.
+        method: All eigenvectors of each matrix (dense), only the k (block, lanczos), or the fastest (auto).
+        tolerance: Largest residual where only k are computed, relative to the largest eigenvalue.
         device: Where to compute.
-        seed: Seeds the block method.
+        seed: Seeds the rows that block and lanczos start from.
         resume: Finish what a killed run left in the folder.
     """
     import torch
@@ -65,38 +66,43 @@ def eigen(
     from analysis.spectra.eigen_run import eigendecompose_to_folder, require_unbegun
     from bilinear_lm import mlp_tensor
     from bilinear_lm.checkpoints import load_pretrained
+    from bilinear_lm.distributed import process_group, together
 
     require_seed(seed)
     _require_one_choice(tokens, all_tokens, dictionary, features)
     require_count(k, f"k={k} eigenvectors")
     if tolerance is not None:
         require_number(tolerance, f"tolerance {tolerance:g}", "more than 0, below 1", least=5e-324, most=1)
-    if not resume:
-        require_unbegun(output)
     where = find_device(device)
-    model = load_pretrained(checkpoint, device=where)
-    tensor = mlp_tensor(model, layer).to(torch.float32)
-    if dictionary is None:
-        u, names = _token_directions(model, checkpoint, tokens)
-    else:
-        n_layers = model.config.num_hidden_layers
-        u, names = _feature_directions(dictionary, layer % n_layers, features, where)
-    eigendecompose_to_folder(
-        tensor,
-        u.to(torch.float32),
-        output,
-        k,
-        method=method,
-        tolerance=tolerance,
-        seed=seed,
-        resume=resume,
-        about={
-            "checkpoint": told(checkpoint),
-            "layer": layer,
-            "dictionary": None if dictionary is None else told(dictionary),
-            "directions": names,
-        },
-    )
+    with process_group(where) as part:
+        with together():
+            if not resume and not part.rank:
+                require_unbegun(output)
+        model = load_pretrained(checkpoint, device=where)
+        tensor = mlp_tensor(model, layer).to(torch.float32)
+        if dictionary is None:
+            u, names = _token_directions(model, checkpoint, tokens)
+        else:
+            n_layers = model.config.num_hidden_layers
+            u, names = _feature_directions(dictionary, layer % n_layers, features, where)
+        eigendecompose_to_folder(
+            tensor,
+            u.to(torch.float32),
+            output,
+            k,
+            method=method,
+            tolerance=tolerance,
+            seed=seed,
+            resume=resume,
+            about={
+                "checkpoint": told(checkpoint),
+                "layer": layer,
+                "dictionary": None if dictionary is None else told(dictionary),
+                "directions": names,
+            },
+        )
+    if part.rank:
+        return
     if len(names) <= FIGURES:
         try:
             _draw(output, names)

@@ -21,6 +21,7 @@ def explore(
     /,
     dictionaries: Path | None = None,
     contexts: Path | None = None,
+    names: Path | None = None,
     features: int = 1000,
     prompt: str | None = None,
     state: Path | None = None,
@@ -40,6 +41,7 @@ def explore(
             own. Without any, eigenvectors are followed.
         contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
             has its own.
+        names: JSON file of your own names for features, as the page saves it.
         features: How many features of each dictionary the page shows, the most active; 0: none.
         prompt: The prompt of the first graph. The default model has one.
         state: Folder for jobs, results and the page, which another start goes on with; a temporary one by
@@ -70,6 +72,10 @@ def explore(
         files.append(_existing(folder, "dictionaries", is_folder=True))
     if text is not None:
         files.append(_existing(text, "contexts", is_folder=False))
+    if names is not None:
+        files.append(_existing(names, "names", is_folder=False))
+    if folder is None and names is not None:
+        raise InputError(f"explore: --names {names} without dictionaries whose features they name")
     if folder is None and text is not None:
         raise InputError(
             f"explore: --contexts {text} without --dictionaries; give the folder of the dictionaries whose "
@@ -80,6 +86,7 @@ def explore(
         checkpoint=_absolute(checkpoint),
         dictionaries=None if folder is None else str(folder.absolute()),
         contexts=None if text is None else str(text.absolute()),
+        names=None if names is None else str(names.absolute()),
         features=features if text is not None else 0,
         first=SHOWN_FIRST if is_default and own_names else None,
         own_names=own_names,

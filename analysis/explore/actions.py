@@ -18,11 +18,10 @@ from torch import Tensor
 
 from analysis.circuits.agreement import Intervention, patch_node
 from analysis.circuits.attribution import Attribution, attribute
-from analysis.circuits.causal import causal_check
-from analysis.circuits.labels import FeatureNames, labelled
-from analysis.circuits.prompt.prompt import Prompt, open_prompt
+from analysis.circuits.causal import can_intervene, causal_check
+from analysis.circuits.labels import labelled
+from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.static import static_circuit
-from analysis.circuits.targets import FeatureTarget, LogitTarget, parse_feature
 from analysis.explore.edited import (
     NextToken,
     Said,
@@ -32,52 +31,24 @@ from analysis.explore.edited import (
     with_direction,
     with_writes,
 )
-from analysis.features.dictionaries import Dictionaries
+from analysis.explore.opened import Opened as Opened
+from analysis.explore.opened import feature_of, target_of, target_on
 from analysis.graphs.graph import Graph
-from analysis.text.tokens import parse_direction
-from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import prompt_ids
-from bilinear_lm.checks import require_index
 from bilinear_lm.errors import InputError
 from bilinear_lm.progress import tell
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.text.generate import sample as sample_texts
-from bilinear_lm.weights import embedding
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    pass
 
 CONTROLS = 3
 """Random nodes of equal weight that are changed instead of those that were asked for."""
 
 SHARE, STATIC_SHARE = 0.8, 0.5
 """Shares of contributions that graphs keep: on a prompt, and by weights."""
-
-
-@shown
-@dataclass(frozen=True)
-class Opened:
-    """A model with what is needed to read it: tokens as text, dictionaries, names of features."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    vocabulary: Vocabulary
-    dictionaries: Dictionaries
-    names: FeatureNames
-
-    @classmethod
-    def of(
-        cls,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dictionaries: Dictionaries | None = None,
-        names: FeatureNames | None = None,
-    ) -> Opened:
-        """A model and its tokenizer; dictionaries go to the model's device."""
-        moved = {site: one.to(model.device) for site, one in (dictionaries or {}).items()}
-        vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
-        return cls(model, tokenizer, vocabulary, moved, names or {})
 
 
 @shown
@@ -117,13 +88,28 @@ def prompt_graph(
     """
     tell("reading the prompt")
     measured = open_prompt(opened.model, prompt, opened.dictionaries, tokenizer=opened.tokenizer)
-    found = attribute(measured, _target(opened, measured, target), share=SHARE, max_nodes=max_nodes)
+    found = attribute(measured, target_on(opened, measured, target), share=SHARE, max_nodes=max_nodes)
     return replace(found, graph=_named(opened, found.graph, prompt))
+
+
+def checked_graph(opened: Opened, attribution: Attribution) -> Graph:
+    """The graph of `prompt_graph` with a check in the model: the strongest nodes of each kind taken away.
+
+    `settings["check"]` and `settings["checked"]` are those of `trace(…, check=True)`; a graph without nodes
+    that can be taken away stays as it is.
+    """
+    graph = attribution.graph
+    if not can_intervene(attribution):
+        return graph
+    tell("checking the graph in the model")
+    check = causal_check(opened.model, attribution, each_kind=True)
+    settings = {**graph.settings, "check": check.summary(), "checked": check.by_node()}
+    return replace(graph, settings=settings)
 
 
 def weight_circuit(opened: Opened, target: int | str, max_nodes: int = 120) -> Graph:
     """The circuit of a token's logit or of a feature from weights alone, with the names of features."""
-    found = _direction(opened, target)
+    found = target_of(opened, target)
     circuit = static_circuit(
         opened.model,
         found,
@@ -138,39 +124,6 @@ def weight_circuit(opened: Opened, target: int | str, max_nodes: int = 120) -> G
 def _named(opened: Opened, graph: Graph, prompt: str | None = None) -> Graph:
     settings = graph.settings if prompt is None else {**graph.settings, "prompt": prompt}
     return labelled(replace(graph, settings=settings), opened.vocabulary, opened.names)
-
-
-def _target(opened: Opened, prompt: Prompt, target: int | str | None) -> LogitTarget | FeatureTarget:
-    if target is None:
-        return LogitTarget(prompt.likeliest(), prompt.runners_up())
-    if isinstance(target, int):
-        require_index(target, len(opened.vocabulary.texts), "token")
-        first = (prompt.likeliest(), *prompt.runners_up())
-        return LogitTarget(target, tuple(token for token in first if token != target)[:5])
-    return _direction(opened, target)
-
-
-def _direction(opened: Opened, target: int | str) -> LogitTarget | FeatureTarget:
-    if isinstance(target, int):
-        require_index(target, len(opened.vocabulary.texts), "token")
-        return LogitTarget(target)
-    if (feature := _feature(opened, target)) is not None:
-        return FeatureTarget(*feature)
-    direction = parse_direction(target, opened.vocabulary)
-    return LogitTarget(direction.token, direction.against)
-
-
-def _feature(opened: Opened, text: str) -> tuple[Site, int] | None:
-    """A feature of one of the dictionaries; None for a text that has another form."""
-    try:
-        site, number = parse_feature(text)
-    except InputError:
-        return None
-    if site not in opened.dictionaries:
-        there = ", ".join(map(str, sorted(opened.dictionaries))) or "none"
-        raise InputError(f"feature {text}: there is no dictionary of {site}; expected one of {there}")
-    require_index(number, opened.dictionaries[site].n_feat, f"feature of {site}")
-    return site, number
 
 
 @shown
@@ -307,7 +260,7 @@ def steer(
 
     Beside it a random direction of the same length, drawn by the seed of `writing`.
     """
-    found = _feature(opened, feature)
+    found = feature_of(opened, feature)
     if found is None:
         raise InputError(f"feature {feature!r}; expected LAYER-POINT-NUMBER, such as 2-mlp-out-17")
     site, number = found

@@ -15,6 +15,7 @@ from analysis.circuits.labels import FeatureNames
 from analysis.explore.actions import (
     Change,
     Opened,
+    checked_graph,
     intervene,
     next_tokens,
     prompt_graph,
@@ -24,18 +25,18 @@ from analysis.explore.actions import (
 )
 from analysis.explore.edited import Writing
 from analysis.explore.settings import Settings
-from analysis.features.contexts import feature_names, numbered
+from analysis.features.chosen_names import chosen_names
 from analysis.features.dictionaries import around_mlps, dictionaries_in, read_dictionaries
 from analysis.polynomials.quadratic_model import is_bilinear
-from analysis.report.graphs_section import _packed as packed
-from analysis.text.windows import document_windows
+from analysis.report.graphs_section import packed
 from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
+from bilinear_lm.dictionaries.names import load_feature_names, renamed
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json, told, write_json, write_text
 from bilinear_lm.progress import tell
-from bilinear_lm.shipped import shipped_words
+from bilinear_lm.shipped import shipped_names
 from bilinear_lm.site_names import Site
 from bilinear_lm.text.files import read_plain_text
 
@@ -95,7 +96,7 @@ class Session:
         from analysis.report.options import FeatureSource, ReportOptions
         from analysis.report.page import render
 
-        settings, opened = self.settings, self.opened
+        settings, opened, names = self.settings, self.opened, self.settings.names
         model = twin(opened.model)
         source = None
         if settings.features and settings.dictionaries is not None and settings.contexts is not None:
@@ -104,6 +105,8 @@ class Session:
                 read_plain_text(Path(settings.contexts)),
                 n_features=settings.features,
                 first=settings.first,
+                names=shipped_names(settings.checkpoint) if settings.own_names else {},
+                given={} if names is None else load_feature_names(Path(names), opened.dictionaries),
             )
         options = ReportOptions(seed=settings.seed)
         data = collect(model, opened.tokenizer, settings.name, options, source, progress=False)
@@ -129,32 +132,29 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _names(opened: Opened, settings: Settings) -> FeatureNames:
-    """The names of all features: those that ship, or by the text, kept in the state; else numbers."""
+    """The names of all features: those that ship, or made once and kept in the state; and a user's own."""
     if not opened.dictionaries:
         return {}
-    if settings.own_names and (own := shipped_words(settings.checkpoint)):
-        return {site: [numbered(*each) for each in enumerate(words)] for site, words in own.items()}
-    if settings.contexts is None:
-        return {}
-    kept = Path(settings.state) / NAMES
-    if kept.is_file():
-        return _read_names(kept)
+    given = {}
+    if settings.names is not None:
+        given = load_feature_names(Path(settings.names), opened.dictionaries)
+    file = Path(settings.state) / NAMES
+    if settings.own_names and (own := shipped_names(settings.checkpoint)):
+        return renamed(own, given)
+    if file.is_file():
+        return renamed(_read_names(file), given)
     tell("naming the features")
-    model, tokenizer = opened.model, opened.tokenizer
-    text = read_plain_text(Path(settings.contexts))
-    windows = document_windows(tokenizer, text, model.config.max_position_embeddings)
-    wanted = {site: range(one.n_feat) for site, one in opened.dictionaries.items()}
-    skip = int(tokenizer.bos_token_id is not None)
-    names = feature_names(model, opened.dictionaries, wanted, windows, opened.vocabulary, skip)
-    write_json(kept, {str(site): [of[number] for number in sorted(of)] for site, of in names.items()})
-    return names
+    text = None if settings.contexts is None else read_plain_text(Path(settings.contexts))
+    made = chosen_names(opened.model, opened.tokenizer, opened.dictionaries, {}, text, {})
+    write_json(file, {str(site): list(of) for site, of in made.items()})
+    return renamed(made, given)
 
 
-def _read_names(path: Path) -> FeatureNames:
+def _read_names(path: Path) -> dict[Site, tuple[str, ...]]:
     names = read_json(path)
     if not all(isinstance(of, list) and all(isinstance(name, str) for name in of) for of in names.values()):
         raise InputError(f"{path}: no names of features; delete it, and they are made again")
-    return {Site.parse(site): of for site, of in names.items()}
+    return {Site.parse(site): tuple(of) for site, of in names.items()}
 
 
 def _writing(arguments: Mapping[str, Any]) -> Writing:
@@ -166,7 +166,7 @@ def _tokens(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _graph(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {"graph": packed(session.attribution(arguments).graph)}
+    return {"graph": packed(checked_graph(session.opened, session.attribution(arguments)))}
 
 
 def _weights(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:

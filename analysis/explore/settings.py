@@ -27,6 +27,8 @@ class Settings:
     """The folder of dictionaries."""
     contexts: str | None
     """The file of the text that features are named by."""
+    names: str | None
+    """The file of a user's own names for features."""
     features: int
     """Features of each dictionary on the page; 0: none."""
     first: tuple[int, int] | None

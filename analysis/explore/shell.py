@@ -16,10 +16,18 @@ from analysis.report.document import (
 
 GRAPH_SCRIPTS = (
     "graphs/data.js",
+    "graphs/supernodes.js",
+    "graphs/state.js",
+    "graphs/address.js",
     "graphs/layout.js",
     "graphs/drawing.js",
+    "graphs/picture.js",
+    "graphs/edges.js",
     "graphs/node.js",
+    "graphs/faith.js",
     "graphs/prompt.js",
+    "graphs/grouping.js",
+    "graphs/view.js",
     "graphs/main.js",
 )
 """Those of `analysis.report.graphs_section`, which needs torch to be imported; a test compares them."""

@@ -7,7 +7,7 @@ all tokens are flattered by the many where both are near zero (arXiv 2410.08417,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add
@@ -19,20 +19,35 @@ from torch import Tensor, nn
 from analysis.features.contexts import BATCH as CONTEXT_BATCH
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.features.layer import as_list, require_site
-from analysis.spectra.eigen import eigendecompose
+from analysis.spectra.eigen import Eigendecomposition, eigendecompose
 from analysis.streaming import PairMoments
-from analysis.text.windows import BATCH, Windows, activations_on_windows, window_batches
+from analysis.text.windows import (
+    BATCH,
+    Windows,
+    activations_on_windows,
+    batches_of,
+    require_windows,
+    window_batches,
+)
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import is_index, require_count, require_floating
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import normalised
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, mlp_inputs
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
+
+AT_ONCE = 128
+"""Features that are decomposed at once."""
+
+SUMS = 16
+"""Parts of a text that are summed up one by one."""
 
 
 @shown
@@ -101,27 +116,44 @@ def explained_by_eigenvectors(
     Raises InputError for a dictionary of another width, a bilinear encoder, k or features out of range, or
     no points.
     """
-    chosen = _chosen(features, outputs.n_feat)
-    _require_readable(outputs, tensor.d_out)
-    tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    outputs = outputs.to(tensor.device, tensor.dtype)
-    eigen = eigendecompose(tensor, outputs.encoder.T[chosen], k)
-    probe = Probe(outputs, torch.tensor(chosen), eigen.values, eigen.vectors)
-    chunk = rows_at_once(8 * len(chosen) * k * tensor.dtype.itemsize)
-    width = tensor.d_in - tensor.constant
-
-    def checked(x: Tensor) -> Tensor:
-        require_floating(x, "points to explain a layer at")
-        if x.ndim != 2 or x.shape[1] != width:
-            raise InputError(f"points to explain a layer at: got {list(x.shape)}; expected [n, {width}]")
-        return x.to(tensor.device, tensor.dtype)
-
-    pieces = (x for seen in points for x in checked(seen).split(chunk))
-    moments = (probe.moments(x, tensor(x)) for x in pieces if len(x))
+    compared = _Compared.of(tensor, outputs, _chosen(features, outputs.n_feat), k)
+    moments = (each for x in points for each in compared.moments(x))
     first = next(moments, None)
     if first is None:
         raise InputError("no points to explain a layer at; expected one or more")
-    return Explained.of(probe.chosen, reduce(add, moments, first))
+    return Explained.of(compared.probe.chosen, reduce(add, moments, first))
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A layer and its output features, ready to be compared at points."""
+
+    tensor: BilinearTensor
+    probe: Probe
+
+    @classmethod
+    def of(cls, tensor: BilinearTensor, outputs: Dictionary, chosen: list[int], k: int) -> _Compared:
+        _require_readable(outputs, tensor.d_out)
+        tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        outputs = outputs.to(tensor.device, tensor.dtype)
+        directions = outputs.encoder.T[chosen]
+
+        def eigen(some: Sequence[int]) -> Eigendecomposition:
+            return eigendecompose(tensor, directions[some[0] : some[-1] + 1], k)
+
+        found = divided(range(len(chosen)), eigen, AT_ONCE)
+        return cls(tensor, Probe(outputs, torch.tensor(chosen), found.values, found.vectors))
+
+    def moments(self, x: Float[Tensor, "n width"]) -> Iterator[PairMoments]:
+        """The moments at some points, in pieces that fit in memory."""
+        width = self.tensor.d_in - self.tensor.constant
+        require_floating(x, "points to explain a layer at")
+        if x.ndim != 2 or x.shape[1] != width:
+            raise InputError(f"points to explain a layer at: got {list(x.shape)}; expected [n, {width}]")
+        piece = rows_at_once(8 * self.probe.values.numel() * self.tensor.dtype.itemsize)
+        for part in x.to(self.tensor.device, self.tensor.dtype).split(piece):
+            if len(part):
+                yield self.probe.moments(part, self.tensor(part))
 
 
 @checked
@@ -139,7 +171,8 @@ def explained_on_text(
     """`explained_by_eigenvectors` for an MLP of a bilinear model at the tokens of a text.
 
     The first `skip` positions of each window do not count: a beginning-of-sequence token, where activations
-    are like nowhere else. The scale of a norm behind the MLP (Gemma 2, OLMo 2) is taken as 1.
+    are like nowhere else. The scale of a norm behind the MLP (Gemma 2, OLMo 2) is taken as 1. The processes
+    of a torch.distributed group share features and text.
     """
     require_site(outputs.site, layer, ("mlp-out",), "output")
     require_count(skip, f"skip={skip} positions", "0 or more", least=0)
@@ -148,11 +181,21 @@ def explained_on_text(
     require_count(k, f"k={k} eigenvectors", f"1 to d_in={tensor.d_in}", most=tensor.d_in)
     chosen = _chosen(features, outputs.n_feat)
 
-    def points() -> Iterator[Tensor]:
-        for _, ids in window_batches(model, windows, batch_size, progress):
-            yield mlp_inputs(model, ids, [layer])[0, :, skip:].flatten(0, 1)
+    require_windows(model, windows)
+    windows = [window for window in windows if len(window) > skip]
+    if not windows:
+        raise InputError(
+            f"no tokens to explain a layer at behind skip={skip} positions; expected longer windows"
+        )
+    compared = _Compared.of(tensor, outputs, chosen, k)
 
-    return explained_by_eigenvectors(tensor, outputs, points(), chosen, k)
+    def read(part: range) -> Iterator[tuple[int, list[PairMoments]]]:
+        for numbers, ids in window_batches(model, windows, batch_size, only=part):
+            x = mlp_inputs(model, ids, [layer])[0, :, skip:].flatten(0, 1)
+            yield len(numbers), [reduce(add, compared.moments(x))]
+
+    (total,) = _on_text(windows, batch_size, read, progress)
+    return Explained.of(compared.probe.chosen, total)
 
 
 def explained_by_probes(
@@ -162,18 +205,55 @@ def explained_by_probes(
     skip: int = 0,
     progress: bool = False,
 ) -> list[Explained]:
-    """How well the top 1, 2, … eigenvectors explain features of several layers, in one pass over a text."""
+    """How well the top 1, 2, … eigenvectors explain features of several layers, in one pass over a text.
+
+    The processes of a torch.distributed group share the text.
+    """
+    require_windows(model, windows)
     sites = [site for around, _ in probes for site in (around.read, around.written)]
-    totals: dict[int, PairMoments] = {}
-    for _, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, progress):
-        for at, (around, probe) in enumerate(probes):
+
+    def of_batch(seen: dict[Site, Tensor]) -> Iterator[PairMoments]:
+        for around, probe in probes:
             x, written = (
                 values[:, skip:].flatten(0, 1).to(probe.values)
                 for values in (_read(model, around.read, seen), seen[around.written])
             )
-            moments = probe.moments(x, written)
-            totals[at] = totals[at] + moments if at in totals else moments
-    return [Explained.of(probe.chosen, totals[at]) for at, (_, probe) in enumerate(probes)]
+            yield probe.moments(x, written)
+
+    def read(part: range) -> Iterator[tuple[int, list[PairMoments]]]:
+        for numbers, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, only=part):
+            yield len(numbers), list(of_batch(seen))
+
+    totals = _on_text(windows, CONTEXT_BATCH, read, progress)
+    return [Explained.of(probe.chosen, total) for (_, probe), total in zip(probes, totals, strict=True)]
+
+
+def _on_text(
+    windows: Windows,
+    batch_size: int,
+    read: Callable[[range], Iterator[tuple[int, list[PairMoments]]]],
+    progress: bool,
+) -> list[PairMoments]:
+    """The sums of moments over a text, which processes share.
+
+    `read` gives those of each batch in a range of them, with how many windows it has. The text is summed up
+    in `SUMS` parts, whoever reads them, so that the rounding is the same.
+    """
+    batches = batches_of(windows, batch_size)
+    parts = [part for number in range(SUMS) if (part := Worker(number, SUMS).of(len(batches)))]
+
+    def of_part(some: Sequence[range]) -> tuple[PairMoments, ...]:
+        totals: list[PairMoments] = []
+        for n_windows, moments in read(some[0]):
+            totals = [*map(add, totals, moments)] if totals else moments
+            bar.update(n_windows)
+        return tuple(total[None] for total in totals)
+
+    own = Worker.own().of(len(parts))
+    total = sum(len(batches[number]) for part in parts[own.start : own.stop] for number in part)
+    with tqdm(total=total, desc="windows", disable=not progress) as bar:
+        sums = divided(parts, of_part)
+    return [reduce(add, (each[number] for number in range(len(each.count)))) for each in sums]
 
 
 def _read(model: nn.Module, site: Site, seen: dict[Site, Tensor]) -> Tensor:

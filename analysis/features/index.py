@@ -20,6 +20,7 @@ from analysis.features.interactions import Interactions, n_pairs, put_back
 from analysis.features.layer import FeatureLayer
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
+from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 
@@ -62,7 +63,8 @@ def interaction_index(
 ) -> InteractionIndex:
     """The `k_out` strongest interactions into each output feature, `k_in` of each input feature.
 
-    Time is that of all interaction matrices, n_out · n_in² · d; memory that of one strip.
+    Time is that of all interaction matrices, n_out · n_in² · d; memory that of one strip. The processes of a
+    torch.distributed group share the output features.
 
     >>> features = FeatureLayer(tensor, inputs.decoder, outputs.encoder.T)  # doctest: +SKIP
     >>> index = interaction_index(features)  # doctest: +SKIP
@@ -74,23 +76,28 @@ def interaction_index(
     k_out = min(k_out, n_pairs(features.n_in))
     k_in = min(k_in, features.n_out * features.n_in)
     reach = _Reach.none(features, k_in)
-    rows = []
-    for output in tqdm(range(features.n_out), desc="interactions", disable=not progress):
-        best = features.inputs.new_zeros(0), torch.zeros(0, dtype=torch.long, device=features.inputs.device)
-        for start, strip in features.strips(features.outputs[output]):
-            values = strip.mul_(2)
-            values.diagonal().div_(2)
-            sizes = values.abs()
-            of_row = sizes.amax(dim=1)
-            best = _strongest_pairs(best, values, sizes, of_row, start, features.n_in, k_out)
-            reach.offer(output, start, start, values, sizes, of_row)
-            # Right of its square on the diagonal a strip also holds what its columns have with its rows.
-            beside = slice(len(strip), None)
-            if strip.shape[1] > len(strip):
-                across = sizes[:, beside].T
-                reach.offer(output, start + len(strip), start, values[:, beside].T, across, across.amax(1))
-        rows.append(best)
-    values, pairs = (torch.stack(column) for column in zip(*rows, strict=True))
+    rows: list[tuple[Tensor, Tensor]] = []
+    none = features.inputs.new_zeros(0)
+    with together() as worker:
+        for output in tqdm(worker.of(features.n_out), desc="interactions", disable=not progress):
+            best = none, none.long()
+            for start, strip in features.strips(features.outputs[output]):
+                values = strip.mul_(2)
+                values.diagonal().div_(2)
+                sizes = values.abs()
+                of_row = sizes.amax(dim=1)
+                best = _strongest_pairs(best, values, sizes, of_row, start, features.n_in, k_out)
+                reach.offer(output, start, start, values, sizes, of_row)
+                # Right of its square on the diagonal a strip also holds what its columns have with its rows.
+                beside = slice(len(strip), None)
+                if strip.shape[1] > len(strip):
+                    across = sizes[:, beside].T
+                    reach.offer(
+                        output, start + len(strip), start, values[:, beside].T, across, across.amax(1)
+                    )
+            rows.append(best)
+    values, pairs = (gather_rows(column) for column in _stacked(rows, reach.values.new_zeros(0, k_out)))
+    reach = reach.of_all()
     return InteractionIndex(
         left=pairs // features.n_in,
         right=pairs % features.n_in,
@@ -99,6 +106,14 @@ def interaction_index(
         partner=reach.pairs % features.n_in,
         reach_values=put_back(reach.values, sum(powers)),
     )
+
+
+def _stacked(rows: list[tuple[Tensor, Tensor]], none: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and pairs of the output features that a process had; `none` are those of no feature."""
+    if not rows:
+        return none, none.long()
+    values, pairs = zip(*rows, strict=True)
+    return torch.stack(values), torch.stack(pairs)
 
 
 def _strongest_pairs(
@@ -142,6 +157,17 @@ class _Reach:
     def none(cls, features: FeatureLayer, k: int) -> _Reach:
         values = features.inputs.new_zeros(features.n_in, k)
         return cls(values, values.long(), values[:, -1].clone())
+
+    def of_all(self) -> _Reach:
+        """The strongest of all processes of a group, each with those of its output features."""
+        n_in, k = self.values.shape
+        values, pairs = (
+            gather_rows(column).view(-1, n_in, k).transpose(0, 1).flatten(1)
+            for column in (self.values, self.pairs)
+        )
+        order = values.abs().sort(dim=1, descending=True, stable=True).indices[:, :k]
+        values, pairs = values.gather(1, order), pairs.gather(1, order)
+        return _Reach(values, pairs, values[:, -1].abs())
 
     def offer(
         self, output: int, first: int, beside: int, values: Tensor, sizes: Tensor, of_row: Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from analysis.features.layer import FeatureLayer
 from analysis.spectra.eigen import effective_rank, require_full_precision, shares_of_squares
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_number
+from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, times_two_to, unordinary_exponent
 from bilinear_lm.progress import tqdm
@@ -74,7 +75,8 @@ def interaction_statistics(
     """The statistics of every output feature of `outputs`, None: of all, one interaction matrix at a time.
 
     Entries between features are seen once, strip by strip, and never stored: their mean and deviation
-    come from the d × d matrix Q and the features' sum and Gram matrix.
+    come from the d × d matrix Q and the features' sum and Gram matrix. The processes of a torch.distributed
+    group share the output features.
     """
     require_full_precision(features.tensor, "statistics of the interactions")
     d_in, dtype = features.tensor.d_in, features.tensor.dtype
@@ -86,12 +88,18 @@ def interaction_statistics(
         raise InputError("no output features to tabulate; name some, or None for all of them")
     features, *powers = features.scaled(selected)
     gram = features.inputs.double().T @ features.inputs.double()
-    rows = [
-        _statistics(features, output, gram, top, n_deviations)
-        for output in tqdm(selected, desc="features", disable=not progress)
-    ]
-    columns = {name: torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in _STATISTICS}
-    sizes = torch.tensor([row["power"] for row in rows])
+
+    def rows_of(some: Sequence[int]) -> tuple[Tensor, ...]:
+        rows = [_statistics(features, output, gram, top, n_deviations) for output in some]
+        bar.update(len(some))
+        powers = torch.tensor([row["power"] for row in rows])
+        return powers, *(
+            torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in _STATISTICS
+        )
+
+    with tqdm(total=len(Worker.own().of(len(selected))), desc="features", disable=not progress) as bar:
+        sizes, *values = divided(selected, rows_of)
+    columns = dict(zip(_STATISTICS, values, strict=True))
     for name, power in (("strength", powers[0]), ("deviation", sum(powers))):
         each = columns[name].unsqueeze(-1), (sizes + power).unsqueeze(-1)
         columns[name] = in_precision(*each, dtype, f"the {name} of interactions", "features", -1).squeeze(-1)

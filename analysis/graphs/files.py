@@ -45,7 +45,11 @@ def save_graph(graph: Graph, path: Path | str) -> None:
     none, and without grouped where it is 0), and pruned as
     {id: [signed, absolute, count, slope, absolute_slope]}.
     """
-    path = Path(path)
+    write_text(Path(path), as_text(graph, Path(path)))
+
+
+def as_text(graph: Graph, path: Path) -> str:
+    """The text of a graph's file; `path` is what an InputError is about."""
     nodes = [
         {
             field.name: value
@@ -69,7 +73,7 @@ def save_graph(graph: Graph, path: Path | str) -> None:
             for node, part in graph.pruned.items()
         },
     }
-    write_text(path, graph_json(value, path))
+    return graph_json(value, path)
 
 
 def graph_json(value: dict[str, Any], path: Path) -> str:
@@ -89,8 +93,11 @@ def load_graph(path: Path | str) -> Graph:
 
     Files of version 1 have no slopes, and those of version 2 no grouped interactions.
     """
-    path = Path(path)
-    value = read_json(path)
+    return from_object(read_json(Path(path)), Path(path))
+
+
+def from_object(value: dict[str, Any], path: Path) -> Graph:
+    """The graph in the object that a file holds."""
     if value.get("format") != FORMAT or value.get("version") not in range(1, VERSION + 1):
         raise InputError(
             f"{path}: format {value.get('format')!r}, version {value.get('version')!r}; expected "

@@ -20,6 +20,7 @@ from analysis.text.tokens import token_direction
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_index
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import family_of, mlp_norm, plain, require_plain_blocks
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon
@@ -27,6 +28,9 @@ from bilinear_lm.shown import Words, shown
 from bilinear_lm.sites import Site
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor, unembedding
+
+AT_ONCE = 128
+"""Features whose ranges are found at once."""
 
 
 @shown
@@ -74,7 +78,7 @@ def certify_features(
 
     None: of all features. The layer is that of the dictionary's site; give `layer` where the dictionary does
     not tell. The ball is everything that an RMSNorm can put out; the sphere leaves out inputs so small that
-    its ε counts.
+    its ε counts. The processes of a torch.distributed group share the features.
 
     >>> model = bl.load_pretrained("stories")
     >>> ranges = certify_features(model, bl.load_dictionary("stories-scope/1-mlp-out"))
@@ -98,20 +102,24 @@ def certify_features(
     chosen = range(weights.n_feat) if features is None else as_list(features)
     for feature in chosen:
         require_index(feature, weights.n_feat, "output feature")
-    numbers = torch.tensor(list(chosen), dtype=torch.long, device=tensor.device)
-    u = weights.encoder.T[numbers]
-    reach = certify(tensor, u, over=over)
-    offset = torch.zeros_like(reach.high) if weights.b_enc is None else weights.b_enc[numbers]
-    if weights.b_dec_to_input and weights.b_dec is not None:
-        offset = offset - u @ weights.b_dec
-    return FeatureRanges(
-        site=Site(number, WRITTEN),
-        features=numbers,
-        low=reach.low + offset,
-        high=reach.high + offset,
-        threshold=_thresholds(weights, numbers),
-        layer=reach,
-    )
+
+    def ranges(some: Sequence[int]) -> FeatureRanges:
+        numbers = torch.tensor(list(some), dtype=torch.long, device=tensor.device)
+        u = weights.encoder.T[numbers]
+        reach = certify(tensor, u, over=over)
+        offset = torch.zeros_like(reach.high) if weights.b_enc is None else weights.b_enc[numbers]
+        if weights.b_dec_to_input and weights.b_dec is not None:
+            offset = offset - u @ weights.b_dec
+        return FeatureRanges(
+            site=Site(number, WRITTEN),
+            features=numbers,
+            low=reach.low + offset,
+            high=reach.high + offset,
+            threshold=_thresholds(weights, numbers),
+            layer=reach,
+        )
+
+    return divided(chosen, ranges, AT_ONCE)
 
 
 @checked

@@ -30,6 +30,7 @@ from analysis.text.windows import Windows, activations_on_windows, window_losses
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_index, require_seed
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import IDENTITY_EPS, norm_epsilon
@@ -82,7 +83,8 @@ def ablation_control(
 
     Random pairs go into the same output features (see `random_interactions` for `equal`). among="tokens"
     draws the two features that are active together at a random token of the text, among="features" any two
-    that are active somewhere: most such pairs never meet, and taking them out does nothing at all.
+    that are active somewhere: most such pairs never meet, and taking them out does nothing at all. The
+    processes of a torch.distributed group share the sets that are taken out.
     """
     require_choice(equal, get_args(Size), "equal")
     require_choice(among, get_args(Among), "among")
@@ -98,11 +100,14 @@ def ablation_control(
     concerned = interactions.outputs.unique()
     before = _Run.of(model, outputs, concerned, windows)
 
-    def effect(removed: Interactions) -> AblationEffect:
-        with ablated(model, inputs, outputs, removed):
-            return _Run.of(model, outputs, concerned, windows).against(before)
+    def effect(some: Sequence[Interactions]) -> tuple[Tensor, Tensor]:
+        with ablated(model, inputs, outputs, *some):
+            found = _Run.of(model, outputs, concerned, windows).against(before)
+        return found.loss_change.unsqueeze(0), found.activation_change.unsqueeze(0)
 
-    return AblationControl(interactions, effect(interactions), tuple(effect(draw) for draw in draws))
+    columns = divided([interactions, *draws], effect)
+    strongest, *others = (AblationEffect(*row) for row in zip(*columns, strict=True))
+    return AblationControl(interactions, strongest, tuple(others))
 
 
 @checked

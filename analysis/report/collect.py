@@ -23,7 +23,7 @@ from bilinear_lm.families import family_of
 from bilinear_lm.norms import IDENTITY_EPS
 from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
-from bilinear_lm.sites import Site, mlp_inputs
+from bilinear_lm.sites import mlp_inputs
 from bilinear_lm.text.evaluate import TextLoss, text_loss
 from bilinear_lm.text.generate import sample
 from bilinear_lm.text.token_ids import token_ids
@@ -245,9 +245,5 @@ def _shape(model: PreTrainedModel) -> Shape:
 
 def named_graph(graph: Graph, features: FeatureData, vocabulary: Vocabulary) -> Graph:
     """The graph with the names of its features, those of sites that the report has."""
-    sides = {side.site: side for reading in features.layers for side in (reading.inputs, reading.outputs)}
-    names: dict[Site, dict[int, str]] = {site: {} for site in sides}
-    for node in graph.of_kind("feature"):
-        if node.site is not None and node.index is not None and (site := Site.parse(node.site)) in sides:
-            names[site][node.index] = sides[site].contexts.name(node.index, vocabulary)
-    return labelled(graph, vocabulary, names)
+    sides = (side for reading in features.layers for side in (reading.inputs, reading.outputs))
+    return labelled(graph, vocabulary, {side.site: side.names for side in sides})

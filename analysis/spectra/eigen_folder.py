@@ -2,7 +2,7 @@
 
 Part i, `part-0000i.safetensors`, holds directions i · part_size to (i + 1) · part_size, with one tensor for
 each field of `Eigendecomposition`. Parts are written in order and whole, so a folder whose run was killed
-holds the first directions.
+holds the first directions; several processes take them in turn, and may leave one missing between others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Eigenvectors of many output directions, streamed to disk, in a run that can be killed and resumed.
 
 The directions are cut into parts of fixed ranges (see `analysis.spectra.eigen_folder`). A part is computed
-by itself from the seed, so what a resumed run writes does not depend on where the first one was stopped.
+by itself from the seed, so what a resumed run writes does not depend on where the first one was stopped, nor
+on how many processes share the parts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from analysis.spectra.eigen import Method, default_tolerance, eigendecompose, re
 from analysis.spectra.eigen_folder import SETTINGS, n_parts, part_path, read_part, write_part
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
+from bilinear_lm.distributed import gather_texts, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import is_file, read_json, require_new, versions, write_json
 from bilinear_lm.numerics.rescaling import norms
@@ -76,6 +78,9 @@ def eigendecompose_to_folder(
     The numbers are those of `eigendecompose`. With `resume` a folder that a killed run left behind is
     finished: parts that are there stay, and an InputError names the settings that are not the same.
     `about` is kept in settings.json for readers and compared with nothing.
+
+    The processes of a torch.distributed group share the parts, in a folder that all of them see. Parts that
+    are done stay when one of them is killed; any number of processes finishes the run with `resume`.
     """
     tolerance = default_tolerance(tensor.dtype) if tolerance is None else tolerance
     require_decomposable(tensor, u, k, method, tolerance, seed)
@@ -99,26 +104,49 @@ def eigendecompose_to_folder(
         tensor_sha256=_sha256(tensor.W_gate, tensor.W_in, tensor.W_out),
         directions_sha256=_sha256(u),
     )
-    _begin(folder, run, about or {}, resume)
-    _require_own_parts(folder, run, tensor, u)
-    missing = [i for i in range(n_parts(len(u), part_size)) if not part_path(folder, i).exists()]
-    with tqdm(total=len(u), desc="eigenvectors", unit="direction") as bar:
-        bar.update(len(u) - sum(len(u[i * part_size :][:part_size]) for i in missing))
-        for index in missing:
-            directions = u[index * part_size :][:part_size]
-            eigen = eigendecompose(tensor, directions, k, method=method, tolerance=tolerance, seed=seed)
-            with _full_disk(folder):
-                write_part(folder, index, eigen)
-            bar.update(len(directions))
+    missing = _begun(folder, run, about or {}, resume, tensor, u)
+    with together() as worker:
+        own = missing[worker.rank :: worker.world]
+        done = len(u) - _n_directions(missing, run)
+        total, hidden = done + _n_directions(own, run), worker.rank > 0
+        with tqdm(total=total, desc="eigenvectors", unit="direction", disable=hidden) as bar:
+            bar.update(done)
+            for index in own:
+                directions = u[index * part_size :][:part_size]
+                eigen = eigendecompose(tensor, directions, k, method=method, tolerance=tolerance, seed=seed)
+                with _full_disk(folder, shared=worker.world > 1):
+                    write_part(folder, index, eigen)
+                bar.update(len(directions))
+
+
+def _begun(
+    folder: Path, run: EigenRun, about: dict[str, Any], resume: bool, tensor: BilinearTensor, u: Tensor
+) -> list[int]:
+    """The parts that are missing in the folder of the run, which the first of several processes prepares."""
+    missing: list[int] = []
+    with together() as worker:
+        if not worker.rank:
+            _begin(folder, run, about, resume)
+            _require_own_parts(folder, run, tensor, u)
+            parts = range(n_parts(len(u), run.part_size))
+            missing = [index for index in parts if not part_path(folder, index).exists()]
+    with together():
+        if worker.rank:
+            _require_same(folder, run)
+    return [int(index) for index in gather_texts(map(str, missing))]
+
+
+def _n_directions(parts: list[int], run: EigenRun) -> int:
+    return sum(min(run.part_size, run.axes[0] - index * run.part_size) for index in parts)
 
 
 @contextmanager
-def _full_disk(folder: Path) -> Iterator[None]:
+def _full_disk(folder: Path, shared: bool) -> Iterator[None]:
     """Where a part cannot be written: parts stay, to be resumed; a folder of settings alone goes."""
     try:
         yield
     except InputError as error:
-        if [path.name for path in folder.iterdir()] != [SETTINGS]:
+        if shared or [path.name for path in folder.iterdir()] != [SETTINGS]:
             raise InputError(f"{error}, or make room and finish this one with resume (--resume)") from error
         (folder / SETTINGS).unlink()
         folder.rmdir()

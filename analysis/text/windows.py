@@ -47,20 +47,36 @@ def token_windows(tokenizer: PreTrainedTokenizerBase, text: str, length: int) ->
     return [[*first, *ids[start : start + step].tolist()] for start in range(0, len(ids), step)]
 
 
+def batches_of(windows: Windows, batch_size: int = BATCH) -> list[list[int]]:
+    """The numbers of the windows of each batch: up to `batch_size` of one length, in their order."""
+    batches = []
+    for _, alike in groupby(range(len(windows)), key=lambda number: len(windows[number])):
+        numbers = list(alike)
+        batches += [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]
+    return batches
+
+
 def window_batches(
-    model: nn.Module, windows: Windows, batch_size: int = BATCH, progress: bool = False
+    model: nn.Module,
+    windows: Windows,
+    batch_size: int = BATCH,
+    progress: bool = False,
+    only: range | None = None,
 ) -> Iterator[tuple[list[int], Int[Tensor, "batch pos"]]]:
-    """The windows in batches of one length, in their order, with their numbers; on the model's device."""
+    """The windows in the batches of `batches_of`, with their numbers; on the model's device.
+
+    `only` gives some of the batches, by their numbers; None: all.
+    """
     require_count(batch_size, f"batch_size={batch_size} windows")
     require_windows(model, windows)
     device = next(model.parameters()).device
-    with tqdm(total=len(windows), desc="windows", disable=not progress) as bar:
-        for _, alike in groupby(range(len(windows)), key=lambda number: len(windows[number])):
-            numbers = list(alike)
-            for start in range(0, len(numbers), batch_size):
-                batch = numbers[start : start + batch_size]
-                yield batch, torch.tensor([list(windows[number]) for number in batch], device=device)
-                bar.update(len(batch))
+    batches = batches_of(windows, batch_size)
+    if only is not None:
+        batches = batches[only.start : only.stop]
+    with tqdm(total=sum(map(len, batches)), desc="windows", disable=not progress) as bar:
+        for batch in batches:
+            yield batch, torch.tensor([list(windows[number]) for number in batch], device=device)
+            bar.update(len(batch))
 
 
 def activations_on_windows(
@@ -69,6 +85,7 @@ def activations_on_windows(
     sites: Sequence[Site],
     batch_size: int = BATCH,
     progress: bool = False,
+    only: range | None = None,
 ) -> Iterator[tuple[list[int], dict[Site, Float[Tensor, "_batch pos d_model"]]]]:
     """The activations at each of `sites` on the windows, by batches as in `window_batches`, with the numbers
     of a batch's windows.
@@ -76,7 +93,7 @@ def activations_on_windows(
     >>> for numbers, seen in activations_on_windows(model, windows, [site]):  # doctest: +SKIP
     ...     seen[site].shape  # [len(numbers), pos, d_model]
     """
-    for numbers, ids in window_batches(model, windows, batch_size, progress):
+    for numbers, ids in window_batches(model, windows, batch_size, progress, only):
         (seen,) = site_activations(model, [ids], sites)
         yield numbers, seen
 

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site, observed, replaced, site_activations
 from bilinear_lm.text.evaluate import next_token_loss
@@ -65,22 +66,29 @@ def measure_fidelity(
 ) -> Fidelity:
     """Measures a dictionary at its site (a transcoder at its target) on batches of token windows.
 
-    `loss_clean` is the model's `clean_loss` on them, where it is known; else it is measured.
+    `loss_clean` is the model's `clean_loss` on them, where it is known; else it is measured. The processes of
+    a torch.distributed group share the batches.
 
-    Raises InputError where the dictionary does not tell its site, or the activations do not vary.
+    Raises InputError where the dictionary does not tell its site, for no batches, and for activations that do
+    not vary.
     """
     site = dictionary.site
     if site is None:
         raise InputError("a dictionary without a site; load it with site=Site(layer, point) to measure it")
+    if not batches:
+        raise InputError("no batches to measure a dictionary on; expected one of token windows or more")
     target = dictionary.target or site
-    statistics = _Statistics(dictionary)
-    for seen in site_activations(model, batches, [site, target]):
-        statistics.add(seen[site], seen[target])
+
+    def of_batch(some: Sequence[Tensor]) -> _Statistics:
+        (seen,) = site_activations(model, some, [site, target])
+        return _Statistics.of(dictionary, seen[site], seen[target])
+
+    statistics = divided(batches, of_batch)
     constant = statistics.mean if ablation == "mean" else torch.zeros_like(statistics.mean)
     return Fidelity(
-        fvu=statistics.fvu,
-        active_features=statistics.active / statistics.n_tokens,
-        dead_features=int((~statistics.fired).sum()),
+        fvu=statistics.fvu(target),
+        active_features=int(statistics.active.sum()) / statistics.n_tokens,
+        dead_features=int((~statistics.fired.any(dim=0)).sum()),
         loss_clean=clean_loss(model, batches) if loss_clean is None else loss_clean,
         loss_spliced=_loss(model, batches, partial(spliced, model, dictionary)),
         loss_ablated=_loss(
@@ -96,49 +104,61 @@ def clean_loss(model: Any, batches: Sequence[Int[Tensor, "_batch pos"]]) -> floa
     return _loss(model, batches, nullcontext)
 
 
+@dataclass(frozen=True)
 class _Statistics:
-    """Sums over tokens, in float64."""
+    """Sums over the tokens of each batch, those of real numbers in float64."""
 
-    def __init__(self, dictionary: Dictionary):
-        self.dictionary = dictionary
-        self.total = torch.zeros(dictionary.d_out, dtype=torch.float64, device=dictionary.device)
-        self.square = self.error = 0.0
-        self.active = self.n_tokens = 0
-        self.fired = torch.zeros(dictionary.n_feat, dtype=torch.bool, device=dictionary.device)
+    total: Float[Tensor, "n_batches d_out"]
+    square: Float[Tensor, " n_batches"]
+    error: Float[Tensor, " n_batches"]
+    active: Int[Tensor, " n_batches"]
+    tokens: Int[Tensor, " n_batches"]
+    fired: Bool[Tensor, "n_batches n_feat"]
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        code = self.dictionary.encode(x)
+    @classmethod
+    def of(cls, dictionary: Dictionary, x: Tensor, y: Tensor) -> _Statistics:
+        """The sums of one batch, at its activations x and those that are reconstructed, y."""
+        code = dictionary.encode(x) != 0
         y = y.double()
-        self.error += (y - self.dictionary(x)).pow(2).sum().item()
-        self.square += y.pow(2).sum().item()
-        self.total += y.flatten(0, -2).sum(0)
-        self.active += int((code != 0).sum())
-        self.fired |= (code != 0).flatten(0, -2).any(0)
-        self.n_tokens += y.shape[:-1].numel()
+        columns = (
+            y.flatten(0, -2).sum(0),
+            y.pow(2).sum(),
+            (y - dictionary(x)).pow(2).sum(),
+            code.sum(),
+            torch.tensor(y.shape[:-1].numel(), device=y.device),
+            code.flatten(0, -2).any(0),
+        )
+        return cls(*(column.unsqueeze(0) for column in columns))
 
     @property
-    def mean(self) -> Tensor:
-        return self.total / self.n_tokens
+    def n_tokens(self) -> int:
+        return int(self.tokens.sum())
 
     @property
-    def fvu(self) -> float:
-        variance = self.square - self.n_tokens * self.mean.pow(2).sum().item()
+    def mean(self) -> Float[Tensor, " d_out"]:
+        return self.total.sum(0) / self.n_tokens
+
+    def fvu(self, target: Site) -> float:
+        variance = (self.square.sum() - self.n_tokens * self.mean.pow(2).sum()).item()
         if variance <= 0:
-            where = self.dictionary.target or self.dictionary.site
             raise InputError(
-                f"the activations at {where} are the same at all tokens; expected some that vary, to "
+                f"the activations at {target} are the same at all tokens; expected some that vary, to "
                 "measure a dictionary of them"
             )
-        return self.error / variance
+        return self.error.sum().item() / variance
 
 
 def _loss(
     model: Any, batches: Sequence[Tensor], altered: Callable[[], AbstractContextManager[None]]
 ) -> float:
     """Mean cross-entropy of next tokens with the model altered."""
+
+    def of_batch(some: Sequence[Tensor]) -> Tensor:
+        return torch.tensor([float(next_token_loss(model, ids)) for ids in some], dtype=torch.float64)
+
     with altered():
-        total = sum(float(next_token_loss(model, ids)) for ids in batches)
-    return total / sum(ids[:, 1:].numel() for ids in batches)
+        totals = divided(batches, of_batch)
+    return sum(totals.tolist()) / sum(ids[:, 1:].numel() for ids in batches)
 
 
 @contextmanager

@@ -10,30 +10,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from bilinear_lm.arguments import checked
 from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
+from bilinear_lm.distributed import Worker, gather_texts, process_group, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, require_new, versions_of_run, write_json
 from bilinear_lm.sites import Site, watched
-from bilinear_lm.text.files import read_plain_text
-from finetune.data.windows import Windows, tokenize, tokenize_source, whole_windows
 from finetune.dictionaries.config import DictionaryConfig
 from finetune.dictionaries.fidelity import Fidelity, clean_loss, measure_fidelity
 from finetune.dictionaries.sparsify_kernels import decoder_by_device
+from finetune.dictionaries.windows import held_out_batches, training_windows
 from finetune.runs.folder import (
     FINISHED,
     MAKE_ROOM,
@@ -43,6 +44,7 @@ from finetune.runs.folder import (
     move_out,
     open_run,
     preparing,
+    run_folder_of,
     training,
     writing,
 )
@@ -59,6 +61,9 @@ PASSES = 3
 DIVERGED = 1e6
 """Fraction of variance unexplained above which a dictionary has diverged; the mean alone leaves 1."""
 
+_WHILE_TRAINING = timedelta(days=14)
+"""Time that the other processes wait for the first, which trains."""
+
 TAPS = "taps"
 """The part of a model that puts out the activations of sites while dictionaries are trained."""
 
@@ -72,31 +77,63 @@ def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
 
     While it runs, everything lies in `{config.output}.run`: dictionaries from when they are trained, before
     they are measured. `resume=True` goes on from there after an interruption.
+
+    Under torchrun the first process trains them and returns the records; all processes share the measuring.
+    Any number of them goes on with a run.
     """
     config.check()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        raise InputError(
+            "train_dictionaries in a torch.distributed group; call it outside of one, since it makes its own "
+            "of the processes that torchrun started"
+        )
+    device = find_device(config.device)
+    trained = None if Worker.launched().rank else _trained(config, device)
+    with process_group(device, _WHILE_TRAINING):
+        _measure_together(config, device, trained)
+    if trained is None:
+        return {}
+    if trained.run is not None:
+        (trained.run / TRAINED).rename(trained.run / FINISHED)
+        move_out(trained.run, config.output)
+    return _records(config.output, trained.sites)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """Dictionaries that are trained, and what they are measured with."""
+
+    sites: Sequence[Site]
+    model: PreTrainedModel
+    batches: Sequence[Tensor] = ()
+    """Held-out windows."""
+    n_windows: int = 0
+    """Windows that they are trained on."""
+    run: Path | None = None
+    """The folder of the run; None for one that was finished before."""
+
+
+def _trained(config: DictionaryConfig, device: torch.device) -> _Trained:
+    """Trains the dictionaries of a run, as far as it had not come."""
     if not config.resume:
         require_new(config.output)
     _require_sparsify()
-    model = load_pretrained(config.model, device=find_device(config.device))
+    model = load_pretrained(config.model, device=device)
     sites = config.sites(model.config.num_hidden_layers)
     _n_features(config, model)
     settings = _settings(config)
     if is_finished(config.output, settings, config.resume, f"{sites[0]}/{RECORD}"):
-        return _records(config.output, sites)
+        return _Trained(sites, model)
     tokenizer = load_tokenizer(config.model)
     with preparing(config.output) as run:
         open_run(config.output, settings, config.resume)
-        windows = _windows(config, tokenizer, model.config.max_position_embeddings)
-        batches = _held_out(config, tokenizer, windows)
-    trained = run / TRAINED
+        windows = training_windows(config, tokenizer, model.config.max_position_embeddings)
+        batches = held_out_batches(config, tokenizer, windows)
     with training(run, looked_at=False):
-        if not trained.exists():
+        if not (run / TRAINED).exists():
             _train(model, windows, sites, config, run)
-        require_undamaged(trained)
-        _measure(model, windows, batches, sites, config, trained)
-    trained.rename(run / FINISHED)
-    move_out(run, config.output)
-    return _records(config.output, sites)
+        require_undamaged(run / TRAINED)
+    return _Trained(sites, model, batches, len(windows), run)
 
 
 def _settings(config: DictionaryConfig) -> dict[str, Any]:
@@ -121,22 +158,44 @@ def _train(
         write_manifest(folder)
 
 
-def _measure(
+def _measure_together(config: DictionaryConfig, device: torch.device, trained: _Trained | None) -> None:
+    """Measures the dictionaries that have no record yet, which the first process has `trained`."""
+    folder = run_folder_of(config.output) / TRAINED
+    with together():
+        ids, left = [], []
+        if trained is not None and trained.run is not None:
+            ids = [json.dumps(batch.tolist()) for batch in trained.batches]
+            left = [str(site) for site in trained.sites if not (folder / str(site) / RECORD).exists()]
+    ids, left = gather_texts(ids), gather_texts(left)
+    if not left:
+        return
+    with together():
+        model = load_pretrained(config.model, device=device) if trained is None else trained.model
+        batches = [torch.tensor(json.loads(each), device=model.device) for each in ids]
+    with training(folder.parent, trained is not None, looked_at=False):
+        for site, fidelity in _measured(model, batches, left, config, folder):
+            with together():
+                if trained is not None:
+                    window = trained.batches[0].shape[1]
+                    record = _record(config, trained.n_windows, window, fidelity)
+                    write_json(folder / site / RECORD, record)
+
+
+def _measured(
     model: PreTrainedModel,
-    windows: Subset,
     batches: Sequence[Tensor],
-    sites: Sequence[Site],
+    sites: Sequence[str],
     config: DictionaryConfig,
     trained: Path,
-) -> None:
-    """Measures the dictionaries that have no record yet, and writes it beside each."""
-    left = [site for site in sites if not (trained / str(site) / RECORD).exists()]
-    with tqdm(total=PASSES * len(left) * len(batches) + len(batches), desc="measure", unit=" batches") as bar:
-        watched = _Watched([batch.to(model.device) for batch in batches], bar)
-        clean = clean_loss(model, watched) if left else 0.0
-        for site in left:
-            folder = trained / str(site)
-            dictionary = load_dictionary(folder, device=model.device)
+) -> Iterator[tuple[str, Fidelity]]:
+    """How faithful the dictionary of each site is."""
+    worker = Worker.own()
+    total = (PASSES * len(sites) + 1) * len(worker.of(len(batches)))
+    with tqdm(total=total, desc="measure", unit=" batches", disable=worker.rank > 0) as bar:
+        watched = _Watched(batches, bar)
+        clean = clean_loss(model, watched)
+        for site in sites:
+            dictionary = load_dictionary(trained / site, device=model.device)
             fidelity = measure_fidelity(
                 model, dictionary, watched, ablation=config.ablation, loss_clean=clean
             )
@@ -145,21 +204,23 @@ def _measure(
                     f"{site}: training diverged: the dictionary misses the activations by {fidelity.fvu:.3g} "
                     f"times their variance; give a smaller learning_rate and start anew"
                 )
-            record = _record(config, len(windows), windows[0]["input_ids"].numel(), fidelity)
-            write_json(folder / RECORD, record)
+            yield site, fidelity
 
 
-class _Watched(list[Tensor]):
-    """Batches that move a bar whenever they are read."""
+class _Watched(Sequence[Tensor]):
+    """Batches that move a bar whenever some of them are taken to be read."""
 
-    def __init__(self, batches: Iterable[Tensor], bar: tqdm):
-        super().__init__(batches)
-        self.bar = bar
+    def __init__(self, batches: Sequence[Tensor], bar: tqdm):
+        self.batches, self.bar = batches, bar
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in super().__iter__():
-            yield batch
-            self.bar.update()
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: Any) -> Any:
+        taken = self.batches[index]
+        if isinstance(index, slice):
+            self.bar.update(len(taken))
+        return taken
 
 
 def _fit(
@@ -224,55 +285,6 @@ def _n_features(config: DictionaryConfig, model: PreTrainedModel) -> int:
     if config.k > n_features:
         raise InputError(f"k is {config.k} with {n_features} features; expected at most as many")
     return n_features
-
-
-class _Shuffled(Subset[Any]):
-    """Windows in an order; sparsify selects the remaining ones where it goes on with a run."""
-
-    def select(self, rows: Iterable[int]) -> Subset[Any]:
-        return Subset(self.dataset, [self.indices[row] for row in rows])
-
-
-def _windows(config: DictionaryConfig, tokenizer: PreTrainedTokenizerBase, context: int) -> Subset:
-    """The windows of all sources, shuffled, as many as fill whole steps."""
-    window = context if config.window is None else config.window
-    if not 2 <= window <= context:
-        raise InputError(f"window is {window}; expected 2 to {context}, the model's context")
-    streams = [
-        tokenize_source(source, tokenizer, limit=config.max_tokens, selection=config.selection)
-        for source in config.data
-    ]
-    windows = Windows(
-        streams,
-        [config.passes] * len(streams),
-        context=window,
-        first=tokenizer.bos_token_id,
-        seed=config.seed,
-    )
-    if len(windows) < config.batch_size:
-        raise InputError(
-            f"{', '.join(config.data)}: {len(windows)} windows of {window} tokens; expected at least one "
-            f"batch of {config.batch_size}, give more text"
-        )
-    order = np.random.default_rng(config.seed).permutation(len(windows))
-    whole = len(windows) // config.batch_size * config.batch_size
-    return _Shuffled(windows, order[:whole].tolist())
-
-
-def _held_out(
-    config: DictionaryConfig, tokenizer: PreTrainedTokenizerBase, windows: Subset
-) -> tuple[Tensor, ...]:
-    """Batches of windows to measure on."""
-    length = windows[0]["input_ids"].numel()
-    most = max(1, config.validation_tokens // length)
-    if config.validation is not None:
-        ids = tokenize([read_plain_text(config.validation)], tokenizer, desc="tokenize validation")
-        held_out = whole_windows(ids, length, tokenizer.bos_token_id)[:most]
-        if not len(held_out):
-            raise InputError(f"{config.validation}: {len(ids)} tokens; expected a window of {length}")
-    else:
-        held_out = torch.stack([windows[row]["input_ids"] for row in range(min(most, len(windows)))])
-    return held_out.split(config.batch_size)
 
 
 def _record(config: DictionaryConfig, n_windows: int, window: int, fidelity: Fidelity) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from analysis.circuits.targets import FeatureTarget
 from analysis.explore.actions import (
     Change,
     Opened,
+    checked_graph,
     intervene,
     next_tokens,
     prompt_graph,
@@ -81,7 +82,14 @@ def test_a_graph_is_that_of_attribute_with_names(opened, graph):
     assert [node.id for node in graph.graph.nodes] == [node.id for node in expected.nodes]
     assert graph.graph.settings["prompt"] == PROMPT
     for node in graph.graph.of_kind("feature"):
-        assert node.label == f"name {node.site} {node.index}"
+        assert node.label == f"#{node.index} name {node.site} {node.index}"
+
+
+def test_a_graph_is_checked_as_trace_checks_it(opened, graph):
+    check = causal_check(opened.model, graph, each_kind=True)
+    settings = checked_graph(opened, graph).settings
+    assert settings["check"] == check.summary()
+    assert settings["checked"] == check.by_node()
 
 
 def test_targets(opened):
@@ -114,7 +122,7 @@ def test_a_circuit_by_weights_is_that_of_static_circuit(opened):
         opened.model, FeatureTarget(Site(1, "mlp-out"), 3), opened.dictionaries, max_nodes=30
     )
     assert found.edges == expected.edges
-    assert found.node(found.target).label == "name 1-mlp-out 3"
+    assert found.node(found.target).label == "#3 name 1-mlp-out 3"
     assert weight_circuit(opened, 5, 30).target == "logit 5"
 
 

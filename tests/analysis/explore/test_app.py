@@ -81,7 +81,11 @@ def test_the_page_before_the_report_has_all_of_the_graphs_part():
     assert GRAPH_SCRIPTS == SCRIPTS
     page = shell_page("a model")
     assert "$" not in page.partition('id="circuits"')[2].partition("</section>")[0]
-    assert page.index("class ExploreBar") < page.index("graphs.start()") < page.index("startExplorer();")
+    assert (
+        page.index("class ExploreBar")
+        < page.index("const graphs = startGraphs();")
+        < page.index("startExplorer();")
+    )
 
 
 def test_answers_are_for_this_page_alone(client):

@@ -122,7 +122,9 @@ def test_the_page_is_there_before_the_model(served, folder):
     assert [job["kind"] for job in first["jobs"]] == ["graph"]
     graph = served.result(first["jobs"][0]["id"])["graph"]
     assert HOSTILE[0] in "".join(graph["texts"])
-    assert any(label.startswith("#") for label in graph["label"])
+    named = [name for kind, name in zip(graph["kind"], graph["label"], strict=True) if kind == "feature"]
+    assert named
+    assert all(named)
     assert str(folder) not in json.dumps([first, graph])
 
 

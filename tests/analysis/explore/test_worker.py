@@ -47,6 +47,7 @@ def settings(folder, tmp_path):
         checkpoint=str(folder / "model"),
         dictionaries=str(folder / "scope"),
         contexts=str(folder / "text.txt"),
+        names=None,
         features=8,
         first=(1, 7),
         own_names=False,
@@ -123,6 +124,15 @@ def test_names_that_are_damaged_and_a_broken_computation(loop, heard, tmp_path, 
     assert heard.said[-1][2]["message"] == "the computation failed (RuntimeError: two lines)"
     assert (tmp_path / NAMES).is_file()
     assert "two lines" in capsys.readouterr().err
+
+
+def test_a_file_of_own_names_that_is_damaged(heard, settings, tmp_path):
+    (tmp_path / "own.json").write_text('{"names": 3}')
+    loop = Loop(heard, replace(settings, names=str(tmp_path / "own.json")).as_json())
+    loop.answer(heard.ask("a", "tokens", prompt=PROMPT))
+    event, _, more = heard.said[-1]
+    assert event == "failed"
+    assert "own.json" in more["message"]
 
 
 def test_a_job_stops_between_its_steps(loop, heard):

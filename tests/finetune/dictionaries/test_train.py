@@ -279,10 +279,14 @@ def test_sites_are_described_once(small):
 def test_tokens_are_those_that_were_read(small, monkeypatch):
     """Windows that do not fill a step are left out, which would weigh as much as a whole one."""
     given = []
-    monkeypatch.setattr(finetune.dictionaries.train, "_measure", lambda *args: given.append(args[1]))
-    monkeypatch.setattr(finetune.dictionaries.train, "move_out", lambda *args: None)
-    monkeypatch.setattr(finetune.dictionaries.train, "_records", lambda *args: {})
-    train_dictionaries(dataclasses.replace(small, batch_size=7))
+
+    def train(model, windows, *rest):
+        given.append(windows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune.dictionaries.train, "_train", train)
+    with pytest.raises(KeyboardInterrupt):
+        train_dictionaries(dataclasses.replace(small, batch_size=7))
     (windows,) = given
     assert len(windows) % 7 == 0
     assert len(windows) > 90

@@ -140,9 +140,8 @@ class ExploreBar {
   show(job, result) {
     if (!result.graph) return showResult(this.panel, job, result);
     exploreState.opened(job.id);
-    document.body.classList.add("has-graph");
-    const known = graphs.list.find((graph) => graph.data.job === job.id);
-    if (known) return graphs.open(known);
+    const known = graphs.graphs.find((graph) => graph.data.job === job.id);
+    if (known) return graphs.show(known);
     const asked = job.kind === "graph" ? job.arguments : null;
     graphs.add({ ...result.graph, job: job.id, asked });
   }

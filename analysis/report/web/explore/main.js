@@ -40,7 +40,7 @@ function startExplorer() {
     if (isFirst) bar.begin(jobs.begin.prompt);
     isFirst = false;
     bar.update(jobs.all);
-    if (!isOpened && !graphs.list.length) isOpened = reopen();
+    if (!isOpened && !graphs.graphs.length) isOpened = reopen();
     if (report) showReport(report);
   });
   jobs.refresh();

@@ -22,6 +22,7 @@ function heading(feature) {
       name && " ",
       name,
     ),
+    renamePart(feature),
   );
 }
 
@@ -92,7 +93,7 @@ function inputParts(feature) {
 function contextsPart(feature, title) {
   const contexts = featureData.contexts(feature);
   if (!contexts.length) {
-    return part(title, element("p", { class: "note" }, "It has no peak in the text, so that it has no name."));
+    return part(title, element("p", { class: "note" }, "It has no peak in the text, so that it is named by weights alone."));
   }
   const largest = Math.max(...contexts.flatMap(({ values }) => values.map(Math.abs)));
   const passages = contexts.map((context) => passage(context, largest));
