@@ -13,24 +13,7 @@ from analysis.report.document import (
     document,
     page_file,
 )
-
-GRAPH_SCRIPTS = (
-    "graphs/data.js",
-    "graphs/supernodes.js",
-    "graphs/state.js",
-    "graphs/address.js",
-    "graphs/layout.js",
-    "graphs/drawing.js",
-    "graphs/picture.js",
-    "graphs/edges.js",
-    "graphs/node.js",
-    "graphs/faith.js",
-    "graphs/prompt.js",
-    "graphs/grouping.js",
-    "graphs/view.js",
-    "graphs/main.js",
-)
-"""Those of `analysis.report.graphs_section`, which needs torch to be imported; a test compares them."""
+from analysis.report.graphs_words import ON_PROMPT, SCRIPTS, STATIC, STYLES
 
 
 def shell_page(name: str) -> str:
@@ -40,13 +23,13 @@ def shell_page(name: str) -> str:
         f"<h1>What {escape(name)} computes</h1>"
         '<p id="explore-report" class="note" role="status"></p></header>'
     )
-    graphs = Template(page_file("graphs/section.html")).safe_substitute(about="", data="[]")
+    graphs = Template(page_file("graphs/section.html")).substitute(about=f"{ON_PROMPT} {STATIC}", data="[]")
     return document(
         title=f"What {name} computes",
         nav='<ul><li><a href="#circuits">Graphs</a></li></ul>',
         main=header + graphs,
-        styles=("page.css", "features/style.css", "graphs/style.css", SERVED_STYLE),
-        scripts=("page.js", *BASE_SCRIPTS, *SERVED_SCRIPTS, *GRAPH_SCRIPTS, SERVED_START),
+        styles=("page.css", *STYLES, SERVED_STYLE),
+        scripts=("page.js", *BASE_SCRIPTS, *SERVED_SCRIPTS, *SCRIPTS, SERVED_START),
         plotly=False,
         served=True,
     )
