@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from analysis.circuits.attribution import Frozen, Interactions, attribute
 from analysis.circuits.causal import can_intervene, causal_check
 from analysis.circuits.labels import labelled, names_on_text
@@ -27,6 +25,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
+from bilinear_lm.progress import tqdm
 from bilinear_lm.weights import embedding
 
 if TYPE_CHECKING:

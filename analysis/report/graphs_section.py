@@ -13,47 +13,18 @@ from analysis.graphs.graph import Graph
 from analysis.graphs.groups import GroupRule, supernodes
 from analysis.graphs.shares import ends, variance_carried
 from analysis.graphs.view import shown_texts
+from analysis.report.graphs_words import ON_PROMPT, SCRIPTS, STATIC, STYLES
 from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
 from analysis.text.vocabulary import visible
-
-SCRIPTS = (
-    "graphs/data.js",
-    "graphs/supernodes.js",
-    "graphs/state.js",
-    "graphs/address.js",
-    "graphs/layout.js",
-    "graphs/drawing.js",
-    "graphs/picture.js",
-    "graphs/edges.js",
-    "graphs/node.js",
-    "graphs/faith.js",
-    "graphs/prompt.js",
-    "graphs/grouping.js",
-    "graphs/view.js",
-    "graphs/main.js",
-)
-"""In the order in which they build on each other, behind `BASE_SCRIPTS`."""
-
-STYLES = ("features/style.css", "graphs/style.css")
-
-_ON_PROMPT = (
-    "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
-    "to a number add up to it exactly: the <em>weight</em> of an edge. What happens when a node changes is "
-    "its <em>slope</em>, in which those sizes are free: how much more there would be of the number with "
-    "twice as much of the node, in proportion. Weak products are in the edges of their inputs, half in "
-    "either. What dictionaries miss are <em>errors</em>, which are not followed."
-)
-
-_STATIC = "From weights alone, without a prompt, edges are coefficients: what the inputs are multiplied by."
 
 
 def graphs_section(graphs: Sequence[Graph]) -> str:
     """The section, with a picture that the scripts draw, and the data; without graphs it waits for some."""
     kinds = (
-        (_ON_PROMPT, [graph.on_prompt for graph in graphs]),
-        (_STATIC, [not graph.on_prompt for graph in graphs]),
+        (ON_PROMPT, [graph.on_prompt for graph in graphs]),
+        (STATIC, [not graph.on_prompt for graph in graphs]),
     )
-    about = " ".join(text for text, there in kinds if any(there))
+    about = " ".join(text for text, there in kinds if any(there) or not graphs)
     return Template(page_file("graphs/section.html")).substitute(about=about, data=graphs_json(graphs))
 
 

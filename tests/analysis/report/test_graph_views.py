@@ -9,7 +9,7 @@ from analysis.graphs.graph import Graph
 from analysis.graphs.groups import supernodes
 from analysis.graphs.nodes import error_node, feature_node, interaction_node, logit_node, token_node
 from analysis.graphs.view import GraphView, Supernode, load_view, save_view
-from analysis.report import html
+from analysis.report import document
 from analysis.report.graphs_section import graphs_page, packed
 from bilinear_lm.sites import Site
 
@@ -265,8 +265,8 @@ def test_graphs_are_added_and_details_get_more_actions(open_page, tmp_path, grap
         const given = {json.dumps(packed(graph))};
         document.getElementById("theme").addEventListener("click", () => graphs.add(given));
     """
-    read = html.page_file
-    monkeypatch.setattr(html, "page_file", lambda name: read(name) + more * (name == "graphs/main.js"))
+    read = document.page_file
+    monkeypatch.setattr(document, "page_file", lambda name: read(name) + more * (name == "graphs/main.js"))
     path = tmp_path / "page.html"
     path.write_text(graphs_page([], "model"), encoding="utf-8")
     tab = open_page(path)

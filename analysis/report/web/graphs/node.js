@@ -22,6 +22,7 @@ function showNode(article, graph, node, actions) {
       feature && element("a", { href: featureData.hash(feature), class: "more" }, "All about this feature"),
       ...GraphView.extraActions.map((make) => make(node, graph)),
     ),
+    ...nodeExtras.map((make) => make(graph, node)).filter(Boolean),
     node.members ? supernodeParts(graph, node, actions) : memberNote(graph, node, actions),
     nodeChanges(node),
     noteField(node, actions),
