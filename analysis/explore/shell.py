@@ -29,7 +29,7 @@ def shell_page(name: str) -> str:
         nav='<ul><li><a href="#circuits">Graphs</a></li></ul>',
         main=header + graphs,
         styles=("page.css", *STYLES, SERVED_STYLE),
-        scripts=("page.js", *BASE_SCRIPTS, *SERVED_SCRIPTS, *SCRIPTS, SERVED_START),
+        scripts=(*BASE_SCRIPTS, *SERVED_SCRIPTS, *SCRIPTS, SERVED_START),
         plotly=False,
         served=True,
     )
