@@ -3,7 +3,8 @@
 function showFeature(article, feature) {
   for (const canvas of article.querySelectorAll(".canvas")) Plotly.purge(canvas);
   const parts = feature.side === "out" ? outputParts(feature) : inputParts(feature);
-  article.replaceChildren(heading(feature), ...parts);
+  const extras = featureExtras.map((make) => make(feature)).filter(Boolean);
+  article.replaceChildren(heading(feature), ...extras, ...parts);
 }
 
 function heading(feature) {
