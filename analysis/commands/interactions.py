@@ -138,13 +138,9 @@ def interactions(
         _save_tensors(draft / "interactions.safetensors", strongest, submatrices)
         for name, figure in (reading.figures | _drawings(submatrices, reading)).items():
             save_figure(figure, draft / f"{name}.png")
-    rows = [(*map(_named, item["names"]), f"{item['value']:+.3g}") for item in result["interactions"]]
+    rows = [(*item["names"], f"{item['value']:+.3g}") for item in result["interactions"]]
     print(text_table(("output feature", "input feature", "with", "value"), rows, "interactions.json"))
     print(output)
-
-
-def _named(name: str) -> str:
-    return f"#{name}" if name.isdigit() else name
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ PRINTED = 20
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], where: object, limit: int = PRINTED) -> str:
     """Rows below their columns; a column of numbers stands at its right edge.
 
-    Of more than `limit` rows the first ones are shown, with a line that counts the rest and says that they are in
-    `where`.
+    Of more than `limit` rows the first ones are shown, with a line that counts the rest and says that `where`
+    has them.
 
     >>> print(table(("feature", "value"), [("#3", "+0.5"), ("#12", "-10.25")], "a.json"))
     feature   value

@@ -8,8 +8,8 @@ embeddings are whole while they are at work.
 
 Time. 6 floating point operations a parameter and token (8 where activations are recomputed), 2 more for a
 teacher, and 12 · d_model · context a layer and token for attention, of which causal kernels do half (Kaplan
-et al., arXiv 2001.08361, section 2.1), at a share of a device's peak that large models reach. The peak of the CPU is
-measured by a product of matrices.
+et al., arXiv 2001.08361, section 2.1), at a share of a device's peak that large models reach. The peak of
+the CPU is measured by a product of matrices.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Plan:
 
     def __str__(self) -> str:
         # One unit for all lines, so that sums can be seen.
-        unit, name = (2**30, "GiB") if self.peak_bytes >= 2**30 else (2**20, "MiB")
+        unit, name = (2**30, "GiB") if self.peak_bytes >= 10 * 2**30 else (2**20, "MiB")
         shared = f"{self.sharded_bytes / unit:.1f} / n {name}"
         whole, peak = self.whole_bytes, self.whole_bytes + self.activation_bytes
         lines = [
@@ -133,7 +133,7 @@ def _duration(hours: float) -> str:
     """Hours, or minutes or seconds where these are more than one."""
     if hours >= 1:
         return f"{hours:,.1f} h"
-    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.2g} s"
 
 
 def _lora_parameters(model: Any, rank: int) -> int:
