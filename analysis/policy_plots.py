@@ -12,9 +12,13 @@ from analysis.policies.truncation import TruncationCurve
 
 @styled
 def dropping_plot(
-    dropped: TermCurve, turned: TermCurve, varied: TermCurve, title: str = "terms dropped by weight"
+    dropped: TermCurve,
+    turned: TermCurve,
+    varied: TermCurve,
+    noise: TermCurve,
+    title: str = "terms dropped by weight",
 ) -> Figure:
-    """AUC against terms dropped, beside three controls; ranges over draws are shaded."""
+    """AUC against terms dropped, beside four controls; ranges over draws are shaded."""
     figure = Drawing(figsize=(4.8, 3.0), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(dropped.counts))
@@ -22,6 +26,7 @@ def dropping_plot(
         "other terms of the sum": (dropped.control, INK, "-"),
         "turned filters, same spectrum": (turned.control, NEGATIVE, "-"),
         "turned filters, same variance": (varied.control, NEGATIVE, ":"),
+        "noise, same variance": (noise.control, INK, ":"),
     }
     for name, (curves, color, style) in controls.items():
         low, high = curves.min(0).values.tolist(), curves.max(0).values.tolist()

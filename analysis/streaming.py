@@ -40,14 +40,20 @@ class Strongest:
         if not least and sizes.numel() > self.k:
             least = max(0.0, float(sizes.flatten().topk(self.k, sorted=False).values.min()))
         largest = float(sizes.max()) if sizes.numel() else -math.inf
-        if not largest < math.inf:
-            raise InputError(
-                f"numbers to rank overflow {sizes.dtype} or are NaN; expected finite ones: scale what they "
-                "are computed from down, or compute in float64"
-            )
+        require_rankable(largest, sizes.dtype)
         if largest < least or not sizes.numel():
             return tuple(torch.empty(0, dtype=torch.long, device=sizes.device) for _ in sizes.shape)
         return torch.nonzero(sizes >= least, as_tuple=True)
+
+    def candidates_of_rows(self, sizes: Float[Tensor, "n m"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+        """`candidates` of a matrix; only rows are searched whose largest magnitude may be among the k."""
+        largest, least = sizes.amax(1), self.threshold
+        require_rankable(float(largest.max()), sizes.dtype)
+        if not least and len(largest) > self.k:
+            least = max(0.0, float(largest.topk(self.k, sorted=False).values.min()))
+        rows = torch.nonzero(largest >= least).squeeze(1)
+        at, column = self.candidates(sizes[rows])
+        return rows[at], column
 
     def add(self, values: Float[Tensor, " n"], places: Int[Tensor, " n"]) -> None:
         """Takes numbers; each place may come once."""
@@ -80,6 +86,15 @@ class Strongest:
             if len(kept) == self.k:
                 self.threshold = float(values[kept[-1]].abs())
         return self._best or (self._like.new_empty(0), self._like.new_empty(0, dtype=torch.long))
+
+
+def require_rankable(largest: float, dtype: torch.dtype) -> None:
+    """Raises InputError unless the largest magnitude of numbers to rank is finite."""
+    if not largest < math.inf:
+        raise InputError(
+            f"numbers to rank overflow {dtype} or are NaN; expected finite ones: scale what they "
+            "are computed from down, or compute in float64"
+        )
 
 
 @shown

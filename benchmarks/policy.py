@@ -113,6 +113,8 @@ def readings(policy, seed):
             "others": terms.dropped.control.mean(0).tolist(),
             "turned": terms.turned.control.mean(0).tolist(),
             "varied": terms.varied.control.mean(0).tolist(),
+            "noise": terms.noise.control.mean(0).tolist(),
+            "removed": terms.removed.tolist(),
             "direct": terms.dropped.direct,
             "kept_counts": terms.kept.counts.tolist(),
             "kept": terms.kept.auc.tolist(),
@@ -214,9 +216,14 @@ def print_concepts(runs):
         "others": "other terms",
         "turned": "turned",
         "varied": "turned, variance",
+        "noise": "noise of the variance of what is dropped",
     }
     for name, told in names.items():
         row(told, *(over((each[name][i] for each in every), 3) for i in range(len(counts))))
+    row(
+        "deviation dropped, of the whole's",
+        *(over(each["removed"][i] for each in every) for i in range(len(counts))),
+    )
     kept = every[0]["kept_counts"]
     head("terms kept, AUC", *kept)
     for name, told in {"kept": "by variance", "kept_others": "other terms"}.items():
@@ -270,6 +277,7 @@ def figure(found):
         "others": ("other terms of the sum", INK, "-"),
         "turned": ("turned filters, same spectrum", NEGATIVE, "-"),
         "varied": ("turned filters, same variance", NEGATIVE, ":"),
+        "noise": ("noise, same variance", INK, ":"),
     }
     for name, (label, color, style) in styles.items():
         curves = torch.tensor([each[name] for each in every])

@@ -11,7 +11,7 @@ from bilinear_lm.site_names import Site
 SHIPPED = Path(__file__).parent / "models"
 
 NAMES = "names.json"
-"""The file beside shipped dictionaries with the words of their features."""
+"""The file beside shipped dictionaries with the names of their features."""
 
 
 @checked
@@ -46,13 +46,25 @@ def shipped_scope(checkpoint: str) -> tuple[Path | None, Path | None]:
     return folder if folder.is_dir() else None, text if text.is_file() else None
 
 
-def shipped_words(checkpoint: str) -> dict[Site, list[str]]:
-    """By site, the words that each feature of a shipped model's dictionaries is named by; none if absent.
+def shipped_names(checkpoint: str) -> dict[Site, tuple[str, ...]]:
+    """By site, the names of all features of a shipped model's dictionaries; none if absent.
 
-    They are the tokens at the feature's highest peaks in the text that ships, kept in a file beside the
-    dictionaries (`analysis.features.shipped_names`).
+    They are made of the text that ships, and kept in a file beside the dictionaries
+    (`analysis.features.shipped_names`).
     """
     folder, _ = shipped_scope(checkpoint)
     if folder is None or not (folder / NAMES).is_file():
         return {}
-    return {Site.parse(site): words for site, words in read_json(folder / NAMES)["words"].items()}
+    return {Site.parse(site): tuple(names) for site, names in read_json(folder / NAMES)["names"].items()}
+
+
+def shipped_dictionary_names(checkpoint: str, dictionary: str) -> tuple[str, ...]:
+    """The names of all features of one of a shipped model's own dictionaries, given by name or path.
+
+    None for another dictionary, and for another checkpoint.
+    """
+    folder, _ = shipped_scope(checkpoint)
+    path = shipped_or_local(dictionary, shipped_dictionaries())
+    if folder is None or path is None or path.resolve().parent != folder.resolve():
+        return ()
+    return shipped_names(checkpoint).get(Site.parse(path.resolve().name), ())

@@ -33,9 +33,9 @@ def main(layer: str = "3", feature: str = "540") -> None:
     windows = token_windows(tokenizer, TEXT.read_text(encoding="utf-8"), model.config.max_position_embeddings)
 
     # The first position holds the token that begins every window.
-    read = top_contexts(model, inputs, windows, k=3, skip=1)
-    written = top_contexts(model, outputs, windows, k=3, skip=1)
-    print(f"output feature {written.name(number, vocabulary)}")
+    read = top_contexts(model, inputs, windows, k=3, skip=1, tokenizer=tokenizer)
+    written = top_contexts(model, outputs, windows, k=3, skip=1, tokenizer=tokenizer)
+    print(f"output feature {written.name(number)}")
     for context in written.of(number):
         labels = [vocabulary.label(token) for token in context.tokens]
         labels[context.peak] = f"[{labels[context.peak]}]"
@@ -47,7 +47,7 @@ def main(layer: str = "3", feature: str = "540") -> None:
 
     print("its strongest interactions")
     for pair in strongest_interactions(feature_layer(model, at, inputs, outputs), [number], k=8):
-        names = (read.name(side, vocabulary) for side in (pair.left, pair.right))
+        names = (read.name(side) for side in (pair.left, pair.right))
         print(f"  {pair.value:+.3f}  {'  ×  '.join(names)}")
 
     found = explained_on_text(model, at, outputs, windows, [number], k=2, skip=1)

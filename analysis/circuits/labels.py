@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analysis.features.contexts import feature_names
 from analysis.features.dictionaries import Dictionaries
+from analysis.features.names import numbered
 from analysis.graphs.elements import Node
 from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import logit_tokens
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FeatureNames = Mapping[Site, Mapping[int, str] | Sequence[str]]
-"""By site, the name of each feature; not all have to have one."""
+"""By site, the name of each feature without its number; not all have to have one."""
 
 
 @checked
 def labelled(graph: Graph, vocabulary: Vocabulary | None = None, names: FeatureNames | None = None) -> Graph:
-    """The graph with labels: tokens and logits by `vocabulary`, features by `names`, pairs by their inputs.
+    """The graph with labels: tokens and logits by `vocabulary`, features by number and `names`, pairs by
+    their inputs.
 
     Nodes that neither knows keep their labels. Raises InputError for a vocabulary without a token of
     the graph, and for names that are fewer than the features.
@@ -52,21 +53,25 @@ def names_on_text(
     graphs: Sequence[Graph],
     text: str,
     progress: bool = False,
-) -> dict[Site, dict[int, str]]:
-    """The names of the features of graphs, by where they are most active in a text."""
-    wanted: dict[Site, list[int]] = defaultdict(list)
-    for node in (node for graph in graphs for node in graph.of_kind("feature")):
-        if node.site is not None and node.index is not None:
-            wanted[Site.parse(node.site)].append(node.index)
+) -> dict[Site, tuple[str, ...]]:
+    """The names of all features of the dictionaries of graphs, by where they are most active in a text."""
     windows = document_windows(tokenizer, text, model.config.max_position_embeddings)
     skip = int(tokenizer.bos_token_id is not None)
-    moved = {site: dictionaries[site].to(model.device) for site in wanted}
-    return feature_names(model, moved, wanted, windows, vocabulary, skip, progress)
+    moved = {site: dictionaries[site].to(model.device) for site in sites_of(*graphs)}
+    return feature_names(model, moved, windows, vocabulary, skip, progress)
+
+
+def sites_of(*graphs: Graph) -> list[Site]:
+    """The sites of the features of graphs, in order."""
+    nodes = (node for graph in graphs for node in graph.of_kind("feature"))
+    sites = {node.site for node in nodes if node.site is not None}
+    return sorted(map(Site.parse, sites))
 
 
 def _label(node: Node, vocabulary: Vocabulary | None, names: FeatureNames) -> str:
     if node.kind == "feature" and node.site is not None and node.index is not None:
-        return _name(names, Site.parse(node.site), node.index) or node.label
+        name = _name(names, Site.parse(node.site), node.index)
+        return numbered(node.index, name) if name else node.label
     if vocabulary is None:
         return node.label
     if node.kind == "token" and node.index is not None:

@@ -11,6 +11,7 @@ import tyro
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
+from bilinear_lm.errors import InputError
 from bilinear_lm.files import (
     new_folder,
     require_new,
@@ -20,7 +21,8 @@ from bilinear_lm.files import (
     write_tensors,
     write_text,
 )
-from bilinear_lm.shipped import shipped_scope
+from bilinear_lm.shipped import shipped_names, shipped_scope
+from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +42,8 @@ def diff(
     output: Output,
     null: tuple[str, ...] = (),
     dictionaries: Path | None = None,
+    contexts: Path | None = None,
+    names: Path | None = None,
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 8,
     page: bool = False,
     device: DeviceName = "auto",
@@ -59,16 +63,21 @@ def diff(
             text. Changes are then ranked by how far they exceed theirs.
         dictionaries: Folder of dictionaries of the first model, at mlp-in (or resid-mid) and mlp-out; a
             shipped model has its own.
+        contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
+            has its own. Without one they are named by tokens that they act on by weights alone.
+        names: JSON file of your own names for features, as the page of `report` saves it.
         k: How many output directions of a layer to bound, interactions to list and findings to bound.
         page: Write diff.html as well.
         device: Where to compute.
         seed: Seeds the search for the inputs at which layers differ most.
     """
+    from analysis.features.chosen_names import chosen_names
     from analysis.features.dictionaries import around_mlps, dictionaries_in
     from analysis.guarantees.models_difference import diff as compare
     from analysis.guarantees.models_difference import null_changes
     from analysis.text.vocabulary import require_same_tokens
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.dictionaries.names import load_feature_names
 
     require_count(k, f"--k {k}")
     require_seed(seed)
@@ -76,7 +85,13 @@ def diff(
     where = find_device(device)
     model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
     folder = dictionaries or shipped_scope(checkpoint)[0]
-    described = None if folder is None else around_mlps(dictionaries_in(folder, model))
+    described = {} if folder is None else around_mlps(dictionaries_in(folder, model))
+    for option, path in (("--contexts", contexts), ("--names", names)):
+        if path is not None and not described:
+            raise InputError(f"diff: {option} {path} without dictionaries whose features it is to name")
+    given = {} if names is None else load_feature_names(names, described)
+    kept = {} if dictionaries or contexts else shipped_names(checkpoint)
+    text = None if contexts is None else read_plain_text(contexts)
 
     def load(name: str) -> nn.Module:
         require_same_tokens(tokenizer, load_tokenizer(name), checkpoint, name)
@@ -84,14 +99,25 @@ def diff(
 
     second = load(other)
     beside = null_changes(model, [load(name) for name in null], described) if null else ()
-    found = compare(model, second, tokenizer=tokenizer, dictionaries=described, null=beside, k=k, seed=seed)
-    names = (told(checkpoint), told(other))
+    found = compare(
+        model,
+        second,
+        tokenizer=tokenizer,
+        dictionaries=described,
+        names=chosen_names(model, tokenizer, described, kept, text, given),
+        null=beside,
+        k=k,
+        seed=seed,
+    )
+    titles = (told(checkpoint), told(other))
     result = {
         "settings": {
-            "checkpoint": names[0],
-            "other": names[1],
+            "checkpoint": titles[0],
+            "other": titles[1],
             "null": [told(name) for name in null],
             "dictionaries": None if folder is None else told(folder),
+            "contexts": None if contexts is None else told(contexts),
+            "names": None if names is None else told(names),
             "k": k,
             "seed": seed,
         },
@@ -107,7 +133,7 @@ def diff(
         if page:
             from analysis.report.difference_page import difference_page
 
-            write_text(draft / "diff.html", difference_page(found, *names))
+            write_text(draft / "diff.html", difference_page(found, *titles))
     for finding in found.strongest[:LISTED]:
         print(f"{finding.score:8.3g}  {finding.told}{_said(finding.toward)}")
     for note in found.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.commands.table import table as text_table
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, require_new, told, versions_of_run, write_json
+from bilinear_lm.shipped import shipped_dictionary_names
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from analysis.features.contexts import Contexts
     from analysis.features.interactions import Interactions
+    from analysis.features.peaks import Contexts
     from analysis.features.statistics import InteractionStatistics
     from analysis.features.submatrix import Submatrix
     from analysis.text.vocabulary import Vocabulary
     from bilinear_lm.dictionaries.dictionary import Dictionary
-    from bilinear_lm.sites import Point
+    from bilinear_lm.sites import Point, Site
 
 N_SEEDS = 5
 """Random sets of interactions beside the strongest."""
@@ -46,6 +48,7 @@ def interactions(
     features: tuple[int, ...] = (),
     k: int = 50,
     contexts: Path | None = None,
+    names: Path | None = None,
     device: DeviceName = "auto",
     seed: int = 0,
 ) -> None:
@@ -54,8 +57,8 @@ def interactions(
     Writes interactions.json (a row for each output feature, with the range that its pre-activation cannot
     leave whatever the text, and the strongest interactions), interactions.safetensors (the same interactions
     and the drawn submatrices) and submatrix-FEATURE.png;
-    with a text also correlation.png and ablation.png, and features named by their contexts in it. Under
-    torchrun the processes share the output features and the text.
+    with a text also correlation.png and ablation.png. Under torchrun the processes share the output features
+    and the text.
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
@@ -66,16 +69,20 @@ def interactions(
         features: Output features to tabulate and draw; by default all are tabulated, the strongest drawn.
         k: How many interactions to list, and how many input features to draw.
         contexts: Text file that features are named by, documents separated by <|endoftext|>, and on which
-            eigenvectors and interactions are tested.
+            eigenvectors and interactions are tested. Without one, features of shipped dictionaries have the
+            names that ship, others are named by tokens that they act on by weights alone.
+        names: JSON file of your own names for features, as the page of `report` saves it.
         device: Where to compute.
         seed: First seed of the random interactions that the strongest are compared with.
     """
+    from analysis.features.chosen_names import chosen_names
     from analysis.features.interactions import split_strongest_interactions
     from analysis.features.layer import feature_layer, require_site
     from analysis.features.statistics import interaction_statistics
     from analysis.features.submatrix import strongest_submatrix
     from analysis.plots import save_figure
-    from bilinear_lm.checkpoints import load_pretrained
+    from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.dictionaries.names import load_feature_names
     from bilinear_lm.distributed import process_group
 
     require_count(k, f"k={k} interactions")
@@ -87,22 +94,42 @@ def interactions(
         shows = not part.rank
         ends = (_load(inputs, layer, "mlp-in", where), _load(outputs, layer, "mlp-out", where))
         require_site(ends[1].site, layer, ("mlp-out",), "output")
-        model = load_pretrained(checkpoint, device=where)
+        model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
         between = feature_layer(model, layer, *ends)
+        by_site = {end.site: end for end in ends if end.site is not None}
+        given = {} if names is None else load_feature_names(names, by_site)
         asked = list(dict.fromkeys(features)) or None
         strongest = split_strongest_interactions(between, asked, k, progress=shows)
         table = interaction_statistics(between, asked, progress=shows)
         certified = _certified(model, layer, ends[1], table.outputs.tolist())
         drawn = asked or [int(table.outputs[table.strength.argmax()])]
         submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
-        reading = _Reading()
+        kept = (
+            {}
+            if words is not None
+            else _shipped(checkpoint, dict(zip(by_site, (inputs, outputs), strict=True)))
+        )
+        chosen = chosen_names(model, tokenizer, by_site, kept, words, given, progress=shows)
+        name_input, name_output = (partial(_name, chosen[site]) for site in by_site)
+        reading = _Reading(name_input, name_output)
         if words is not None:
-            reading = _read(model, checkpoint, layer, ends, words, strongest, seed, shows)
+            reading = _read(reading, model, tokenizer, layer, ends, words, strongest, seed, shows)
     if part.rank:
         return
-    given = {"checkpoint": told(checkpoint), "layer": layer, "inputs": told(inputs), "outputs": told(outputs)}
+    settings = {
+        "checkpoint": told(checkpoint),
+        "layer": layer,
+        "inputs": told(inputs),
+        "outputs": told(outputs),
+    }
     result = {
-        "settings": {**given, "k": k, "text": None if contexts is None else told(contexts), "seed": seed},
+        "settings": {
+            **settings,
+            "k": k,
+            "text": None if contexts is None else told(contexts),
+            "names": None if names is None else told(names),
+            "seed": seed,
+        },
         "versions": versions_of_run(),
         **_summary(strongest, table, certified, reading),
     }
@@ -111,22 +138,35 @@ def interactions(
         _save_tensors(draft / "interactions.safetensors", strongest, submatrices)
         for name, figure in (reading.figures | _drawings(submatrices, reading)).items():
             save_figure(figure, draft / f"{name}.png")
+    rows = [(*item["names"], f"{item['value']:+.3g}") for item in result["interactions"]]
+    print(text_table(("output feature", "input feature", "with", "value"), rows, "interactions.json"))
     print(output)
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """The additions that a text makes: names of features, results for the JSON file, figures by name."""
+    """Names of features, and the additions that a text makes: results for the JSON file, figures by name."""
 
-    name_input: Callable[[int], str] = str
-    name_output: Callable[[int], str] = str
+    name_input: Callable[[int], str]
+    name_output: Callable[[int], str]
     results: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
 
 
+def _name(names: Sequence[str], feature: int) -> str:
+    return f"#{feature} {names[feature]}"
+
+
+def _shipped(checkpoint: str, paths: Mapping[Site | None, str]) -> dict[Site, tuple[str, ...]]:
+    """The names that ship, of the dictionaries that do."""
+    named = {site: shipped_dictionary_names(checkpoint, path) for site, path in paths.items()}
+    return {site: names for site, names in named.items() if site is not None and names}
+
+
 def _read(
+    names: _Reading,
     model: PreTrainedModel,
-    checkpoint: str,
+    tokenizer: PreTrainedTokenizerBase,
     layer: int,
     ends: tuple[Dictionary, Dictionary],
     words: str,
@@ -139,21 +179,19 @@ def _read(
     from analysis.interventions.interactions import ablation_control
     from analysis.plots import ablation_plot, correlation_plot
     from analysis.text.vocabulary import Vocabulary
-    from analysis.text.windows import token_windows
-    from bilinear_lm.checkpoints import load_tokenizer
+    from analysis.text.windows import document_windows
     from bilinear_lm.weights import embedding
 
-    tokenizer = load_tokenizer(checkpoint)
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
-    windows = token_windows(tokenizer, words, model.config.max_position_embeddings)
+    windows = document_windows(tokenizer, words, model.config.max_position_embeddings)
     skip = int(tokenizer.bos_token_id is not None)
-    named = [top_contexts(model, end, windows, skip=skip, progress=progress) for end in ends]
+    peaks = top_contexts(model, ends[1], windows, skip=skip, progress=progress)
     outputs = sorted({item.output for item in strongest})
     explained = explained_on_text(model, layer, ends[1], windows, outputs, skip=skip, progress=progress)
     predicted = [window for window in windows if len(window) > 1]
     control = ablation_control(model, layer, *ends, strongest, predicted, range(seed, seed + N_SEEDS))
     results = {
-        "contexts": {str(feature): _passages(named[1], feature, vocabulary) for feature in outputs},
+        "contexts": {str(feature): _passages(peaks, feature, vocabulary) for feature in outputs},
         "correlation": {
             "features": outputs,
             "all_tokens": _without_nan(explained.all_tokens),
@@ -168,9 +206,8 @@ def _read(
             for measure in ("loss_change", "activation_change")
         },
     }
-    return _Reading(
-        name_input=partial(named[0].name, vocabulary=vocabulary),
-        name_output=partial(named[1].name, vocabulary=vocabulary),
+    return replace(
+        names,
         results=results,
         figures={"correlation": correlation_plot(explained), "ablation": ablation_plot(control)},
     )

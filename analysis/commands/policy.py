@@ -64,7 +64,7 @@ def read(
         layer: Block whose terms are dropped.
         action: Move whose terms are scaled.
         levels: Unseen levels to play, one episode each.
-        states: States that the concept is set in; twice as many are met while it plays.
+        states: States that edits change; probes take six times as many that are set, and twice as many met.
         controls: Random terms beside the chosen ones, so many draws.
         device: Where to compute.
         seed: Seeds levels, actions, splits and controls.

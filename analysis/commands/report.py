@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,15 +11,18 @@ from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, told, write_text
-from bilinear_lm.shipped import shipped_scope
+from bilinear_lm.shipped import shipped_names, shipped_scope
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from analysis.features.dictionaries import LayerDictionaries
     from analysis.graphs.graph import Graph
     from analysis.polynomials.quadratic_model import QuadraticModel
     from analysis.report.options import FeatureSource
+    from bilinear_lm.dictionaries.dictionary import Dictionary
+    from bilinear_lm.sites import Site
 
 SHOWN_FIRST = (3, 540)
 """Layer and output feature with which the page about the default model opens."""
@@ -42,6 +46,7 @@ def report(
     validation: Path | None = None,
     dictionaries: Path | None = None,
     contexts: Path | None = None,
+    names: Path | None = None,
     features: int = 1000,
     prompt: str | None = None,
     calibration: Path | None = None,
@@ -51,7 +56,7 @@ def report(
     """Write one self-contained page about what the MLPs of a bilinear language model compute.
 
     A model whose gates have an activation (SiLU, GELU) is read through the quadratics nearest to its MLPs,
-    which --calibration gives a text for; the page begins with how much of the model they explain. Under
+    which --calibration gives a text for; the page says at its top how much of the model they explain. Under
     torchrun the processes share the features.
 
     Args:
@@ -68,6 +73,7 @@ def report(
             a shipped model has its own.
         contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
             has its own.
+        names: JSON file of your own names for features, as the page of `report` saves it.
         features: How many features of each dictionary to show, the most active; 0: no features.
         prompt: A few words; the graph of the likeliest next token is shown. The default model has one.
         calibration: Text file for a model that is not bilinear, documents separated by <|endoftext|>: the
@@ -79,6 +85,7 @@ def report(
     from analysis.report.options import STORY, FeatureSource, ReportOptions
     from analysis.report.write import report as render
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.dictionaries.names import load_feature_names
     from bilinear_lm.distributed import process_group
 
     require_seed(seed)
@@ -93,6 +100,8 @@ def report(
         text=STORY if text is None else text,
     )
     files = _feature_files(checkpoint, dictionaries, contexts, features)
+    if names is not None and files is None:
+        raise InputError(f"report: --names {names} without features that they name")
     words = None if files is None else read_plain_text(files[1])
     measured = None if calibration is None else read_plain_text(calibration)
     where = find_device(device)
@@ -102,11 +111,14 @@ def report(
         quadratic = _quadratic(model, tokenizer, measured, checkpoint)
         source = None
         if files is not None and words is not None:
+            around = read_dictionaries(files[0], model)
             source = FeatureSource(
-                read_dictionaries(files[0], model),
+                around,
                 words,
                 n_features=features,
                 first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
+                names={} if dictionaries or contexts else shipped_names(checkpoint),
+                given={} if names is None else load_feature_names(names, _by_site(around)),
             )
         if checkpoint == DEFAULT_MODEL and prompt is None:
             prompt = PROMPT
@@ -154,18 +166,21 @@ def _graphs(
     """The graph of a prompt, and the static circuit of the feature that the page opens with."""
     from analysis.circuits.trace import trace
 
-    around = () if source is None else source.dictionaries
-    dictionaries = {pair.read: pair.inputs for pair in around}
-    dictionaries |= {pair.written: pair.outputs for pair in around}
+    dictionaries = {} if source is None else _by_site(source.dictionaries)
     graphs = []
     if prompt is not None:
-        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries))
+        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries, check=True))
     if source is not None and source.first is not None:
         layer, feature = source.first
         graphs.append(
             trace(model, tokenizer, feature=f"{layer}-mlp-out-{feature}", dictionaries=dictionaries)
         )
     return graphs
+
+
+def _by_site(around: Sequence[LayerDictionaries]) -> dict[Site, Dictionary]:
+    by_site = {pair.read: pair.inputs for pair in around}
+    return by_site | {pair.written: pair.outputs for pair in around}
 
 
 def _feature_files(

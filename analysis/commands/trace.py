@@ -11,7 +11,7 @@ from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, write_text
-from bilinear_lm.shipped import shipped_scope, shipped_words
+from bilinear_lm.shipped import shipped_names, shipped_scope
 from bilinear_lm.text.files import read_plain_text
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def trace(
     page: Path | None = None,
     dictionaries: Path | None = None,
     contexts: Path | None = None,
+    names: Path | None = None,
     eigenvectors: bool = False,
     share: float | None = None,
     max_nodes: int = 200,
@@ -66,7 +67,8 @@ def trace(
         dictionaries: Folder of dictionaries at mlp-in (or resid-mid) and mlp-out; a shipped model has its
             own. Where there is none, eigenvectors are followed.
         contexts: Text file that features are named by, documents separated by <|endoftext|>; a shipped model
-            has its own.
+            has its own. Without one they are named by tokens that they act on by weights alone.
+        names: JSON file of your own names for features, as the page of `report` saves it.
         eigenvectors: Follow eigenvectors, and not the dictionaries that a shipped model has.
         share: Of each node the fewest contributions are kept that have this share; 0.8 on a prompt, 0.5 (of
             squares) by weights.
@@ -77,18 +79,19 @@ def trace(
         interactions: Of a prompt's graph: the weak interactions of features together in the edges of their
             inputs, which follows more of the target; or each as a node or left out.
         check: Take so many nodes of each kind away in the model, one at a time, and say how the graph's
-            predictions agree with what happens.
+            predictions agree with what happens. With --page by default 20, or as many as there are; 0: none.
         device: Where to compute.
     """
-    from analysis.circuits.labels import labelled
+    from analysis.circuits.labels import labelled, sites_of
     from analysis.circuits.trace import trace as trace_graph
     from analysis.circuits.trace import trace_prompts
-    from analysis.features.contexts import numbered
+    from analysis.features.chosen_names import chosen_names
     from analysis.graphs.export import file_slug, save_circuit_tracer
     from analysis.graphs.files import save_graph
     from analysis.graphs.summary import summary
     from analysis.text.vocabulary import Vocabulary
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
+    from bilinear_lm.dictionaries.names import load_feature_names
     from bilinear_lm.distributed import process_group
     from bilinear_lm.weights import embedding
 
@@ -102,43 +105,45 @@ def trace(
             file_slug(path)
     if not prompt and position is not None:
         raise InputError(f"trace: --position {position} without --prompt; it is a place in one")
-    if not prompt and check is not None:
+    if not prompt and check:
         raise InputError(f"trace: --check {check} without --prompt; interventions need one")
     if eigenvectors and dictionaries is not None:
         raise InputError(f"trace: --dictionaries {dictionaries} with --eigenvectors; expected one of the two")
     folder, text = shipped_scope(checkpoint)
-    kept = {} if dictionaries or contexts or eigenvectors else shipped_words(checkpoint)
+    kept = {} if dictionaries or contexts or eigenvectors else shipped_names(checkpoint)
     folder, text = dictionaries or folder, contexts or (None if dictionaries else text)
     words = None if text is None or kept else read_plain_text(text)
     where = find_device(device)
     with process_group(where) as part:
         model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
-        followed = None if eigenvectors or folder is None else _followed(folder, model)
+        followed = {} if eigenvectors or folder is None else _followed(folder, model)
+        if names is not None and not followed:
+            raise InputError(f"trace: --names {names} without dictionaries whose features they name")
+        given = {} if names is None else load_feature_names(names, followed)
         settings: dict[str, Any] = {
             "token": token,
             "feature": feature,
             "head": head,
             "key": key,
             "position": -1 if position is None else position,
-            "dictionaries": followed,
-            "text": words,
+            "dictionaries": followed or None,
             "share": share,
             "max_nodes": max_nodes,
             "by": by,
             "attention": attention,
             "interactions": interactions,
-            "check": check,
+            "check": _check(check, page is not None and bool(prompt)),
         }
         if len(prompt) > 1:
             graphs = trace_prompts(model, tokenizer, prompt, **settings)
         else:
             graphs = [trace_graph(model, tokenizer, *prompt, **settings)]
+        shown = {site: followed[site] for site in sites_of(*graphs)}
+        chosen = chosen_names(model, tokenizer, shown, kept, words, given)
     if part.rank:
         return
-    if kept:
-        names = {site: [numbered(*each) for each in enumerate(words)] for site, words in kept.items()}
-        vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
-        graphs = [labelled(graph, vocabulary, names) for graph in graphs]
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    graphs = [labelled(graph, vocabulary, chosen) for graph in graphs]
     for graph, path in zip(graphs, outputs, strict=True):
         if format == "graph":
             save_graph(graph, path)
@@ -151,6 +156,13 @@ def trace(
 
         write_text(page, graphs_page(tuple(graphs), Path(checkpoint).name))
         print(page)
+
+
+def _check(asked: int | None, by_default: bool) -> int | bool | None:
+    """How many nodes of each kind `trace` is to check."""
+    if asked is None:
+        return by_default
+    return asked or None
 
 
 def _outputs(output: Path, n_prompts: int) -> list[Path]:

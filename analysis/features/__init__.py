@@ -1,6 +1,6 @@
 """A layer between two dictionaries: interactions of features, their passages, and what explains them."""
 
-from analysis.features.contexts import Context, Contexts, activity_on_text, feature_names, top_contexts
+from analysis.features.contexts import activity_on_text, feature_names, top_contexts
 from analysis.features.dictionaries import (
     LayerDictionaries,
     around_mlps,
@@ -18,6 +18,7 @@ from analysis.features.interactions import (
 )
 from analysis.features.layer import FeatureLayer, feature_layer
 from analysis.features.patterns import OpposingFeatures, PairPatterns, opposing_features, strongest_patterns
+from analysis.features.peaks import Context, Contexts
 from analysis.features.statistics import InteractionStatistics, interaction_statistics
 from analysis.features.submatrix import Submatrix, strongest_submatrix
 

@@ -17,17 +17,21 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.features.layer import FeatureLayer
-from analysis.streaming import Strongest
+from analysis.features.screening import SLACK, Factored, Screen, pairs_in_reach
+from analysis.streaming import Strongest, require_rankable
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
-from bilinear_lm.numerics.rescaling import in_precision, norms
+from bilinear_lm.numerics.rescaling import in_precision
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import Words, shown, shown_by
+
+COLUMNS = 4
+"""Tiles of a row that are screened at once."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,10 @@ def strongest_interactions(
 ) -> Interactions:
     """The k interactions of largest |value| into `outputs` together; None: into all output features.
 
-    Matrices are computed tile by tile, except for tiles that a bound on their entries rules out, and of each
-    tile only what may be among the k is kept. For another output direction than a feature's, take
-    `features.along(u[None])`.
+    Matrices are searched tile by tile, except for tiles that a bound on their entries rules out, by products
+    in whole numbers where these are faster (`analysis.features.screening`). What may be among the k gets its
+    value by a sum in float64, so that the result is that of a search of all pairs. For another output
+    direction than a feature's, take `features.along(u[None])`.
 
     >>> features = FeatureLayer(tensor, inputs.decoder, outputs.encoder.T)  # doctest: +SKIP
     >>> for interaction in strongest_interactions(features, [3], k=10):  # doctest: +SKIP
@@ -94,8 +99,9 @@ def strongest_interactions(
     require_as_many(k, len(selected) * n_pairs(features.n_in))
     scaled, *powers = features.scaled(selected)
     strongest = Strongest(k, features.inputs)
+    screen = Screen(scaled)
     for output in tqdm(_strong_first(scaled, selected), desc="interactions", disable=not progress):
-        _offer(strongest, scaled, output)
+        _offer(strongest, screen, output)
     result = named(strongest, features.n_in)
     return replace(result, values=put_back(result.values, sum(powers)))
 
@@ -130,52 +136,87 @@ def named(found: Strongest, n_in: int) -> Interactions:
     return Interactions(pairs // n_in, pairs % n_in, right, found.values)
 
 
-def _offer(strongest: Strongest, features: FeatureLayer, output: int) -> None:
+def _offer(strongest: Strongest, screen: Screen, output: int) -> None:
     """Adds to `strongest` the interactions of one output feature that can still be among the k strongest.
 
-    With Q = L Rᵀ, |Q_ij| is at most |L_i| |R_j| and |L_j| |R_i|. Features are sorted by these norms, so that
-    strong ones share tiles, and tiles that cannot reach the threshold are not computed. The division
-    into tiles does not depend on anything found before.
+    |L_i · f_j| is at most ‖L_i‖ ‖f_j‖ and ‖L_j‖ ‖f_i‖. Features are sorted by these norms, so that strong
+    ones share tiles; tiles that cannot reach the threshold are not computed, the others are screened.
     """
-    left, right = features.factors(features.outputs[output])
-    order = (norms(left, 1) * norms(right, 1)).argsort(descending=True, stable=True)
-    left, right, size = left[order], right[order], _tile_size(features)
-    tiles = list(zip(left.split(size), right.split(size), order.split(size), strict=True))
-    reach = _reach(left, right, size)
-    for row, (rows, _, i) in enumerate(tiles):
-        for column, (_, columns, j) in enumerate(tiles[row:], row):
-            if reach[row][column] < strongest.threshold:
-                continue
-            values = (rows @ columns.T).mul_(2)
-            sizes = values.abs()
-            if row == column:
-                values.diagonal().div_(2)
-                sizes = values.abs().masked_fill_(torch.ones_like(values, dtype=torch.bool).tril(-1), -1)
-            candidates = strongest.candidates(sizes)
-            first, second = i[candidates[0]], j[candidates[1]]
-            pair = torch.minimum(first, second) * features.n_in + torch.maximum(first, second)
-            strongest.add(values[candidates], output * features.n_in**2 + pair)
+    features = screen.features
+    products = screen.along(features.outputs[output])
+    require_rankable(float(products.lengths.max()), features.inputs.dtype)
+    size, lengths, norms = _tile_size(features), products.lengths, screen.rows.norms
+    order = torch.arange(features.n_in, device=lengths.device)
+    if features.n_in > size:
+        order = (lengths * norms).argsort(descending=True, stable=True)
+        lengths, norms = lengths[order], norms[order]
+    reach = _reach(lengths, norms, size)
+    if reach[0][0] < strongest.threshold:
+        return
+    left, right = products.rows, screen.rows
+    if features.n_in > size:
+        left, right = left[order], right[order]
+    for row in range(len(reach)):
+        column = row
+        while column < len(reach):
+            stop = _stop(reach[row], column, strongest.threshold, column == row)
+            if stop > column:
+                rows, columns = slice(row * size, (row + 1) * size), slice(column * size, stop * size)
+                found = pairs_in_reach(
+                    left[rows], right[columns], strongest.threshold, strongest.k, column == row
+                )
+                first, second = order[found[0] + rows.start], order[found[1] + columns.start]
+                first, second = torch.minimum(first, second), torch.maximum(first, second)
+                _add(strongest, products, output, first, second, found[2])
+            column = max(stop, column + 1)
+
+
+def _add(
+    strongest: Strongest, products: Factored, output: int, left: Tensor, right: Tensor, reach: Tensor
+) -> None:
+    """Adds the values of pairs: those that may be largest first, so that others need not be computed."""
+    if len(reach) > strongest.k:
+        likely = reach.topk(strongest.k, sorted=False).indices
+        _add(strongest, products, output, left[likely], right[likely], reach[likely])
+        rest = reach >= strongest.threshold
+        rest[likely] = False
+        left, right = left[rest], right[rest]
+    if len(left):
+        values, n = products.values(left, right), products.n
+        require_rankable(float(values.abs().max()), values.dtype)
+        strongest.add(values, (output * n + left) * n + right)
+
+
+def _stop(reach: list[float], column: int, threshold: float, diagonal: bool) -> int:
+    """The end of the tiles from `column` on that are screened at once; `column` where it is out of reach.
+
+    Without a threshold it is found in a tile on the diagonal.
+    """
+    if reach[column] < threshold:
+        return column
+    stop = min(column + (1 if diagonal and not threshold else COLUMNS), len(reach))
+    while reach[stop - 1] < threshold:
+        stop -= 1
+    return stop
 
 
 def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
-    """A bound on |value| in each pair of tiles, rounding allowed for."""
-    L, R = (
-        torch.stack([part.max() for part in norms(factor, 1).split(size)]).double()
-        for factor in (left, right)
-    )
-    slack = 1 + 4 * left.shape[1] * torch.finfo(left.dtype).eps
-    return (2 * slack * torch.minimum(L[:, None] * R, R[:, None] * L)).tolist()
+    """A bound on |value| in each pair of tiles, from the norms of both sides of the products."""
+    L, R = (torch.stack([part.max() for part in norms.split(size)]) for norms in (left, right))
+    return (2 * SLACK * torch.minimum(L[:, None] * R, R[:, None] * L)).tolist()
 
 
 def _tile_size(features: FeatureLayer) -> int:
     """About 16 tiles a side; not too small for fast products, nor larger than a chunk of memory."""
-    least = 128 if features.inputs.device.type == "cpu" else 1024
+    least = 256 if features.inputs.device.type == "cpu" else 1024
     most = math.isqrt(rows_at_once(features.inputs.element_size()))
     return min(max(least, -(-features.n_in // 16)), most)
 
 
 def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
     """The output features in the order of a guess at their strength, so that the threshold rises early."""
+    if len(outputs) < 2:
+        return outputs
     tensor = features.tensor
     units = tensor.W_gate.norm(dim=0) * tensor.W_in.norm(dim=0)
     strength = ((features.outputs[outputs] @ tensor.W_out.T) * units).norm(dim=1)

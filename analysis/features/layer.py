@@ -142,18 +142,18 @@ class FeatureLayer:
                 f"an interaction matrix of {self.n_in} features needs {needed:,} bytes, more than "
                 f"max_bytes={max_bytes:,}; go through `strips`, or raise max_bytes"
             )
-        return self._quadratic.pairwise(u, self.inputs)
+        return self.quadratic.pairwise(u, self.inputs)
 
     def coefficients(
         self, outputs: Int[Tensor, " k"], left: Int[Tensor, " k"], right: Int[Tensor, " k"]
     ) -> Float[Tensor, " k"]:
         """The coefficient of c_left c_right in each output feature: Q_ii, and 2 Q_ij of two features."""
-        written = self._quadratic(self.inputs[left], self.inputs[right])
+        written = self.quadratic(self.inputs[left], self.inputs[right])
         return (written * self.outputs[outputs]).sum(-1) * torch.where(left == right, 1, 2)
 
     def self_part(self, u: Float[Tensor, "*axes d_out"]) -> Float[Tensor, "*axes n_in"]:
         """Q_ii: what each feature does with itself, the diagonal of `matrix`."""
-        W_gate, W_in = (self.inputs @ factor for factor in (self._quadratic.W_gate, self._quadratic.W_in))
+        W_gate, W_in = (self.inputs @ factor for factor in (self.quadratic.W_gate, self.quadratic.W_in))
         return (u @ self.tensor.W_out.T) @ (W_gate * W_in).T
 
     def linear(self, u: Float[Tensor, "*axes d_out"]) -> Float[Tensor, "*axes n_in"]:
@@ -192,27 +192,32 @@ class FeatureLayer:
 
     def factors(self, u: Float[Tensor, " d_out"]) -> tuple[Float[Tensor, "n_in w"], Float[Tensor, "n_in w"]]:
         """Factors L, R [n_in, w] of Q_u = L Rᵀ, by the order that is cheapest for all output features."""
-        costs = self.multiplications(self.n_out)
-        if costs["matrix"] <= costs["hidden"]:
-            return self.inputs @ self._quadratic.interaction_matrix(u), self.inputs
-        gate, up = self._hidden
+        if self.through_matrix:
+            return self.inputs @ self.quadratic.interaction_matrix(u), self.inputs
+        gate, up = self.hidden
         scale = (u @ self.tensor.W_out.T) / 2
         return torch.cat([gate * scale, up * scale], dim=1), torch.cat([up, gate], dim=1)
+
+    @property
+    def through_matrix(self) -> bool:
+        """Whether going through Q_u is cheaper for all output features than through the hidden units."""
+        costs = self.multiplications(self.n_out)
+        return costs["matrix"] <= costs["hidden"]
 
     @property
     def _strip_rows(self) -> int:
         return min(STRIP_ROWS, rows_at_once(self.n_in * self.tensor.dtype.itemsize))
 
     @cached_property
-    def _quadratic(self) -> BilinearTensor:
+    def quadratic(self) -> BilinearTensor:
         """The tensor without its constant coordinate."""
         width, tensor = self.inputs.shape[1], self.tensor
         return BilinearTensor(tensor.W_gate[:width], tensor.W_in[:width], tensor.W_out)
 
     @cached_property
-    def _hidden(self) -> tuple[Tensor, Tensor]:
+    def hidden(self) -> tuple[Tensor, Tensor]:
         """Contributions of each input feature to the two sides of the hidden units, [n_in, d_mlp] twice."""
-        return self.inputs @ self._quadratic.W_gate, self.inputs @ self._quadratic.W_in
+        return self.inputs @ self.quadratic.W_gate, self.inputs @ self.quadratic.W_in
 
     @cached_property
     def _origin(self) -> Tensor:

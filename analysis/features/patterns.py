@@ -28,7 +28,6 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.features.interactions import named, put_back
 from analysis.features.layer import FeatureLayer
@@ -40,6 +39,7 @@ from bilinear_lm.checks import require_choice, require_count, require_finite_num
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import unit_vectors
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 
 Pattern = Literal["and", "and-not", "xor", "saddle"]
@@ -168,7 +168,7 @@ def opposing_features(
         left=left,
         right=right,
         cosines=cosines,
-        similarity=_similarity(scaled, ends),
+        similarity=circuit_similarity(scaled, ends),
         eigenvalues=put_back(eigenvalues, power),
         explained=explained,
     )
@@ -220,8 +220,11 @@ def _lowest_cosines(decoder: Tensor, k: int, below: float) -> Strongest:
     return lowest
 
 
-def _similarity(features: FeatureLayer, ends: Tensor) -> Tensor:
-    """The cosine of the interaction matrices of each pair, by the Gram matrix of the outputs."""
+def circuit_similarity(features: FeatureLayer, ends: Int[Tensor, "k 2"]) -> Float[Tensor, " k"]:
+    """The cosine of the interaction matrices of pairs of output features, by the Gram matrix of the outputs.
+
+    The layer's numbers are to be of ordinary size (`FeatureLayer.scaled`).
+    """
     gram, _ = scaled_gram(features.tensor, features.tensor)
     left, right = features.outputs[ends].unbind(1)
     inner, *norms = (((x @ gram) * y).sum(-1) for x, y in ((left, right), (left, left), (right, right)))

@@ -17,19 +17,19 @@ from analysis.text.windows import document_windows
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import write_json
 from bilinear_lm.shipped import NAMES, SHIPPED, shipped_scope
-from bilinear_lm.site_names import Site
+from bilinear_lm.site_names import Point, Site
 from bilinear_lm.text.files import read_plain_text
 from bilinear_lm.weights import embedding
 
 
-def name_shipped(checkpoint: str, features: Sequence[int] | None = None) -> dict[Site, dict[int, str]]:
-    """Names for features of a shipped model's dictionaries, by number, on its text; for all by default.
+def name_shipped(checkpoint: str, points: Sequence[Point] | None = None) -> dict[Site, tuple[str, ...]]:
+    """The names of all features of a shipped model's dictionaries, on its text; at some points only if given.
 
-    They are those that `trace` gives features on that text, such as `#12 ␣the, ␣a`. InputError for a model
-    without dictionaries or text.
+    They are those that `trace` gives features on that text. InputError for a model without dictionaries or
+    text.
 
-    >>> name_shipped("stories", [0])[Site(0, "mlp-in")]  # doctest: +SKIP
-    {0: '#0 ␣their'}
+    >>> name_shipped("stories")[Site(0, "mlp-in")][0]  # doctest: +SKIP
+    '␣their'
     """
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
 
@@ -40,11 +40,12 @@ def name_shipped(checkpoint: str, features: Sequence[int] | None = None) -> dict
         )
     model, tokenizer = load_pretrained(checkpoint), load_tokenizer(checkpoint)
     dictionaries = around_mlps(dictionaries_in(folder, model))
-    wanted = {site: range(one.n_feat) if features is None else features for site, one in dictionaries.items()}
+    if points is not None:
+        dictionaries = {site: one for site, one in dictionaries.items() if site.point in points}
     windows = document_windows(tokenizer, read_plain_text(text), model.config.max_position_embeddings)
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     skip = int(tokenizer.bos_token_id is not None)
-    return feature_names(model, dictionaries, wanted, windows, vocabulary, skip)
+    return feature_names(model, dictionaries, windows, vocabulary, skip)
 
 
 def made_of(checkpoint: str) -> dict[str, str]:
@@ -60,13 +61,10 @@ def made_of(checkpoint: str) -> dict[str, str]:
 _READ = ("config.json", "tokenizer.json", "cfg.json")
 
 
-def write_names(checkpoint: str, names: Mapping[Site, Mapping[int, str]]) -> None:
-    """Writes the words of all features, by site in the order of their numbers, beside the dictionaries."""
-    words = {
-        str(site): [name.removeprefix(f"#{number}")[1:] for number, name in sorted(of.items())]
-        for site, of in names.items()
-    }
-    write_json(SHIPPED / f"{checkpoint}-scope" / NAMES, {"made_of": made_of(checkpoint), "words": words})
+def write_names(checkpoint: str, names: Mapping[Site, Sequence[str]]) -> None:
+    """Writes the names of all features, by site in the order of their numbers, beside the dictionaries."""
+    by_site = {str(site): list(of_site) for site, of_site in names.items()}
+    write_json(SHIPPED / f"{checkpoint}-scope" / NAMES, {"made_of": made_of(checkpoint), "names": by_site})
 
 
 if __name__ == "__main__":

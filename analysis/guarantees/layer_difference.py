@@ -11,12 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis.features.interactions import Interactions, strongest_interactions
-from analysis.features.layer import FeatureLayer
+from analysis.features.layer import READ, WRITTEN, FeatureLayer
+from analysis.features.names import numbered
 from analysis.guarantees.changes import Directions, Kind, Sizes
 from analysis.guarantees.ranges import certify
 from analysis.guarantees.tensor_difference import LargestChange, difference, largest_change
 from analysis.spectra.hosvd import hosvd
 from bilinear_lm.shown import Words, shown
+from bilinear_lm.sites import Point, Site
 from bilinear_lm.tensor import BilinearTensor
 
 WRITTEN_ALONG: tuple[Kind, ...] = ("MLP writes token", "MLP writes feature")
@@ -81,12 +83,18 @@ class Names:
     """Words for tokens and features by number."""
 
     token: Callable[[int], str]
+    features: Mapping[Site, Sequence[str]]
+    """The names of all features by site; of sites that have none features are numbers."""
 
-    def of(self, kind: Kind, item: int) -> str:
-        """The item of a kind in words."""
-        if kind in ("MLP reads feature", "MLP writes feature"):
-            return f"#{item}"
-        return self.token(item)
+    def of(self, kind: Kind, layer: int | None, item: int) -> str:
+        """The item of a kind, in a layer, in words."""
+        points: tuple[Point, ...] = {"MLP reads feature": READ, "MLP writes feature": (WRITTEN,)}.get(
+            kind, ()
+        )
+        if layer is None or not points:
+            return self.token(item)
+        named = (self.features.get(Site(layer, point)) for point in points)
+        return numbered(item, next((names[item] for names in named if names), ""))
 
 
 def layer_difference(
@@ -109,7 +117,7 @@ def layer_difference(
         rows = along.by_kind()
         for kind in WRITTEN_ALONG:
             if items := list(strongest.get(kind, ())):
-                named = [names.of(kind, item) for item in items]
+                named = [names.of(kind, layer, item) for item in items]
                 directions += _certified(changed, kind.split()[-1], rows[kind][items], named)
         svd = hosvd(changed, min(n_singular, changed.d_out))
         u = svd.output_directions[: max(1, svd.rank)]
@@ -121,7 +129,7 @@ def layer_difference(
         float(tensor.cosine(other)),
         largest_change(changed, seed=seed),
         tuple(sorted(directions, key=lambda direction: -direction.largest)),
-        _interactions(changed, along, strongest, names, k),
+        _interactions(changed, along, strongest, names, k, layer),
     )
 
 
@@ -135,7 +143,12 @@ def _certified(
 
 
 def _interactions(
-    changed: BilinearTensor, along: Directions, strongest: Mapping[Kind, Sequence[int]], names: Names, k: int
+    changed: BilinearTensor,
+    along: Directions,
+    strongest: Mapping[Kind, Sequence[int]],
+    names: Names,
+    k: int,
+    layer: int,
 ) -> tuple[NamedInteraction, ...]:
     """The k strongest changed interactions of tokens, and of features, into the outputs that changed most."""
     rows = along.by_kind()
@@ -146,18 +159,18 @@ def _interactions(
         if items and read in rows:
             between = FeatureLayer(changed, rows[read], rows[written][items])  # type: ignore[index]
             found = strongest_interactions(between, k=min(k, between.n_in))
-            result += _named(found, items, read, written, names)  # type: ignore[arg-type]
+            result += _named(found, items, read, written, names, layer)  # type: ignore[arg-type]
     return tuple(result)
 
 
 def _named(
-    found: Interactions, items: list[int], read: Kind, written: Kind, names: Names
+    found: Interactions, items: list[int], read: Kind, written: Kind, names: Names, layer: int
 ) -> list[NamedInteraction]:
     return [
         NamedInteraction(
-            names.of(written, items[each.output]),
-            names.of(read, each.left),
-            names.of(read, each.right),
+            names.of(written, layer, items[each.output]),
+            names.of(read, layer, each.left),
+            names.of(read, layer, each.right),
             each.value,
         )
         for each in found

@@ -129,6 +129,7 @@ def diff(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     dictionaries: Dictionaries | None = None,
+    names: Mapping[Site, Sequence[str]] | None = None,
     null: NullChanges | Sequence[nn.Module] = (),
     k: int = 8,
     seed: int = 0,
@@ -147,7 +148,7 @@ def diff(
     permuted or rescaled, gate and in swapped, a head's gauge) differ by 0, to rounding (1e-8 of the layer's
     norm). Heads are compared by number and streams as they are: heads in another order, or a rotated residual
     stream, are differences here. `tokenizer` names tokens; `dictionaries` are of the first model (at mlp-in
-    or resid-mid, and mlp-out).
+    or resid-mid, and mlp-out), and `names` those of all their features, by site (`feature_names`).
 
     >>> model, other = load_pretrained("stories"), load_pretrained("finetuned")  # doctest: +SKIP
     >>> diff(model, other, tokenizer=load_tokenizer("stories")).strongest[0].told  # doctest: +SKIP
@@ -166,8 +167,8 @@ def diff(
         known = NullChanges(tuple(reference.changes(each, "a model of the null") for each in null))
     if known is not None and any(part.keys() != sizes.keys() for part in known.checkpoints):
         raise InputError("the null was compared along other directions; make it with the same dictionaries")
-    names = _names(model_a, tokenizer)
-    labels = {place: _labels(place, len(found.change), names) for place, found in sizes.items()}
+    words = _names(model_a, tokenizer, names or {})
+    labels = {place: _labels(place, len(found.change), words) for place, found in sizes.items()}
     findings = ranked(sizes, known, labels, N_RANKED)
     layers = tuple(
         layer_difference(
@@ -177,7 +178,7 @@ def diff(
             sizes["MLP", layer],
             reference.directions[layer],
             _strongest_written(findings, sizes, layer, k),
-            names,
+            words,
             n_singular=min(k, 4),
             k=k,
             seed=seed,
@@ -186,7 +187,7 @@ def diff(
     )
     first = {id(finding) for finding in first_of_each_subject(findings)[:k]}
     certified = tuple(
-        _bounded(finding, reference, model_b, layers, names) if id(finding) in first else finding
+        _bounded(finding, reference, model_b, layers, words) if id(finding) in first else finding
         for finding in findings
     )
     return Difference(
@@ -256,11 +257,13 @@ def _toward(reference: Reference, out: Tensor, names: Names, n: int = 3) -> tupl
     return tuple((names.token(token), float(moved[token])) for token in top)
 
 
-def _names(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> Names:
+def _names(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase | None, features: Mapping[Site, Sequence[str]]
+) -> Names:
     if tokenizer is None:
-        return Names(token=lambda token: f"token {token}")
+        return Names(lambda token: f"token {token}", features)
     vocabulary = Vocabulary.of(tokenizer, len(embedding(model)))
-    return Names(token=vocabulary.label)
+    return Names(vocabulary.label, features)
 
 
 def _labels(place: Place, n: int, names: Names) -> list[str]:
@@ -269,7 +272,7 @@ def _labels(place: Place, n: int, names: Names) -> list[str]:
         return [f"MLP {layer}"]
     if kind.startswith("head"):
         return [f"{layer}.{head}" for head in range(n)]
-    return [names.of(kind, item) for item in range(n)]
+    return [names.of(kind, layer, item) for item in range(n)]
 
 
 def _notes(model: nn.Module, sizes: Mapping[Place, Sizes]) -> tuple[str, ...]:

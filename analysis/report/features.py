@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from analysis.features.contexts import Activity, Contexts, activity_on_text
+from analysis.features.contexts import Activity, activity_on_text
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.features.explained import Explained, Probe, explained_by_probes
 from analysis.features.index import InteractionIndex, interaction_index
 from analysis.features.layer import FeatureLayer, feature_layer
+from analysis.features.naming import tokens_of
+from analysis.features.peaks import Contexts
 from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
+from analysis.features.weight_tokens import weight_tokens
 from analysis.guarantees.model_ranges import certify_features, has_range
+from analysis.report.nulls import Opposition, RandomFeatures, opposition, random_probe
 from analysis.report.options import FeatureSource
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
-from analysis.text.tokens import TokenReading, read_tokens
+from analysis.text.tokens import TokenReading
+from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import Windows
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.dictionaries.names import fingerprint, renamed
 from bilinear_lm.distributed import divided
 from bilinear_lm.errors import InputError
-from bilinear_lm.families import mlp_norm, plain
-from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.progress import tell, tqdm
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
-from bilinear_lm.weights import embedding, unembedding
+from bilinear_lm.weights import embedding
 
 AT_ONCE = 64
 """Interaction matrices that are decomposed at once."""
@@ -55,6 +58,12 @@ class Side:
     is, gives the largest and the smallest pre-activation; for an output feature, the tokens whose logits its
     decoder's direction raises and lowers most against the mean of all. Only tokens that occur in the text:
     embeddings of others may never have been trained."""
+    names: tuple[str, ...]
+    """The names of all features of the dictionary, by number."""
+    given: Mapping[int, str]
+    """The names that were made for features which the user has named, by number."""
+    fingerprint: str
+    """The dictionary's weights (`bilinear_lm.dictionaries.names.fingerprint`)."""
 
 
 @shown
@@ -91,6 +100,10 @@ class FeatureReading:
     most: Float[Tensor, " n"] | None = None
     """The largest pre-activation of each output feature that any input of the layer gives; None where no norm
     bounds the layer's input."""
+    random: RandomFeatures | None = None
+    """Features of the same dictionary turned at random, beside which spectra and `explained` are read."""
+    opposition: Opposition | None = None
+    """Pairs of output features that write in opposite directions."""
 
     def clarity(self) -> Float[Tensor, " n"]:
         """|strongest interaction| / strength of each output feature, times its correlation, where it is
@@ -148,19 +161,25 @@ def collect_features(
     skip = int(tokenizer.bos_token_id is not None)
     by_site = {around.read: around.inputs for around in shown}
     by_site |= {around.written: around.outputs for around in shown}
-    active = activity_on_text(model, by_site, windows, source.n_contexts, source.width, skip, progress)
-    listed = sorted({token for window in windows for token in window[skip:]})
-    reader = _Reader(model, bilinear or model, source, active, torch.tensor(listed, device=model.device))
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    active = activity_on_text(
+        model, by_site, windows, source.n_contexts, source.width, skip, vocabulary, progress
+    )
+    listed = torch.tensor(tokens_of(windows, skip), device=model.device)
+    reader = _Reader(model, bilinear or model, source, active, listed)
     decomposed = [
         reader.decompose(around) for around in tqdm(shown, desc="eigenvectors", disable=not progress)
     ]
-    probes = [(around, probe) for around, (_, _, probe) in zip(shown, decomposed, strict=True)]
-    explained = explained_by_probes(model, probes, windows, skip, progress)
-    parts = zip(tqdm(shown, desc="features", disable=not progress), decomposed, explained, strict=True)
-    readings = tuple(
-        reader.read(around, features, spectra, known) for around, (features, spectra, _), known in parts
-    )
-    return FeatureData(source, windows, bool(skip), readings)
+    turned = [reader.turned(*both) for both in zip(shown, decomposed, strict=True)]
+    probes = [probe for _, _, probe in decomposed] + [probe for probe, *_ in turned]
+    explained = explained_by_probes(model, list(zip(2 * shown, probes, strict=True)), windows, skip, progress)
+    readings = []
+    for at, around in enumerate(tqdm(shown, desc="features", disable=not progress)):
+        features, spectra, _ = decomposed[at]
+        _, ranks, values = turned[at]
+        random = RandomFeatures(ranks, values, explained[len(shown) + at])
+        readings.append(reader.read(around, features, spectra, explained[at], random))
+    return FeatureData(source, windows, bool(skip), tuple(readings))
 
 
 def _moved(source: FeatureSource, layers: list[int], model: PreTrainedModel) -> list[LayerDictionaries]:
@@ -207,8 +226,21 @@ class _Reader:
         values = spectra.values[:, : spectra.vectors.shape[1]]
         return features, spectra, Probe(around.outputs, written, values, spectra.vectors)
 
+    def turned(
+        self, around: LayerDictionaries, decomposed: tuple[FeatureLayer, Spectra, Probe]
+    ) -> tuple[Probe, Tensor, Tensor]:
+        """The same of the output dictionary turned at random: its probe, effective ranks and eigenvalues."""
+        features, spectra, probe = decomposed
+        n_values, n_vectors = spectra.values.shape[1], spectra.vectors.shape[1]
+        return random_probe(features.tensor, around.outputs, probe.chosen, n_values, n_vectors)
+
     def read(
-        self, around: LayerDictionaries, features: FeatureLayer, spectra: Spectra, explained: Explained
+        self,
+        around: LayerDictionaries,
+        features: FeatureLayer,
+        spectra: Spectra,
+        explained: Explained,
+        random: RandomFeatures,
     ) -> FeatureReading:
         """Everything else about a layer."""
         source = self.source
@@ -222,13 +254,17 @@ class _Reader:
         )
         return FeatureReading(
             layer=around.layer,
-            inputs=self._side(around.read, around.inputs, self._of_embeddings(around)),
-            outputs=self._side(around.written, around.outputs, self._of_logits(around)),
+            inputs=self._side(around.read, around.inputs),
+            outputs=self._side(around.written, around.outputs),
             spectra=spectra,
             index=index,
             corners=corners,
             explained=explained,
             most=self._most(around),
+            random=random,
+            opposition=opposition(
+                features, around.outputs.decoder[self.active[around.written].most_active(source.n_features)]
+            ),
         )
 
     def _most(self, around: LayerDictionaries) -> Tensor | None:
@@ -237,57 +273,31 @@ class _Reader:
         written = self.active[around.written].most_active(self.source.n_features)
         return certify_features(self.bilinear, around.outputs, written.tolist(), layer=around.layer).high
 
-    def _side(self, site: Site, dictionary: Dictionary, tokens: TokenReading) -> Side:
+    def _side(self, site: Site, dictionary: Dictionary) -> Side:
         activity = self.active[site]
         features = activity.most_active(self.source.n_features)
-        n_active = activity.n_active[features]
-        return Side(site, dictionary.n_feat, features, activity.contexts, n_active, tokens)
-
-    def _of_embeddings(self, around: LayerDictionaries) -> TokenReading:
-        """Input features in tokens: pre-activations of a token's embedding alone."""
-        rows = embedding(self.model)[self.listed]
-        norm = mlp_norm(self.model, around.layer)
-        if around.read.point == "mlp-in" and norm is not None:
-            with torch.inference_mode():
-                rows = plain(norm)(rows)
-        rows = rows.to(around.inputs.dtype)
-        pieces = self._pieces(around.read)
-        return self._ends(_selected(around.inputs, piece).pre_activations(rows).T for piece in pieces)
-
-    def _of_logits(self, around: LayerDictionaries) -> TokenReading:
-        """Output features in tokens: logits that their decoder directions add by the direct path."""
-        W_U = unembedding(self.model).to(around.outputs.dtype)
-        W_U = (W_U - W_U.mean(dim=1, keepdim=True))[:, self.listed]
-        return self._ends(around.outputs.decoder[piece] @ W_U for piece in self._pieces(around.written))
-
-    def _pieces(self, site: Site) -> tuple[Tensor, ...]:
-        """The features shown, so many at once that a score for each token fits in memory."""
-        chunk = rows_at_once(8 * len(self.listed))
-        return self.active[site].most_active(self.source.n_features).split(chunk)
-
-    def _ends(self, scores: Iterable[Float[Tensor, "_n n_listed"]]) -> TokenReading:
-        k = min(self.source.n_tokens, len(self.listed))
-        readings = [read_tokens(piece, k) for piece in scores]
-        columns = {
-            field.name: torch.cat([getattr(part, field.name) for part in readings])
-            for field in fields(TokenReading)
-        }
-        for name in ("top", "bottom"):
-            columns[name] = self.listed[columns[name]]
-        return TokenReading(**columns)
-
-
-def _selected(dictionary: Dictionary, features: Int[Tensor, " n"]) -> Dictionary:
-    """Some features of a dictionary, for their pre-activations."""
-    columns: dict[str, Any] = {"decoder": dictionary.decoder[features]}
-    for name in ("encoder", "b_enc", "encoder_gate", "b_gate"):
-        value = getattr(dictionary, name)
-        columns[name] = None if value is None else value[..., features]
-    return replace(dictionary, activation="relu", k=None, threshold=None, **columns)
+        tokens = weight_tokens(self.model, dictionary, site, features, self.listed, self.source.n_tokens)
+        made = activity.contexts.names
+        if site in self.source.names:
+            made = tuple(self.source.names[site])
+        given = self.source.given.get(site, {})
+        names = renamed({site: made}, {site: given})[site]
+        return Side(
+            site,
+            dictionary.n_feat,
+            features,
+            activity.contexts,
+            activity.n_active[features],
+            tokens,
+            names,
+            {feature: made[feature] for feature in given},
+            fingerprint(dictionary),
+        )
 
 
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
     def spectra(some: Sequence[int]) -> Spectra:
+        tell("eigenvectors of a layer", some[0], features.n_out)
         eigen = eigendecompose(features.tensor, features.outputs[some[0] : some[-1] + 1])
         return Spectra(
             values=eigen.values[:, : source.n_values],

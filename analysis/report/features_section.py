@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from analysis.features.contexts import Contexts
 from analysis.features.interactions import Interactions
+from analysis.features.peaks import Contexts
 from analysis.features.submatrix import Submatrix
 from analysis.report.features import FeatureData, FeatureReading, Side
 from analysis.report.html import page_file, rounded, script_json
@@ -19,6 +19,7 @@ from analysis.text.tokens import TokenReading
 from analysis.text.vocabulary import Vocabulary, visible
 
 SCRIPTS = (
+    "features/names.js",
     "features/figures.js",
     "features/feature.js",
     "features/list.js",
@@ -126,7 +127,9 @@ def _side(side: Side, tokens: _Tokens) -> dict[str, Any]:
         "site": str(side.site),
         "nFeat": side.n_feat,
         "id": features,
-        "name": [side.contexts.words(feature, tokens.vocabulary) for feature in features],
+        "name": [side.names[feature] for feature in features],
+        "given": {str(feature): [made, side.names[feature]] for feature, made in sorted(side.given.items())},
+        "fingerprint": side.fingerprint,
         "active": side.n_active.tolist(),
         "contexts": _contexts(side.contexts, features),
         "up": _scored(side.tokens, "top", tokens),

@@ -1,97 +1,17 @@
-"""The frame of a page: one HTML document with its styles and scripts inside.
-
-Its Content-Security-Policy lets a browser run these scripts alone, by their SHA-256, and load nothing: a
-script that got into the page in any other way, by a token or a text, does not run.
-"""
+"""Parts of pages as HTML; whatever comes from a model, a tokenizer or a text is escaped in them."""
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
-from collections.abc import Iterable, Sequence
-from hashlib import sha256
+from collections.abc import Iterable
 from html import escape
-from importlib.resources import files
-from string import Template
-from typing import Any
 
-import plotly.graph_objects as go
-
+from analysis.report.document import BASE_SCRIPTS as BASE_SCRIPTS
+from analysis.report.document import document as document
+from analysis.report.document import page_file as page_file
+from analysis.report.document import script_json as script_json
+from analysis.report.document import script_safe as script_safe
 from analysis.text.tokens import OutputDirection
 from analysis.text.vocabulary import Vocabulary, visible
-
-BASE_SCRIPTS = ("features/data.js", "parts.js")
-"""Scripts that those of features and graphs build on."""
-
-
-def document(
-    title: str, nav: str, main: str, styles: Sequence[str], scripts: Sequence[str], plotly: bool = True
-) -> str:
-    """A whole page of HTML parts, and names of files for their style and behaviour.
-
-    `plotly`: whether figures are drawn on it; the library is most of a page.
-    """
-    library = ""
-    if plotly:
-        from plotly.offline import get_plotlyjs
-
-        # Browsers hash a script as they have parsed it, where every line ends in one character.
-        library = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
-    theme = page_file("theme.js")
-    script = "\n".join(["(() => {", *map(page_file, scripts), "})();"])
-    return Template(page_file("page.html")).substitute(
-        policy=_policy([theme, library, script]),
-        title=escape(title),
-        style="\n".join(map(page_file, styles)),
-        theme=theme,
-        nav=nav,
-        main=main,
-        plotly=library,
-        script=script,
-    )
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """A Content-Security-Policy under which these scripts run, and no others.
-
-    Styles may be inline: heights and shades of tokens are attributes, and plotly brings sheets of its own.
-    They can load nothing either.
-    """
-    parts = {
-        "default-src": "'none'",
-        "script-src": " ".join(map(_hashed, scripts)),
-        "style-src": "'unsafe-inline'",
-        "img-src": "data:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-    }
-    return "; ".join(f"{name} {value}" for name, value in parts.items())
-
-
-def _hashed(text: str) -> str:
-    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
-
-
-def page_file(name: str) -> str:
-    """A file that pages are put together from."""
-    return files("analysis.report").joinpath("web", name).read_text(encoding="utf-8")
-
-
-def script_json(value: Any) -> str:
-    """A value as compact JSON, in which no text can end the script element around it.
-
-    Raises ValueError for numbers that JSON does not have: NaN and infinity.
-
-    >>> script_json({"text": "</script>", "values": [1, None]})
-    '{"text":"\\\\u003c/script>","values":[1,null]}'
-    """
-    return script_safe(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
-
-
-def script_safe(text: str) -> str:
-    """JSON of the same value that can stand in a script element: each "<" is written as its escape."""
-    # In a script element only "<" could end the data early, or begin a comment.
-    return text.replace("<", "\\u003c")
 
 
 def rounded(value: float, digits: int) -> int | float:
@@ -106,16 +26,6 @@ def rounded(value: float, digits: int) -> int | float:
 
 FAINT = 0.02
 """Values below this part of the largest are left uncoloured."""
-
-
-def plot(figure: go.Figure, caption: str) -> str:
-    """A figure, to be drawn by page.js, and the sentence that says what it shows."""
-    data = script_safe(figure.to_json())
-    return (
-        f'<figure class="plot"><div class="canvas" role="img" aria-label="{escape(caption)}" '
-        f'style="height:{figure.layout.height}px"></div>'
-        f'<script type="application/json">{data}</script><figcaption>{escape(caption)}</figcaption></figure>'
-    )
 
 
 def numbers(pairs: Iterable[tuple[str, str]]) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from html import escape
 
 from analysis.circuits.attribution import Attribution
-from analysis.features.contexts import Contexts
 from analysis.features.interactions import Interactions
+from analysis.features.peaks import Contexts
 from analysis.graphs.graph import Graph
 from analysis.report.graphs_section import graphs_page
 from analysis.report.html import coloured, signed

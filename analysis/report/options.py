@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
@@ -10,6 +11,7 @@ from analysis.features.dictionaries import LayerDictionaries
 from analysis.text.windows import SEPARATOR, Windows, document_windows
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import shown
+from bilinear_lm.sites import Site
 
 STORY = (
     "One morning, a girl named Lily saw a red kite in a tall tree. She wanted to help, but the tree was "
@@ -90,6 +92,10 @@ class FeatureSource:
     first: tuple[int, int] | None = None
     """Layer and number of the output feature shown first. None, or one that is not shown: the one whose
     strongest interaction stands out most, weighted by how well two eigenvectors explain it."""
+    names: Mapping[Site, Sequence[str]] = field(default_factory=dict)
+    """Names of all features by site, where they were made before; those of other sites are made here."""
+    given: Mapping[Site, Mapping[int, str]] = field(default_factory=dict)
+    """A user's own names by site and number, which take the place of others."""
 
     def __post_init__(self):
         if not self.dictionaries:

@@ -7,14 +7,17 @@ eigenvalues λ_i and orthonormal eigenvectors v_i of Q_u (arXiv 2410.08417, sect
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.spectra.chebyshev import block_width, largest_eigenpairs
+from analysis.spectra.chebyshev import Largest, block_width, largest_eigenpairs
+from analysis.spectra.lanczos import lanczos_eigenpairs
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import (
     require_choice,
@@ -29,7 +32,7 @@ from bilinear_lm.numerics.rescaling import exponents, in_precision, times_two_to
 from bilinear_lm.shown import first_numbers, shown
 from bilinear_lm.tensor import BilinearTensor
 
-Method = Literal["auto", "dense", "block"]
+Method = Literal["auto", "dense", "block", "lanczos"]
 
 CACHE_BYTES = 3 * 2**23
 """Bytes that a CPU caches: matrices that are multiplied again and again go through it in pieces."""
@@ -85,7 +88,9 @@ def eigendecompose(
     direction. Residuals tell that these are eigenpairs; that none larger is missing rests on the random rows
     having a part along each. A direction that does not get there within its budget is done densely, and so
     are all where the block would be as wide as the matrix. On a GPU that is told to multiply float32 in TF32
-    no direction gets there. `auto` takes what measures faster.
+    no direction gets there. `lanczos` starts from one random row (see `analysis.spectra.lanczos`) and needs a
+    tenth of the products. What it cannot show to be complete, such as many equal eigenvalues, `block` does,
+    and whatever is not on a CPU. `auto` takes what measures fastest.
 
     >>> tensor = BilinearTensor(torch.randn(8, 32), torch.randn(8, 32), torch.randn(32, 8))
     >>> eigen = eigendecompose(tensor, torch.randn(3, 8), k=2)
@@ -99,11 +104,13 @@ def eigendecompose(
     tolerance = default_tolerance(tensor.dtype) if tolerance is None else tolerance
     require_decomposable(tensor, u, k, method, tolerance, seed)
     rows = u.reshape(-1, tensor.d_out)
-    blockwise = _block_pays(tensor, k) if method == "auto" else method == "block"
-    if blockwise and block_width(k) < tensor.d_in:
-        flat = _block(tensor, rows, k, tolerance, seed)
-    else:
+    method = _fastest(tensor, k) if method == "auto" else method
+    if method == "dense" or block_width(k) >= tensor.d_in or not len(rows):
         flat = _dense(tensor, rows, k)
+    elif method == "lanczos" and tensor.device.type == "cpu":
+        flat = _lanczos(tensor, rows, k, tolerance, seed)
+    else:
+        flat = _block(tensor, rows, k, tolerance, seed)
     axes = u.shape[:-1]
     return Eigendecomposition(
         flat.values.reshape(*axes, k),
@@ -161,14 +168,18 @@ def require_full_precision(tensor: BilinearTensor, what: str) -> None:
         )
 
 
-def _block_pays(tensor: BilinearTensor, k: int) -> bool:
-    """Whether the block method is the faster one.
+def _fastest(tensor: BilinearTensor, k: int) -> Method:
+    """The method that measures fastest.
 
-    On a CPU (one thread, float32, d_mlp = 4 d_in from 64 to 1024, Q_u included) at d_in = 10 rows of the
-    block layers with decaying spectra gain a fifth, and random ones lose as much; with d_in the gain grows.
-    On other devices torch solves matrices of more than 32 rows one after another, so there it pays early.
+    On a CPU (processor time, float32, one thread, d_mlp = 4 d_in from 64 to 512, k 1 to 64, random layers and
+    ones with decaying hidden units) Lanczos and `eigh` take as long for 1 pair at d_in 128 to 160, for 16 at
+    192, for 32 at 224 to 320, for 64 at 320 to 512; from there on Lanczos gains, at d_in 512 and k 16
+    threefold. On other devices torch solves matrices of more than 32 rows one after another, so there the
+    block pays early.
     """
-    return block_width(k) * (10 if tensor.device.type == "cpu" else 4) <= tensor.d_in
+    if tensor.device.type == "cpu":
+        return "lanczos" if max(160, 7 * k + 64) <= tensor.d_in else "dense"
+    return "block" if block_width(k) * 4 <= tensor.d_in else "dense"
 
 
 def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
@@ -199,14 +210,45 @@ def _block(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed:
     start = torch.randn(width, tensor.d_in, generator=generator, dtype=tensor.dtype).to(tensor.device)
     # The matrix, and scaled; X, Q X, what has settled and the terms of the recurrence.
     numbers_each = 2 * tensor.d_in**2 + 8 * width * tensor.d_in
+    limit = _block_bytes(tensor.device)
+    built = _chunk(tensor, numbers_each, max(limit, memory.CHUNK_BYTES))
+    together = _chunk(tensor, numbers_each, limit)
+
+    def solve(matrices: Tensor) -> list[Largest]:
+        return [largest_eigenpairs(piece, start, k, tolerance) for piece in matrices.split(together)]
+
+    return _iterated(tensor, rows, k, built, solve, partial(_dense, k=k))
+
+
+def _lanczos(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed: int) -> Eigendecomposition:
+    """By products of every matrix with one row; by the block method where that does not converge."""
+
+    def solve(matrices: Tensor) -> list[Largest]:
+        return [lanczos_eigenpairs(matrices, k, tolerance, seed)]
+
+    otherwise = partial(_block, k=k, tolerance=tolerance, seed=seed)
+    return _iterated(tensor, rows, k, _chunk(tensor, tensor.d_in**2, memory.CHUNK_BYTES), solve, otherwise)
+
+
+def _iterated(
+    tensor: BilinearTensor,
+    rows: Tensor,
+    k: int,
+    built: int,
+    solve: Callable[[Tensor], list[Largest]],
+    otherwise: Callable[[BilinearTensor, Tensor], Eigendecomposition],
+) -> Eigendecomposition:
+    """By `solve` of `built` matrices at a time, and by `otherwise` where they do not converge."""
     pieces = []
-    for piece in rows.split(_chunk(tensor, numbers_each, _block_bytes(tensor.device))):
+    for piece in rows.split(built):
         matrices, power = tensor.scaled_interaction_matrix(piece)
-        part = largest_eigenpairs(matrices, start, k, tolerance)
-        eigen = _decomposition(part.values, part.vectors, part.residuals, part.following, whole=False)
-        eigen = _put_back(eigen, power)
-        if not part.converged.all():
-            _put(eigen, ~part.converged, _dense(tensor, piece[~part.converged], k))
+        parts = solve(matrices)
+        values, vectors, residuals, following, converged = (
+            torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Largest)
+        )
+        eigen = _put_back(_decomposition(values, vectors, residuals, following, whole=False), power)
+        if not converged.all():
+            _put(eigen, ~converged, otherwise(tensor, piece[~converged]))
         pieces.append(eigen)
     return _joined(pieces)
 

@@ -30,6 +30,12 @@ from bilinear_lm.numerics.rescaling import (
 if TYPE_CHECKING:
     from bilinear_lm.tensor import BilinearTensor
 
+SHARED = 32
+"""From so many interaction matrices on, a CPU makes them of products that they share; fewer one by one."""
+
+SHARED_NUMBERS = 2**18
+"""How many of these products are made at once: 1 MiB in float32, which a core's cache holds."""
+
 
 def interaction_matrices(
     tensor: BilinearTensor, u: Float[Tensor, "*axes d_out"]
@@ -113,13 +119,60 @@ def change_basis(
 
 def _interaction_matrices(tensor: BilinearTensor, u: Tensor) -> Tensor:
     rows = u.reshape(-1, tensor.d_out)
-    result = rows.new_empty(len(rows), tensor.d_in, tensor.d_in)
-    chunk = tensor.at_once(tensor.d_in * max(tensor.d_in, tensor.d_mlp))
-    for start in range(0, len(rows), chunk):
-        scale = rows[start : start + chunk] @ tensor.W_out.T
-        half = (tensor.W_gate * scale.unsqueeze(1)) @ tensor.W_in.T
-        result[start : start + chunk] = (half + half.mT) / 2
+    scale = rows @ tensor.W_out.T  # [n, d_mlp]
+    plain = tensor.dtype in (torch.float32, torch.float64) and not (
+        torch.is_grad_enabled() and (scale.requires_grad or tensor.W_gate.requires_grad)
+    )
+    if tensor.W_gate.device.type != "cpu" or not plain:
+        result = _in_chunks(tensor, scale)
+    elif len(rows) < SHARED:
+        result = _one_by_one(tensor, scale)
+    else:
+        result = _of_shared_products(tensor, scale)
     return result.reshape(*u.shape[:-1], tensor.d_in, tensor.d_in)
+
+
+def _in_chunks(tensor: BilinearTensor, scale: Tensor) -> Tensor:
+    result = scale.new_empty(len(scale), tensor.d_in, tensor.d_in)
+    chunk = tensor.at_once(tensor.d_in * max(tensor.d_in, tensor.d_mlp))
+    for start in range(0, len(scale), chunk):
+        half = (tensor.W_gate * scale[start : start + chunk].unsqueeze(1)) @ tensor.W_in.T
+        result[start : start + chunk] = (half + half.mT) / 2
+    return result
+
+
+def _one_by_one(tensor: BilinearTensor, scale: Tensor) -> Tensor:
+    """Each by one product, in memory that stays in the cache from one to the next."""
+    d = tensor.d_in
+    result, half = scale.new_empty(len(scale), d, d), scale.new_empty(d, d)
+    scaled = torch.empty_like(tensor.W_gate)
+    for matrix, hidden in zip(result, scale / 2, strict=True):
+        torch.mul(tensor.W_gate, hidden, out=scaled)
+        torch.mm(scaled, tensor.W_in.T, out=half)
+        torch.add(half, half.T, out=matrix)
+    return result
+
+
+def _of_shared_products(tensor: BilinearTensor, scale: Tensor) -> Tensor:
+    """All at once: entry i, j ≤ i of every matrix is a combination of the same d_mlp numbers.
+
+    They are w_i v_j + v_i w_j, made once for all directions. A product of each matrix alone would compute
+    both halves of it, which takes twice the multiplications.
+    """
+    d = tensor.d_in
+    result = scale.new_zeros(len(scale), d, d)
+    chunk = max(64, SHARED_NUMBERS // d)
+    parts = (factor.split(chunk, dim=1) for factor in (tensor.W_gate, tensor.W_in, scale / 2))
+    for gate, up, hidden in zip(*parts, strict=True):
+        gate, up, hidden = gate.contiguous(), up.contiguous(), hidden.contiguous()
+        products = torch.empty_like(gate)
+        for i in range(d):
+            shared = torch.mul(gate[: i + 1], up[i], out=products[: i + 1])  # [i + 1, chunk]
+            shared.addcmul_(up[: i + 1], gate[i])
+            result[:, i, : i + 1].addmm_(hidden, shared.T)
+    for matrix in result:
+        matrix += matrix.tril(-1).T
+    return result
 
 
 def pairwise_by_hidden(

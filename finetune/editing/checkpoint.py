@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary
 from bilinear_lm.dictionaries.dictionary import Dictionary
+from bilinear_lm.dictionaries.names import load_feature_names, renamed
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_tensors, require_new, require_writable, told, write_json
-from bilinear_lm.shipped import shipped_scope
+from bilinear_lm.shipped import shipped_dictionary_names, shipped_scope
 from bilinear_lm.sites import Point, Site
 from bilinear_lm.weights import embedding, mlp_norm_factor, mlp_tensor
 from finetune.conversion.verification import require_reloads, require_tokenizer_fits
@@ -42,6 +44,7 @@ def edit_checkpoint(config: EditConfig) -> EditReport:
     tokenizer = load_tokenizer(config.model)
     require_tokenizer_fits(tokenizer, model)
     directions = _Directions.of(config, model)
+    features = _feature_names(config, directions)
     named = config.named()
     edits = [directions.edit(each, model, config.keep) for each in named]
     report = edit(model, edits)
@@ -50,14 +53,14 @@ def edit_checkpoint(config: EditConfig) -> EditReport:
             save_folder(model, tokenizer, folder, record={"made_by": "edit"}, store=config.store)
         sources = {
             name: None if (given := getattr(config, name)) is None else told(given)
-            for name in ("inputs", "outputs", "directions")
+            for name in ("inputs", "outputs", "directions", "names")
         }
         settings = as_json(config, ("output", "device"), **sources)
         record = {
             "source": settings["model"],
             "settings": settings,
             "interactions": [
-                asdict(done) | {"how": each.how}
+                asdict(done) | {"how": each.how, "names": directions.names(each, *features)}
                 for done, each in zip(report.interactions, named, strict=True)
             ],
             "layers": [asdict(layer) for layer in report.layers],
@@ -77,6 +80,8 @@ class _Directions:
     layer: int
     inputs: Dictionary | None
     outputs: Dictionary | None
+    paths: tuple[str | None, str | None]
+    """Where the two dictionaries lie."""
     factor: Tensor
     """Between x / rms(x), which a dictionary at resid-mid describes, and what the MLP reads."""
     named: dict[str, Tensor]
@@ -89,12 +94,13 @@ class _Directions:
         named = {} if config.directions is None else _vectors(config.directions, width)
         scope = shipped_scope(config.model)[0]
 
-        def side(given: str | None, points: tuple[Point, ...]) -> Dictionary | None:
-            path = given or (None if scope is None else str(scope / f"{layer}-{points[0]}"))
+        def side(path: str | None, points: tuple[Point, ...]) -> Dictionary | None:
             return None if path is None else _dictionary(path, layer, points, width, model.device)
 
-        inputs, outputs = side(config.inputs, ("mlp-in", "resid-mid")), side(config.outputs, ("mlp-out",))
-        return cls(layer, inputs, outputs, mlp_norm_factor(model, layer), named)
+        own = [None if scope is None else str(scope / f"{layer}-{point}") for point in ("mlp-in", "mlp-out")]
+        paths = (config.inputs or own[0], config.outputs or own[1])
+        inputs, outputs = side(paths[0], ("mlp-in", "resid-mid")), side(paths[1], ("mlp-out",))
+        return cls(layer, inputs, outputs, paths, mlp_norm_factor(model, layer), named)
 
     def edit(self, each: Named, model: PreTrainedModel, keep: tuple[str, ...]) -> Edit:
         """The edit that is written so."""
@@ -105,6 +111,13 @@ class _Directions:
         change = {"delete": -before, "scale": (each.amount - 1) * before, "insert": each.amount}[each.how]
         kept = torch.stack([self._input(name) for name in keep]) if keep else None
         return Edit(self.layer, output, inputs, change, written, kept, each.text)
+
+    def names(self, each: Named, inputs: Sequence[str], outputs: Sequence[str]) -> list[str]:
+        """The output and both inputs in words: features by number and name, where they have one."""
+        sides = ((each.output, outputs), *((name, inputs) for name in each.inputs))
+        return [
+            name if name in self.named else f"#{name} {names[int(name)]}".rstrip() for name, names in sides
+        ]
 
     def _input(self, name: str) -> Tensor:
         if name in self.named:
@@ -119,6 +132,22 @@ class _Directions:
         dictionary = _required(self.outputs, name, "--outputs")
         feature = feature_number(name, dictionary.n_feat, "output feature")
         return dictionary.encoder[:, feature], dictionary.decoder[feature]
+
+
+def _feature_names(config: EditConfig, directions: _Directions) -> tuple[Sequence[str], Sequence[str]]:
+    """The names of all input and all output features: those that ship, and a user's own."""
+    ends = {one.site: one for one in (directions.inputs, directions.outputs) if one is not None and one.site}
+    given = {} if config.names is None else load_feature_names(config.names, ends)
+    sides: list[Sequence[str]] = []
+    for dictionary, path in zip((directions.inputs, directions.outputs), directions.paths, strict=True):
+        if dictionary is None or path is None or dictionary.site is None:
+            sides.append(())
+            continue
+        site = dictionary.site
+        made = shipped_dictionary_names(config.model, path)
+        own = given.get(site, {})
+        sides.append(renamed({site: made or [""] * dictionary.n_feat}, {site: own})[site])
+    return sides[0], sides[1]
 
 
 def _layer(layer: int, model: nn.Module) -> int:

@@ -67,6 +67,8 @@ class EditConfig:
     """Input features that the new hidden units must not read, besides those of an interaction."""
     directions: Path | None = None
     """Safetensors file of vectors of the model's width; their names may stand for features."""
+    names: Path | None = None
+    """JSON file of your own names for features, as the page of `report` saves it; edit.json tells them."""
     store: Store = "float32"
     """Precision of the weights on disk."""
     device: DeviceName = "auto"

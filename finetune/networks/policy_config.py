@@ -44,15 +44,15 @@ class PolicyConfig:
     shape: Literal["small", "impala"] | None = None
     """small: patches, 8 and 16 channels; impala: 16, 32 and 32 channels behind max-pooling. By default small,
     with patches of 4 pixels for larger images."""
-    steps: int = 350_000
+    steps: int = 420_000
     """Steps in all mazes together."""
     n_levels: int | None = None
     """Levels to train on; by default there is no end to them."""
     limit: int | None = None
     """Steps after which an episode ends; by default 40, and 500 in ProcGen's."""
-    mazes: int = 64
+    mazes: int = 128
     """Mazes that are played at once."""
-    rollout: int = 64
+    rollout: int = 32
     """Steps in each maze between two updates."""
     batch_size: int = 512
     """Steps of one gradient."""

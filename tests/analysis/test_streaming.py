@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.streaming import Strongest
@@ -25,6 +25,28 @@ def test_pieces_in_any_order_are_the_sorted_whole(numbers, k, cuts, data):
     expected = values.abs().argsort(descending=True, stable=True)[:k]
     assert found.places.tolist() == expected.tolist()
     assert found.values.tolist() == values[expected].tolist()
+
+
+@settings(max_examples=40)
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 7),
+    k=st.integers(1, 12),
+    before=st.lists(st.integers(-4, 4).map(float), max_size=12),
+    data=st.data(),
+)
+def test_candidates_of_rows_hold_the_strongest(rows, columns, k, before, data):
+    numbers = data.draw(
+        st.lists(st.integers(-4, 4).map(float), min_size=rows * columns, max_size=rows * columns)
+    )
+    values, n = torch.tensor(numbers).reshape(rows, columns), len(before)
+    found = Strongest(k, values)
+    found.add(torch.tensor(before), torch.arange(n))
+    row, column = found.candidates_of_rows(values.abs())
+    found.add(values[row, column], n + row * columns + column)
+    everything = torch.cat([torch.tensor(before), values.flatten()])
+    expected = everything.abs().argsort(descending=True, stable=True)[:k]
+    assert found.places.tolist() == expected.tolist()
 
 
 def test_masked_numbers_are_no_candidates():

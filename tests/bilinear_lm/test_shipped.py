@@ -2,11 +2,12 @@
 
 import pytest
 
-from analysis.features.contexts import numbered
+from analysis.features.names import LONGEST
 from analysis.features.shipped_names import made_of, name_shipped
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import read_json
-from bilinear_lm.shipped import NAMES, SHIPPED, shipped_scope, shipped_words
+from bilinear_lm.shipped import NAMES, SHIPPED, shipped_dictionary_names, shipped_names, shipped_scope
+from bilinear_lm.sites import Site
 
 
 def test_dictionaries_and_text_of_a_model():
@@ -32,17 +33,29 @@ def test_names_are_made_of_what_ships():
 
 
 def test_names_are_those_of_the_text():
-    """Of some features of every dictionary, by the model reading the whole text."""
-    some = [0, 1, 100, 333, 515, 767]
-    words = shipped_words("stories")
-    assert {len(of_all) for of_all in words.values()} == {768}
-    named = name_shipped("stories", some)
-    assert named.keys() == words.keys()
-    for site, names in named.items():
-        assert names == {number: numbered(number, words[site][number]) for number in some}
+    """Of the dictionaries of what MLPs write, by the model reading the whole text."""
+    names = shipped_names("stories")
+    made = name_shipped("stories", ["mlp-out"])
+    assert made == {site: of_site for site, of_site in names.items() if site.point == "mlp-out"}
+
+
+def test_no_two_features_share_a_name():
+    names = shipped_names("stories")
+    assert len(names) == 8
+    for of_site in names.values():
+        assert len(of_site) == len(set(of_site)) == 768
+        assert all(0 < len(name) <= LONGEST for name in of_site)
+
+
+def test_names_of_a_dictionary_by_name_and_path(tmp_path):
+    names = shipped_names("stories")[Site(1, "mlp-in")]
+    for dictionary in ("stories-scope/1-mlp-in", str(SHIPPED / "stories-scope" / "1-mlp-in")):
+        assert shipped_dictionary_names("stories", dictionary) == names
+        assert shipped_dictionary_names("stories-1l", dictionary) == ()
+    assert shipped_dictionary_names("stories", str(tmp_path)) == ()
 
 
 def test_names_of_other_models():
-    assert shipped_words("stories-1l") == {}
+    assert shipped_names("stories-1l") == {}
     with pytest.raises(InputError, match="no dictionaries or no text"):
         name_shipped("stories-1l")

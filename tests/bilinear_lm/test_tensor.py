@@ -244,3 +244,14 @@ def test_factors_that_do_not_fit(monkeypatch):
 def test_batched_tensor_wants_its_batch_axes():
     with pytest.raises(InputError, match=r"x: got shape \[3, 5\]; expected the batch axes \[2\]"):
         make((2,))(draw(3, D_IN))
+
+
+@pytest.mark.parametrize("numbers", [1, 2**18], ids=["in parts", "whole"])
+def test_many_interaction_matrices_share_their_products(numbers, monkeypatch):
+    monkeypatch.setattr(contractions, "SHARED_NUMBERS", numbers)
+    wide = BilinearTensor(draw(D_IN, 150), draw(D_IN, 150, seed=1), draw(150, D_OUT, seed=2))
+    u = draw(contractions.SHARED, D_OUT, seed=3)
+    matrices = wide.interaction_matrix(u)
+    assert_close(matrices, torch.einsum("ko,oij->kij", u, wide.dense()))
+    assert_close(matrices[:3], wide.interaction_matrix(u[:3]))
+    assert torch.equal(matrices, matrices.mT)

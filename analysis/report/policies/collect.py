@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from analysis.convolutions.probes import TermCurve, fit_probe
 from analysis.convolutions.terms import Terms, decompose_terms
-from analysis.policies.concept import Concept, ConceptReport, bilinear_block, concept_report
+from analysis.policies.concept import RIDGE, Concept, ConceptReport, bilinear_block, concept_report
 from analysis.policies.control import Behaviour, Control, control
 from analysis.policies.edits import EditEffect, edit_effect
 from analysis.policies.pixels import pixel_filters
@@ -40,6 +40,9 @@ MOST = 1_000_000
 
 FILTERS = 6
 """Terms of the first block that are shown in pixels."""
+
+SET_STATES = 6
+"""States set for the probes, a state met: a probe learns few states by heart."""
 
 COUNTS = (1, 2, 4, 8, 16, 32)
 """Eigenvectors an action that the policy is played with."""
@@ -118,10 +121,16 @@ def collect_policy(
         random, film = play_episodes(mazes, seed=seed), film_episode(policy, seed=seed)
         bar.update()
         report = concept_report(
-            policy, concept, layer=layer, n=n_states, n_met=2 * n_states, controls=controls, seed=seed
+            policy,
+            concept,
+            layer=layer,
+            n=SET_STATES * n_states,
+            n_met=2 * n_states,
+            controls=controls,
+            seed=seed,
         )
         bar.update()
-        seen = _seen(policy, concept, n_states, seed)
+        seen = _seen(policy, concept, SET_STATES * n_states, seed)
         bar.update()
         met = visited_states(policy, n_states, seed)
         edits = {
@@ -152,7 +161,7 @@ def _seen(policy: Policy, concept: Concept, n: int, seed: int) -> SeenTerms | No
     images, labels = state_images(policy, states), holds(states, concept)
     with torch.no_grad():
         into, out = (network.trunk.run(images, to=name) for name in network.trunk.layer_names[:2])
-    probe = fit_probe(out, labels.to(out.device), seed=seed)
+    probe = fit_probe(out, labels.to(out.device), ridge=RIDGE, seed=seed)
     terms = decompose_terms(bilinear_block(network, network.trunk.layer_names[1]), probe.weights)
     terms = terms[terms.by_weight[:FILTERS]]
     index = int(labels.nonzero()[0])
@@ -173,6 +182,8 @@ def _concept(report: ConceptReport) -> dict[str, Any]:
         "dropped": _curve(terms.dropped),
         "dropped_turned": _curve(terms.turned),
         "dropped_turned_of_equal_variance": _curve(terms.varied),
+        "dropped_noise_of_equal_variance": _curve(terms.noise),
+        "dropped_deviation": _numbers(terms.removed),
         "kept": _curve(terms.kept),
     }
 

@@ -199,10 +199,11 @@ def _concept(reading: PolicyReading) -> str:
     )
     met = numbers(_scores(report.met))
     dropped = drawing(
-        dropping_plot(terms.dropped, terms.turned, terms.varied),
+        dropping_plot(terms.dropped, terms.turned, terms.varied, terms.noise),
         f"AUC of the probe behind {terms.layer} as its terms of largest weight are dropped, each replaced by "
         f"its mean, of {len(terms.terms)}; beside other terms of the same sum, and terms whose filters are "
-        "turned at random in the space the layer reads, of the same spectrum or of the same variance.",
+        "turned at random in the space the layer reads, of the same spectrum or of the same variance, and "
+        "noise of the variance of what is dropped.",
     )
     return _section(
         "concept",

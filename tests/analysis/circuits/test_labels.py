@@ -29,17 +29,17 @@ def test_labels(make_model, tiny_tokenizer):
     assert graph.texts == tuple(vocabulary.texts[token] for token in IDS)
     assert graph.node(graph.target).label == f"{vocabulary.label(70)} - {vocabulary.label(71)}"
     feature, token = graph.of_kind("feature")[0], graph.of_kind("token")[0]
-    assert feature.label == f"name {feature.index}"
+    assert feature.label == f"#{feature.index} name {feature.index}"
     assert token.label == vocabulary.label(token.index)
     pairs = [node for node in graph.of_kind("interaction") if len(graph.into(node.id)) == 2]
     for node in pairs:  # in the order in which the id has them
         left, right = node.label.split(" × ")
         first, second = node.id.partition("(")[2].partition(")")[0].split(", ")
         for label, short in ((left, first), (right, second)):
-            assert label == (f"name {short}" if short.isdecimal() else label)
+            assert label == (f"#{short} name {short}" if short.isdecimal() else label)
     assert pairs
     by_mapping = labelled(plain, names={Site(0, "mlp-in"): {feature.index: "one"}})
-    assert {node.label for node in by_mapping.of_kind("feature")} == {"one", ""}
+    assert {node.label for node in by_mapping.of_kind("feature")} == {f"#{feature.index} one", ""}
     with pytest.raises(InputError, match="2 names for the features of 0-mlp-in"):
         labelled(plain, names={Site(0, "mlp-in"): ["a", "b"]})
     with pytest.raises(InputError, match=r"a vocabulary of 10 tokens for a graph with token \d+"):

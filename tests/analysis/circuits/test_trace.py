@@ -151,13 +151,12 @@ TEXT = "Once upon a time a cat ran.\n<|endoftext|>\nThey saw a big red ball and 
 
 def test_names_are_those_of_contexts(model, tiny_tokenizer, vocabulary, dictionaries):
     windows = document_windows(tiny_tokenizer, TEXT, 12)
-    wanted = {Site(0, "mlp-in"): [3, 7, 3], Site(1, "mlp-out"): [0, 19], Site(1, "mlp-in"): []}
-    names = feature_names(model, dictionaries, wanted, windows, vocabulary, skip=1)
-    assert names.keys() == {Site(0, "mlp-in"), Site(1, "mlp-out")}
+    names = feature_names(model, dictionaries, windows, vocabulary, skip=1)
+    assert names.keys() == dictionaries.keys()
     for site, found in names.items():
-        contexts = top_contexts(model, dictionaries[site], windows, skip=1)
-        assert found == {feature: contexts.name(feature, vocabulary) for feature in set(wanted[site])}
-    assert feature_names(model, dictionaries, {}, windows, vocabulary) == {}
+        contexts = top_contexts(model, dictionaries[site], windows, skip=1, tokenizer=tiny_tokenizer)
+        assert found == contexts.names
+    assert feature_names(model, {}, windows, vocabulary) == {}
 
 
 def test_documents_are_separated_by_the_end_of_text(tiny_tokenizer):
@@ -174,9 +173,9 @@ def test_documents_are_separated_by_the_end_of_text(tiny_tokenizer):
 def test_features_and_interactions_of_a_graph_are_named(model, tiny_tokenizer, vocabulary, dictionaries):
     graph = trace(model, tiny_tokenizer, PROMPT, dictionaries=dictionaries, text=TEXT, max_nodes=120)
     windows = document_windows(tiny_tokenizer, TEXT, 32)
-    contexts = {site: top_contexts(model, found, windows, skip=1) for site, found in dictionaries.items()}
+    names = feature_names(model, dictionaries, windows, vocabulary, skip=1)
     for node in graph.of_kind("feature"):
-        assert node.label == contexts[Site.parse(node.site)].name(node.index, vocabulary)
+        assert node.label == f"#{node.index} {names[Site.parse(node.site)][node.index]}"
     pairs = graph.of_kind("interaction")
     assert pairs
     for node in pairs:

@@ -13,9 +13,17 @@ import torch
 from analysis.graphs.files import load_graph
 from analysis.paths.measured import measure
 from analysis.text.windows import prompt_ids
-from bilinear_lm import Dictionary, Site, load_pretrained, load_tokenizer, save_dictionary
+from bilinear_lm import (
+    Dictionary,
+    Site,
+    load_dictionary,
+    load_pretrained,
+    load_tokenizer,
+    save_dictionary,
+)
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
+from bilinear_lm.dictionaries.names import save_feature_names
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
 TEXT = "a cat and a dog ran to the park.\n<|endoftext|>\nThey saw a ball.\n"
@@ -91,10 +99,16 @@ def test_given_dictionaries_and_text(folder):
     assert main(given) == 0
     graph = load_graph("graph.json")
     assert graph.target == "feature 1-mlp-out 3"
-    assert {node.label for node in graph.of_kind("feature")} == {""}
-    assert main([*given, "--contexts", "text.txt"]) == 0
-    labels = {node.label for node in load_graph("graph.json").of_kind("feature")}
-    assert all(label.startswith("#") for label in labels)
+    named = {node.index: node.label for node in graph.of_kind("feature") if node.site == "1-mlp-in"}
+    assert all(label.startswith(f"#{index} weights: reads ") for index, label in named.items())
+    dictionary = load_dictionary("scope/1-mlp-in")
+    site, feature = Site(1, "mlp-in"), min(named)
+    save_feature_names(Path("names.json"), {site: {feature: "my own"}}, {site: dictionary})
+    assert main([*given, "--contexts", "text.txt", "--names", "names.json"]) == 0
+    labels = {node.id: node.label for node in load_graph("graph.json").of_kind("feature")}
+    assert all(label.startswith("#") for label in labels.values())
+    assert f"#{feature} my own" in labels.values()
+    assert main(["trace", "model", "--prompt", "a cat", "--names", "names.json"]) == 2
 
 
 def test_the_schema_of_circuit_tracer(folder):
@@ -219,6 +233,15 @@ def test_a_check_in_the_model(folder, capsys):
     assert all(numbers["n"] <= 2 for numbers in checked.values())
     data = json.loads(Path("page.html").read_text().split('id="graph-data">')[1].split("</script>")[0])
     assert [row[0] for row in data[0]["check"]] == list(checked)
+    ids = [data[0]["id"][row[0]] for row in data[0]["checked"]]
+    assert ids == list(graph.settings["checked"])
+    assert len(ids) == sum(numbers["n"] for numbers in checked.values())
+    # A page has a check by default, and none where it is not wanted.
+    assert main([*given, "--page", "page.html"]) == 0
+    assert sum(numbers["n"] for numbers in load_graph("graph.json").settings["check"].values()) > len(ids)
+    for options in (["--page", "page.html", "--check", "0"], []):
+        assert main([*given, *options]) == 0
+        assert "check" not in load_graph("graph.json").settings
     assert main([*given, "--format", "circuit-tracer", "--check", "2"]) == 0
     metadata = json.loads(Path("graph.json").read_text())["metadata"]["bilinear_lm"]
     assert metadata["check"] == checked
@@ -242,7 +265,7 @@ def test_what_is_chosen_and_followed(folder):
     ("options", "message"),
     [
         (["--prompt", "a cat", "--check", "100000"], "a check of 100000 nodes; expected at most the"),
-        (["--prompt", "a cat", "--check", "0"], "check=0 nodes; expected"),
+        (["--prompt", "a cat", "--check", "-1"], "check=-1 nodes; expected"),
         (["--token", "cat", "--check", "3"], "trace: --check 3 without --prompt"),
     ],
 )

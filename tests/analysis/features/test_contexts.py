@@ -4,11 +4,14 @@ import pytest
 import torch
 
 from analysis import token_windows, top_contexts
-from analysis.features.contexts import Peaks, numbered
+from analysis.features.contexts import feature_names
+from analysis.features.naming import names_by_weights
+from analysis.features.peaks import Peaks
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import activations_on_windows
 from bilinear_lm import Dictionary, InputError, Site
 from bilinear_lm.sites import site_activations
+from bilinear_lm.weights import unembedding
 
 N_FEAT, WIDTH = 12, 3
 SITE = Site(1, "mlp-out")
@@ -68,21 +71,32 @@ def test_against_a_search_over_all_codes(make_model, dictionary, windows, k, ski
     assert found.of(N_FEAT - 1) == ()
 
 
-def test_names(make_model, dictionary, windows, tiny_tokenizer):
-    vocabulary = Vocabulary.of(tiny_tokenizer, 300)
-    found = top_contexts(make_model(), dictionary, windows, k=5, width=WIDTH)
-    first = found.of(0)[0]
-    name = found.name(0, vocabulary)
-    assert name.startswith(f"#0 {vocabulary.label(first.tokens[first.peak])}")
-    assert found.name(0, vocabulary, n_tokens=1) == name.split(",")[0]
-    assert found.name(N_FEAT - 1, vocabulary) == f"#{N_FEAT - 1}"
-    assert f"#0 {found.words(0, vocabulary)}" == name
-    assert found.words(N_FEAT - 1, vocabulary) == ""
+def test_names_do_not_depend_on_what_is_shown(make_model, dictionary, windows, tiny_tokenizer):
+    vocabulary, model = Vocabulary.of(tiny_tokenizer, 300), make_model()
+    names = feature_names(model, {SITE: dictionary}, windows, vocabulary, skip=1)[SITE]
+    for k, width in ((2, WIDTH), (8, 12), (20, 12)):
+        found = top_contexts(model, dictionary, windows, k, width, skip=1, tokenizer=tiny_tokenizer)
+        assert found.names == names
+        assert found.name(0) == f"#0 {names[0]}"
+    assert len(set(names)) == N_FEAT
+    first = top_contexts(model, dictionary, windows, 1, 12, skip=1).of(0)[0]
+    assert vocabulary.label(first.tokens[first.peak]) in names[0]
+    assert top_contexts(model, dictionary, windows).name(0) == "#0"
 
 
-@pytest.mark.parametrize(("words", "name"), [("␣the, ␣a", "#12 ␣the, ␣a"), ("", "#12")])
-def test_a_number_and_words(words, name):
-    assert numbered(12, words) == name
+def test_a_feature_that_is_never_active_is_named_by_what_it_raises(
+    make_model, dictionary, windows, tiny_tokenizer
+):
+    vocabulary, model = Vocabulary.of(tiny_tokenizer, 300), make_model()
+    names = feature_names(model, {SITE: dictionary}, windows, vocabulary)[SITE]
+    listed = sorted({token for window in windows for token in window})
+    W_U = unembedding(model)
+    logits = (dictionary.decoder[-1] @ (W_U - W_U.mean(1, keepdim=True)))[listed]
+    raised = [vocabulary.label(listed[place]) for place in logits.topk(3).indices.tolist()]
+    assert names[-1] == f"weights: raises {', '.join(raised)}"
+    alone = names_by_weights(model, dictionary, SITE, vocabulary)
+    assert len(set(alone)) == N_FEAT
+    assert all(name.startswith("weights: raises ") for name in alone)
 
 
 def test_peaks_of_some_features(make_model, dictionary, windows):

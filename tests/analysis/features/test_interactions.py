@@ -18,8 +18,8 @@ from analysis import (
     strongest_submatrix,
 )
 from analysis.features.interactions import n_pairs
+from analysis.features.screening import pairs_in_reach
 from analysis.features.submatrix import pairs_that_hold, submatrix_of_pairs
-from analysis.streaming import Strongest
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, mlp_tensor
 
 WIDTH, H, OUT, N_IN, N_OUT = 6, 10, 5, 17, 9
@@ -130,15 +130,17 @@ def test_tiles_against_brute_force(rows, k, monkeypatch):
 
 def test_tiles_out_of_reach_are_not_computed(monkeypatch):
     monkeypatch.setattr(analysis.features.interactions, "_tile_size", lambda features: 1)
-    offered, candidates = [], Strongest.candidates
+    screened = []
     monkeypatch.setattr(
-        Strongest, "candidates", lambda self, sizes: offered.append(1) or candidates(self, sizes)
+        analysis.features.interactions,
+        "pairs_in_reach",
+        lambda left, right, *rest: screened.append(len(right.steps)) or pairs_in_reach(left, right, *rest),
     )
     sizes = torch.tensor([1e-3, 5, 1e-3, 1e-3], dtype=torch.float64).unsqueeze(1)
     features = FeatureLayer(make(False).tensor, draw(4, WIDTH) * sizes, draw(1, OUT))
     (found,) = strongest_interactions(features, k=1)
     assert (found.left, found.right) == (1, 1)
-    assert len(offered) == 1
+    assert screened == [1]
 
 
 def test_no_entry_is_beyond_the_reach_of_its_tile():
@@ -146,7 +148,8 @@ def test_no_entry_is_beyond_the_reach_of_its_tile():
     for u in features.outputs:
         left, right = features.factors(u)
         values = 2 * (left @ right.T).abs()
-        assert bool((values <= torch.tensor(analysis.features.interactions._reach(left, right, 1))).all())
+        reach = analysis.features.interactions._reach(left.norm(dim=1), right.norm(dim=1), 1)
+        assert bool((values <= torch.tensor(reach, dtype=torch.float64)).all())
 
 
 def test_equal_values_come_in_the_order_of_their_features(strips):

@@ -143,8 +143,11 @@ def test_the_report_of_a_concept(policy):
     assert 0 < report.met.base_rate < 0.3
     curve = report.terms.dropped
     assert curve.control.shape == (2, 6)
-    for control_curve in (curve.control, report.terms.turned.control, report.terms.varied.control):
+    terms = report.terms
+    for control_curve in (curve.control, terms.turned.control, terms.varied.control, terms.noise.control):
         assert torch.equal(control_curve[:, 0], curve.auc[:1].expand(2))
+    assert terms.removed[0] == 0
+    assert (terms.removed[1:] > 0).all()
     # The whole is the probe's score on states that its fit did not see.
     assert curve.whole == pytest.approx(report.depths["block1"].auc, abs=1e-9)
 

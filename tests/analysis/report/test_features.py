@@ -215,11 +215,8 @@ def test_the_data_of_the_page(packed, data, tiny_tokenizer, model):
     assert special == {tiny_tokenizer.bos_token, tiny_tokenizer.eos_token}
     for layer, reading in zip(packed["layers"], data.layers, strict=True):
         for key, side in (("in", reading.inputs), ("out", reading.outputs)):
-            names = [
-                f"#{number} {name}".strip()
-                for number, name in zip(layer[key]["id"], layer[key]["name"], strict=True)
-            ]
-            assert names == [side.contexts.name(feature, vocabulary) for feature in layer[key]["id"]]
+            assert layer[key]["name"] == [side.contexts.names[feature] for feature in layer[key]["id"]]
+            assert (layer[key]["given"], layer[key]["fingerprint"]) == ({}, side.fingerprint)
             for feature, contexts in zip(layer[key]["id"], layer[key]["contexts"], strict=True):
                 expected = side.contexts.of(feature)
                 assert len(contexts) == len(expected)

@@ -1,11 +1,13 @@
 """The features part of the page in a browser: by keyboard, by links, in both themes, with hostile tokens."""
 
+import json
 import re
 
 import pytest
 
 from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.write import report
+from bilinear_lm.dictionaries.names import load_feature_names
 
 from .pages import hostile_model
 
@@ -85,6 +87,25 @@ def test_a_feature_is_picked_by_keyboard(tab):
     assert tab.evaluate("document.activeElement.id") == "feature-title"
     tab.keyboard.press("j")
     assert address(tab) != second
+
+
+def test_the_chosen_feature_is_marked_among_all(tab):
+    marks = tab.locator("#perspective .mark[visibility=visible]")
+    assert marks.count() == tab.locator("#perspective svg").count() > 3
+    told = tab.locator("#perspective-shown")
+    assert "#7" in told.inner_text()
+    before = marks.first.get_attribute("x1")
+    tab.locator("#pick-list").focus()
+    tab.keyboard.press("Home")
+    number = address(tab).rsplit("-", 1)[1]
+    tab.locator("#perspective-shown a", has_text=f"#{number}").wait_for()
+    rank = tab.locator("#feature dl.numbers div", has_text="effective rank").locator("dd").inner_text()
+    rank_told = tab.locator("[data-measure=rank] .this").inner_text()
+    assert rank_told == f"; this one {rank}"
+    assert marks.first.get_attribute("x1") != before
+    tab.locator("#feature .interactions a.feature").first.click()
+    told.get_by_text("Choose an output feature").wait_for()
+    assert marks.count() == 0
 
 
 def test_search_finds_tokens_and_numbers(tab):
@@ -191,3 +212,44 @@ def test_nothing_can_be_fetched(browser, page):
     )
     assert violated == "img-src"
     tab.context.close()
+
+
+def test_a_feature_is_renamed_by_keyboard_and_the_name_saved_and_opened(tab, page, open_page, tmp_path):
+    tab.locator("#rename").focus()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "rename-text"
+    tab.keyboard.type("  <b>sea</b> ")
+    tab.keyboard.press("Enter")
+    assert heading(tab) == "Output feature #7 <b>sea</b>"
+    assert tab.evaluate("document.activeElement.id") == "rename"
+    assert tab.locator("#pick-list [aria-selected=true]").inner_text() == "#7 <b>sea</b>"
+    with tab.expect_download() as download:
+        tab.locator("#names-save").click()
+    content = json.loads(download.value.path().read_text(encoding="utf-8"))
+    dictionary = hostile_model(HOSTILE)[2].outputs
+    path = tmp_path / "names.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert load_feature_names(path, {dictionary.site: dictionary}) == {dictionary.site: {7: "<b>sea</b>"}}
+
+    # One name is for one feature; an empty one takes the made one back.
+    tab.goto(f"file://{page}#layer-1-out-8")
+    wait_for(tab, "Output feature #8")
+    tab.locator("#rename").click()
+    tab.locator("#rename-text").fill("<b>sea</b>")
+    tab.locator("#rename-text").press("Enter")
+    assert "#7 has this name" in tab.locator("#rename-says").inner_text()
+    tab.locator("#rename-text").press("Escape")
+    assert heading(tab).startswith("Output feature #8")
+
+    other = open_page(page, width=420, height=800)
+    other.locator("#names-open").set_input_files(path)
+    other.locator("#names-status", has_text="1 features named").wait_for()
+    assert heading(other) == "Output feature #7 <b>sea</b>"
+    content["dictionaries"]["1-mlp-out"]["fingerprint"] = "0" * 16
+    path.write_text(json.dumps(content), encoding="utf-8")
+    other.locator("#names-open").set_input_files(path)
+    other.locator("#names-status", has_text="for another dictionary").wait_for()
+    other.locator("#rename").click()
+    other.locator(".rename .made").click()
+    assert "sea" not in heading(other)
+    assert other.locator("#names-save").is_disabled()

@@ -203,9 +203,9 @@ def test_k_near_d(k):
     assert torch.allclose(found.gap, exact.gap, atol=1e-8)
 
 
-def test_auto_takes_the_block_for_few_of_many(monkeypatch):
+def test_auto_takes_all_only_for_many(monkeypatch):
     used = []
-    for name in ("_block", "_dense"):
+    for name in ("_block", "_dense", "_lanczos"):
         plain = getattr(analysis.spectra.eigen, name)
         monkeypatch.setattr(
             analysis.spectra.eigen, name, lambda *a, name=name, plain=plain: used.append(name) or plain(*a)
@@ -213,7 +213,7 @@ def test_auto_takes_the_block_for_few_of_many(monkeypatch):
     wide = BilinearTensor(draw(256, 40), draw(256, 40, seed=1), draw(40, OUT, seed=2))
     for k in (1, 200, None):
         eigendecompose(wide, draw(OUT), k)
-    assert used == ["_block", "_dense", "_dense"]
+    assert used == ["_lanczos", "_dense", "_dense"]
 
 
 def test_no_directions():

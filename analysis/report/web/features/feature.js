@@ -3,7 +3,8 @@
 function showFeature(article, feature) {
   for (const canvas of article.querySelectorAll(".canvas")) Plotly.purge(canvas);
   const parts = feature.side === "out" ? outputParts(feature) : inputParts(feature);
-  article.replaceChildren(heading(feature), ...parts);
+  const extras = featureExtras.map((make) => make(feature)).filter(Boolean);
+  article.replaceChildren(heading(feature), ...extras, ...parts);
 }
 
 function heading(feature) {
@@ -21,6 +22,7 @@ function heading(feature) {
       name && " ",
       name,
     ),
+    renamePart(feature),
   );
 }
 
@@ -91,7 +93,7 @@ function inputParts(feature) {
 function contextsPart(feature, title) {
   const contexts = featureData.contexts(feature);
   if (!contexts.length) {
-    return part(title, element("p", { class: "note" }, "It has no peak in the text, so that it has no name."));
+    return part(title, element("p", { class: "note" }, "It has no peak in the text, so that it is named by weights alone."));
   }
   const largest = Math.max(...contexts.flatMap(({ values }) => values.map(Math.abs)));
   const passages = contexts.map((context) => passage(context, largest));

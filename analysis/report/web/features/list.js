@@ -74,7 +74,7 @@ class FeatureList {
         "li",
         { role: "option", id: `option-${feature.place}`, "data-at": at, "aria-selected": "false" },
         element("b", {}, `#${featureData.number(feature)}`),
-        ` ${featureData.tokens(feature) || "(never active)"}`,
+        ` ${featureData.tokens(feature)}`,
       ),
     );
     this.list.replaceChildren(...options);

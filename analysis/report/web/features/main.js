@@ -5,6 +5,8 @@ function startFeatures() {
   const source = document.getElementById("feature-data");
   if (!source) return;
   featureData.read(source);
+  ownNames.start();
+  startNameFiles();
   const section = document.getElementById("features");
   const article = document.getElementById("feature");
   const status = document.getElementById("feature-status");
@@ -50,6 +52,12 @@ function startFeatures() {
     if (key === "j" || key === "k") list.move(key === "j" ? 1 : -1);
   });
 
+  document.addEventListener("renamed", () => {
+    if (!list.current) return;
+    showFeature(article, list.current);
+    list.fill();
+    status.textContent = `${featureData.title(list.current)}: ${featureData.tokens(list.current)}`;
+  });
   addEventListener("hashchange", route);
   if (featureData.find(location.hash) === null) show(featureData.first());
   else route();
