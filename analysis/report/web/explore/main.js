@@ -30,7 +30,7 @@ function startExplorer() {
     const done = jobs.all.filter(({ kind, state }) => state === "done" && (kind === "graph" || kind === "weights"));
     const on = done.filter(({ kind }) => kind === "graph");
     const last = done.find(({ id }) => id === exploreState.last()) ?? on.at(-1);
-    if (last) bar.open(last);
+    if (last) bar.open(last, false);
     return Boolean(last);
   };
   let isOpened = false;
