@@ -139,6 +139,8 @@ class ExploreBar {
   // Shows what came of a job, and goes there, unless `go` is false.
   show(job, result, go = true) {
     const { stage, article } = graphs.view;
+    // Somebody may have gone on to write another prompt.
+    const isElsewhere = this.made.contains(document.activeElement) && job.arguments.prompt !== this.prompt();
     article.classList.remove("opened");
     if (!result.graph) {
       // Under the picture, where there is one.
@@ -146,14 +148,15 @@ class ExploreBar {
       return showResult(this.panel, job, result);
     }
     exploreState.opened(job.id);
+    graphs.show(this.graph(job, result));
+    if (go && !isElsewhere) this.toGraph();
+  }
+
+  // The graph of a job, among those of the page.
+  graph(job, result) {
     const known = graphs.graphs.find((graph) => graph.data.job === job.id);
     const asked = job.kind === "graph" ? job.arguments : null;
-    if (known) graphs.show(known);
-    else graphs.add({ ...result.graph, job: job.id, asked });
-    if (!go) return;
-    // Focus stays in the bar and the list, from which more may be asked.
-    if (this.made.contains(document.activeElement) || this.list.contains(document.activeElement)) intoView(stage);
-    else this.toGraph();
+    return known ?? graphs.add({ ...result.graph, job: job.id, asked }, false);
   }
 
   // Back to the chosen node of the graph.
@@ -184,7 +187,19 @@ class ExploreBar {
       return this.line(job, state);
     });
     const same = made.length === this.list.childElementCount && made.every((line, i) => line === this.list.children[i]);
-    if (!same) this.list.replaceChildren(...made);
+    if (same) return;
+    const { activeElement } = document;
+    const at = [...this.list.children].findIndex((line) => line.contains(activeElement));
+    const line = this.list.children[at];
+    const isLast = line?.lastElementChild === activeElement;
+    this.list.replaceChildren(...made);
+    if (at >= 0) this.refocus(made.find((each) => each.dataset.id === line.dataset.id) ?? made[Math.min(at, made.length - 1)], isLast);
+  }
+
+  // After lines have been made anew: the focus is in the same one, or where it was.
+  refocus(line, isLast) {
+    const buttons = line?.querySelectorAll("button") ?? [];
+    (buttons[isLast ? buttons.length - 1 : 0] ?? this.prompted).focus({ preventScroll: true });
   }
 
   line(job, state) {

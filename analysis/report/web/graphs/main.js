@@ -48,6 +48,8 @@ class GraphList {
 
   // Shows the view that the address stands for, if it is one; true if it does.
   route() {
+    // It may be of a graph that a server is still to be asked for.
+    if (!this.graphs.length) return false;
     try {
       const state = graphAddress.parse(location.hash, this.graphs);
       if (!state) return false;
