@@ -58,7 +58,7 @@ function part(title, ...content) {
 }
 
 function table(caption, columns, rows, kind = "") {
-  const head = columns.map((name) => element("th", { scope: "col" }, name));
+  const head = columns.map((name) => (name ? element("th", { scope: "col" }, name) : element("td")));
   return element(
     "div",
     kind === "dense" ? { class: "scroll", role: "group", "aria-label": caption, tabindex: "0" } : {},

@@ -11,19 +11,19 @@ const explorer = {
     return graph.data.asked ?? null;
   },
 
-  intervene(graph, change, together) {
+  intervene(graph, change, together, place) {
     const others = together && this.changesOf === graph ? this.changes.filter(({ node }) => node !== change.node) : [];
     this.changes = [...others, change];
     this.changesOf = graph;
-    return this.bar.ask("intervene", { ...this.asked(graph), changes: this.changes, ...this.bar.writing() });
+    return this.bar.ask("intervene", { ...this.asked(graph), changes: this.changes, ...this.bar.writing() }, place);
   },
 
-  steer(feature, amount) {
-    return this.bar.ask("steer", { prompt: this.bar.prompt(), feature, amount, ...this.bar.writing() });
+  steer(feature, amount, place) {
+    return this.bar.ask("steer", { prompt: this.bar.prompt(), feature, amount, ...this.bar.writing() }, place);
   },
 
-  weights(target) {
-    return this.bar.ask("weights", { target, max_nodes: this.bar.maxNodes() });
+  weights(target, place) {
+    return this.bar.ask("weights", { target, max_nodes: this.bar.maxNodes() }, place);
   },
 };
 
@@ -52,14 +52,20 @@ const CHANGEABLE = new Set(["feature", "interaction", "eigenvector", "direction"
 nodeExtras.push((graph, node) => {
   const parts = [];
   const isFeature = node.kind === "feature";
-  if (explorer.asked(graph) && node !== graph.target && CHANGEABLE.has(node.kind)) parts.push(...changeControls(graph, node));
-  if (isFeature) parts.push(...featureControls(`${node.site}-${node.number}`, node.value ?? 5));
-  return parts.length ? element("div", { class: "explore-actions" }, ...parts) : null;
+  const place = saysPlace();
+  if (explorer.asked(graph) && node !== graph.target && CHANGEABLE.has(node.kind)) parts.push(...changeControls(graph, node, place));
+  if (isFeature) parts.push(...featureControls(`${node.site}-${node.number}`, node.value ?? 5, place));
+  return parts.length ? element("div", { class: "explore-actions" }, ...parts, place) : null;
 });
 
-function changeControls(graph, node) {
+// Where it is said what comes of what was asked here.
+function saysPlace() {
+  return element("p", { class: "note says" });
+}
+
+function changeControls(graph, node, place) {
   const together = element("input", { type: "checkbox" });
-  const change = (how) => explorer.intervene(graph, { node: node.id, ...how }, together.checked);
+  const change = (how) => explorer.intervene(graph, { node: node.id, ...how }, together.checked, place);
   const others = explorer.changesOf === graph ? explorer.changes.filter((each) => each.node !== node.id) : [];
   const value = node.value ?? 0;
   return [
@@ -78,15 +84,16 @@ function changeControls(graph, node) {
   ].filter(Boolean);
 }
 
-function featureControls(name, amount) {
+function featureControls(name, amount, place) {
   return [
-    element("p", { class: "actions" }, plainButton("Circuit by weights", () => explorer.weights(name))),
-    fieldWithButton("Times its direction", numberField(amount), "Steer", (times) => explorer.steer(name, times)),
+    element("p", { class: "actions" }, plainButton("Circuit by weights", () => explorer.weights(name, place))),
+    fieldWithButton("Times its direction", numberField(amount), "Steer", (times) => explorer.steer(name, times, place)),
   ];
 }
 
 featureExtras.push((feature) => {
   const { site } = featureData.lists(feature);
   const reached = Math.max(0, ...featureData.contexts(feature).map(({ value }) => value));
-  return element("div", { class: "explore-actions" }, ...featureControls(`${site}-${featureData.number(feature)}`, reached || 5));
+  const place = saysPlace();
+  return element("div", { class: "explore-actions" }, ...featureControls(`${site}-${featureData.number(feature)}`, reached || 5, place), place);
 });

@@ -8,34 +8,27 @@ class ExploreBar {
     this.target = element("select", { id: "explore-target" });
     this.other = element("input", { id: "explore-other", placeholder: "swim - run, fly", "aria-label": "Another target: a token, or A - B, C", hidden: "" });
     this.most = element("input", { id: "explore-nodes", type: "number", min: "2", max: "1000", value: "120" });
-    this.length = element("input", { id: "explore-length", type: "number", min: "0", max: "400", value: "40" });
+    this.length = element("input", { id: "explore-length", type: "number", "aria-label": "Text, in tokens", min: "0", max: "400", value: "40" });
     this.heat = element("input", { id: "explore-temperature", type: "number", min: "0", max: "10", step: "any", value: "0" });
     this.says = element("p", { id: "explore-says", class: "note", role: "status" });
     this.list = element("ol", { id: "explore-jobs", "aria-label": "What was asked" });
     this.panel = element("article", { id: "explore-result", "aria-labelledby": "explore-result-title", hidden: "" });
     section.querySelector("h2").after(this.form(), this.says, this.list);
-    section.append(this.panel);
+    this.section = section;
     this.offer([]);
     this.listen();
   }
 
   form() {
     const field = (label, ...inputs) => element("p", {}, element("label", { for: inputs[0].id }, label), " ", ...inputs);
+    const row = (...parts) => element("div", { class: "row" }, ...parts);
     this.sampling = plainButton("Sample", () => this.ask("sample", { prompt: this.prompt(), ...this.writing() }));
     this.made = element(
       "form",
       { id: "explore-bar", "aria-label": "Ask the model" },
       field("Prompt", this.prompted),
-      element(
-        "div",
-        { class: "row" },
-        field("Target", this.target, this.other),
-        field("Nodes", this.most),
-        element("button", { class: "main" }, "Trace"),
-        field("Text of", this.length),
-        field("tokens, temperature", this.heat),
-        this.sampling,
-      ),
+      row(field("Target", this.target, this.other), field("Nodes", this.most), element("button", { class: "main" }, "Trace")),
+      row(field("Text", this.length, "tokens"), field("Temperature", this.heat), this.sampling),
     );
     return this.made;
   }
@@ -53,6 +46,9 @@ class ExploreBar {
     this.prompted.addEventListener("input", () => {
       clearTimeout(this.typing);
       this.typing = setTimeout(() => this.findTokens(), TYPED);
+    });
+    this.panel.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.toGraph();
     });
     this.target.addEventListener("change", () => {
       this.other.hidden = this.target.value !== "other";
@@ -118,32 +114,56 @@ class ExploreBar {
     return this.ask("graph", { prompt: this.prompt(), target: this.asked(), max_nodes: this.maxNodes() });
   }
 
-  // Asks the model, and shows what it answers.
-  async ask(kind, asked) {
+  // Asks the model, and shows what it answers. Where it was asked from, `place` says what comes of it.
+  async ask(kind, asked, place = null) {
     this.tell("");
+    place?.replaceChildren("Asked …");
     try {
       const { job, result } = await jobs.run(kind, asked);
+      place?.replaceChildren();
       this.show(job, result);
     } catch (error) {
+      place?.replaceChildren(element("span", { class: "problem" }, error.message));
       this.tell(error.message, true);
     }
   }
 
-  async open(job) {
+  async open(job, go = true) {
     try {
-      this.show(job, await server.result(job.id));
+      this.show(job, await server.result(job.id), go);
     } catch (error) {
       this.tell(error.message, true);
     }
   }
 
-  show(job, result) {
-    if (!result.graph) return showResult(this.panel, job, result);
+  // Shows what came of a job, and goes there, unless `go` is false.
+  show(job, result, go = true) {
+    const { stage, article } = graphs.view;
+    // Somebody may have gone on to write another prompt.
+    const isElsewhere = this.made.contains(document.activeElement) && job.arguments.prompt !== this.prompt();
+    article.classList.remove("opened");
+    if (!result.graph) {
+      // Under the picture, where there is one.
+      (stage.hidden ? this.list : stage.querySelector(".graph-columns")).after(this.panel);
+      return showResult(this.panel, job, result);
+    }
     exploreState.opened(job.id);
+    graphs.show(this.graph(job, result));
+    if (go && !isElsewhere) this.toGraph();
+  }
+
+  // The graph of a job, among those of the page.
+  graph(job, result) {
     const known = graphs.graphs.find((graph) => graph.data.job === job.id);
-    if (known) return graphs.show(known);
     const asked = job.kind === "graph" ? job.arguments : null;
-    graphs.add({ ...result.graph, job: job.id, asked });
+    return known ?? graphs.add({ ...result.graph, job: job.id, asked }, false);
+  }
+
+  // Back to the chosen node of the graph.
+  toGraph() {
+    if (graphs.view.stage.hidden) return;
+    graphs.view.close();
+    intoView(graphs.view.stage);
   }
 
   tell(text, isError = false) {
@@ -167,7 +187,19 @@ class ExploreBar {
       return this.line(job, state);
     });
     const same = made.length === this.list.childElementCount && made.every((line, i) => line === this.list.children[i]);
-    if (!same) this.list.replaceChildren(...made);
+    if (same) return;
+    const { activeElement } = document;
+    const at = [...this.list.children].findIndex((line) => line.contains(activeElement));
+    const line = this.list.children[at];
+    const isLast = line?.lastElementChild === activeElement;
+    this.list.replaceChildren(...made);
+    if (at >= 0) this.refocus(made.find((each) => each.dataset.id === line.dataset.id) ?? made[Math.min(at, made.length - 1)], isLast);
+  }
+
+  // After lines have been made anew: the focus is in the same one, or where it was.
+  refocus(line, isLast) {
+    const buttons = line?.querySelectorAll("button") ?? [];
+    (buttons[isLast ? buttons.length - 1 : 0] ?? this.prompted).focus({ preventScroll: true });
   }
 
   line(job, state) {

@@ -25,13 +25,14 @@ function startExplorer() {
   explorer.bar = bar;
   let isFirst = true;
 
-  // The graph that was open, or the last one that there is.
+  // The graph of the address, the one that was open, or the last one that there is.
   const reopen = () => {
     const done = jobs.all.filter(({ kind, state }) => state === "done" && (kind === "graph" || kind === "weights"));
-    const on = done.filter(({ kind }) => kind === "graph");
-    const last = done.find(({ id }) => id === exploreState.last()) ?? on.at(-1);
-    if (last) bar.open(last);
-    return Boolean(last);
+    const last = done.find(({ id }) => id === exploreState.last()) ?? done.findLast(({ kind }) => kind === "graph");
+    if (!last) return false;
+    const others = done.filter((job) => job !== last).reverse();
+    reopenAddress(bar, [last, ...others]).then((isShown) => isShown || bar.open(last, false));
+    return true;
   };
   let isOpened = false;
 
@@ -44,6 +45,22 @@ function startExplorer() {
     if (report) showReport(report);
   });
   jobs.refresh();
+}
+
+// Shows the view that the address stands for, if one of these jobs made its graph; whether one did.
+async function reopenAddress(bar, done) {
+  if (!graphAddress.names(location.hash)) return false;
+  for (const job of done) {
+    try {
+      const graph = bar.graph(job, await server.result(job.id));
+      if (graphAddress.names(location.hash) !== graph.key) continue;
+      exploreState.opened(job.id);
+      return graphs.route();
+    } catch {
+      // It was removed meanwhile.
+    }
+  }
+  return false;
 }
 
 // How far the rest of the page is; once it is whole it is shown, unless somebody is in the middle of something.

@@ -91,6 +91,11 @@ function showResult(panel, job, result) {
   );
   panel.hidden = false;
   panel.querySelector("h3").focus({ preventScroll: true });
-  const { top, bottom } = panel.getBoundingClientRect();
-  if (top < 0 || bottom > innerHeight) panel.scrollIntoView({ block: "nearest" });
+  intoView(panel);
+}
+
+// Scrolls to what is not in the window with its beginning and most of its height.
+function intoView(place) {
+  const { top, bottom } = place.getBoundingClientRect();
+  if (top < 0 || Math.min(bottom, top + 0.6 * innerHeight) > innerHeight) place.scrollIntoView();
 }

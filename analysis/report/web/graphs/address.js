@@ -33,6 +33,11 @@ const graphAddress = {
     return null;
   },
 
+  // The key of the graph that an address is of; null where it is of none.
+  names(hash) {
+    return hash.startsWith(this.PREFIX) ? new URLSearchParams(hash.slice(1)).get("graph") : null;
+  },
+
   // The view of an address among graphs; null where it is none, an Error where it cannot be shown.
   parse(hash, graphs) {
     if (!hash.startsWith(this.PREFIX)) return null;

@@ -30,8 +30,26 @@ class GraphList {
     this.view.open(graph, state);
   }
 
+  // Shows a node of a graph in its details; the step back is to what was shown before.
+  enter(graph, node) {
+    history.pushState(null, "", location.href);
+    if (this.view.base !== graph) this.show(graph);
+    this.view.select(node, true);
+    this.view.stage.scrollIntoView();
+  }
+
+  // The strongest node of each graph that is this feature.
+  nodesOf(feature) {
+    const hash = featureData.hash(feature);
+    const isIt = (graph, node) => graph.feature(node) && featureData.hash(graph.feature(node)) === hash;
+    const found = this.graphs.map((graph) => [graph, graph.byStrength.find((node) => isIt(graph, node))]);
+    return found.filter(([, node]) => node);
+  }
+
   // Shows the view that the address stands for, if it is one; true if it does.
   route() {
+    // It may be of a graph that a server is still to be asked for.
+    if (!this.graphs.length) return false;
     try {
       const state = graphAddress.parse(location.hash, this.graphs);
       if (!state) return false;
@@ -56,3 +74,21 @@ function startGraphs() {
 }
 
 const graphs = startGraphs();
+
+// From a feature to the graphs that it is in.
+function graphLinks(feature) {
+  const links = graphs.nodesOf(feature).map(([graph, node]) => {
+    const made = element("button", { type: "button", class: "node-link" }, graph.title());
+    made.addEventListener("click", () => graphs.enter(graph, node));
+    return element("li", {}, made);
+  });
+  return links.length ? part("Graphs that it is in", element("ul", { class: "in-graphs" }, ...links)) : null;
+}
+
+if (graphs) {
+  featureExtras.push(graphLinks);
+  // The first feature may have been shown before.
+  const heading = document.querySelector("#feature > header");
+  const links = heading && graphLinks(featureData.find(location.hash) ?? featureData.first());
+  if (links) heading.after(links);
+}

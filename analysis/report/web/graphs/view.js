@@ -221,7 +221,9 @@ class GraphView {
 
   // After the buttons have been made anew.
   refocus(id) {
-    if (document.activeElement === document.body) document.getElementById(`graph-${id}`)?.focus({ preventScroll: true });
+    // What is hidden keeps the focus until the window is drawn again.
+    const { activeElement } = document;
+    if (activeElement === document.body || !activeElement.checkVisibility()) document.getElementById(`graph-${id}`)?.focus({ preventScroll: true });
   }
 
   restore() {
