@@ -127,22 +127,28 @@ def submatrix_plot(
 ) -> Figure:
     """Interactions between a few input features as a heat map, blue positive and orange negative.
 
-    `labels` name the features in the order of the rows; by default they are numbers.
+    A cell is what the pair adds to the output where both codes are 1: Q_ii on the diagonal and 2 Q_ij beside
+    it, the values of `strongest_interactions`. `labels` name the features in the order of the rows; by
+    default they are numbers.
     """
     names = [str(feature) for feature in submatrix.features.tolist()] if labels is None else list(labels)
-    size = max(3.5, 1.5 + 0.15 * len(names))
-    figure, axes = _new(size + 0.7, size)
-    limit = float(submatrix.matrix.abs().max()) or 1.0
+    many = len(names) > 20
+    font = 6.5 if many else 9
+    side = max(2.2, (0.15 if many else 0.22) * len(names))
+    named = 0.6 * font / 72 * max(map(len, names), default=0)
+    title = title or f"interactions into output feature {submatrix.output}"
+    figure, axes = _new(max(side + named + 1.2, 0.085 * len(title)), side + named + 0.5)
+    values = 2 * submatrix.matrix - submatrix.matrix.diagonal().diag()
+    limit = float(values.abs().max()) or 1.0
     colors = matplotlib.colors.LinearSegmentedColormap.from_list("signed", [NEGATIVE, "white", POSITIVE])
-    image = axes.imshow(submatrix.matrix.cpu().numpy(), cmap=colors, vmin=-limit, vmax=limit)
+    image = axes.imshow(values.cpu().numpy(), cmap=colors, vmin=-limit, vmax=limit)
     ticks = range(len(names))
-    small = 9 if len(names) <= 20 else 6.5
-    axes.set_xticks(ticks, names, rotation=90, fontsize=small)
-    axes.set_yticks(ticks, names, fontsize=small)
+    axes.set_xticks(ticks, names, rotation=90, fontsize=font)
+    axes.set_yticks(ticks, names, fontsize=font)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(title or f"interactions into output feature {submatrix.output}")
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, label="Q_ij")
+    figure.suptitle(title, fontsize=10)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="Q_ii, 2 Q_ij")
     bar.outline.set_visible(False)
     return figure
 

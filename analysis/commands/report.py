@@ -56,7 +56,7 @@ def report(
     """Write one self-contained page about what the MLPs of a bilinear language model compute.
 
     A model whose gates have an activation (SiLU, GELU) is read through the quadratics nearest to its MLPs,
-    which --calibration gives a text for; the page begins with how much of the model they explain. Under
+    which --calibration gives a text for; the page says at its top how much of the model they explain. Under
     torchrun the processes share the features.
 
     Args:

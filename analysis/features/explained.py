@@ -210,7 +210,7 @@ def explained_by_probes(
     The processes of a torch.distributed group share the text.
     """
     require_windows(model, windows)
-    sites = [site for around, _ in probes for site in (around.read, around.written)]
+    sites = list(dict.fromkeys(site for around, _ in probes for site in (around.read, around.written)))
 
     def of_batch(seen: dict[Site, Tensor]) -> Iterator[PairMoments]:
         for around, probe in probes:

@@ -168,7 +168,7 @@ def opposing_features(
         left=left,
         right=right,
         cosines=cosines,
-        similarity=_similarity(scaled, ends),
+        similarity=circuit_similarity(scaled, ends),
         eigenvalues=put_back(eigenvalues, power),
         explained=explained,
     )
@@ -220,8 +220,11 @@ def _lowest_cosines(decoder: Tensor, k: int, below: float) -> Strongest:
     return lowest
 
 
-def _similarity(features: FeatureLayer, ends: Tensor) -> Tensor:
-    """The cosine of the interaction matrices of each pair, by the Gram matrix of the outputs."""
+def circuit_similarity(features: FeatureLayer, ends: Int[Tensor, "k 2"]) -> Float[Tensor, " k"]:
+    """The cosine of the interaction matrices of pairs of output features, by the Gram matrix of the outputs.
+
+    The layer's numbers are to be of ordinary size (`FeatureLayer.scaled`).
+    """
     gram, _ = scaled_gram(features.tensor, features.tensor)
     left, right = features.outputs[ends].unbind(1)
     inner, *norms = (((x @ gram) * y).sum(-1) for x, y in ((left, right), (left, left), (right, right)))

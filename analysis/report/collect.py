@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -12,10 +12,14 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.circuits.labels import labelled
+from analysis.circuits.targets import LogitTarget
 from analysis.graphs.graph import Graph
+from analysis.guarantees.model_ranges import has_range
+from analysis.interventions.head_moves import HeadMoves, head_moves
 from analysis.polynomials.quadratic_model import QuadraticModel
 from analysis.report.features import FeatureData, collect_features
 from analysis.report.layers import DirectionReading, LayerReader, strongest
+from analysis.report.nulls import RandomDirections, random_directions
 from analysis.report.options import FeatureSource, ReportOptions
 from analysis.text.tokens import OutputDirection, parse_direction
 from analysis.text.vocabulary import Vocabulary
@@ -31,6 +35,9 @@ from bilinear_lm.weights import attention_weights, embedding, mlp_tensor, mlp_we
 
 LISTED = 10
 """Tokens in a layer's list of the strongest."""
+
+N_RANDOM = 16
+"""Random output directions that are read beside those of tokens, over all layers together at least."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class LayerReading:
     strengths: Float[Tensor, " n"]
     """Their strengths."""
     directions: tuple[DirectionReading, ...]
+    random: RandomDirections | None = None
+    """Random output directions, beside which the others are read."""
+    bounded: bool = False
+    """Whether a norm in front bounds what the layer reads, so that its output has a largest value."""
 
 
 @shown
@@ -91,6 +102,8 @@ class ReportData:
     """Graphs of what values are made of."""
     quadratic: QuadraticModel | None = None
     """The copy whose tensors were read, for a model that is not bilinear."""
+    moves: tuple[HeadMoves | None, ...] = ()
+    """For each graph, what heads move to where its target is read; None but for logits on a prompt."""
 
 
 def collect(
@@ -131,6 +144,7 @@ def collect(
         layers=readings,
         features=features,
         quadratic=quadratic,
+        moves=tuple(_moves(bilinear, graph, len(first)) for graph in graphs),
         graphs=tuple(graphs)
         if features is None
         else tuple(named_graph(graph, features, vocabulary) for graph in graphs),
@@ -164,7 +178,11 @@ def _read_layers(
             n_tokens=options.n_tokens,
             n_heads=options.n_heads,
         )
-        readings.append(_read_layer(reader, layer, words, U, asked, options.n_directions))
+        reading = _read_layer(reader, layer, words, U, asked, options.n_directions)
+        random = random_directions(
+            reader.tensor, reader.x, -(-N_RANDOM // len(layers)), options.n_eigenvectors, seed=layer
+        )
+        readings.append(replace(reading, random=random, bounded=has_range(model, layer)))
     return tuple(readings)
 
 
@@ -185,6 +203,15 @@ def _read_layer(
         strengths=listed.values,
         directions=tuple(reader.read(direction) for direction in directions),
     )
+
+
+def _moves(model: PreTrainedModel, graph: Graph, first: int) -> HeadMoves | None:
+    """What heads move to where a logit is read, for a graph of one on a prompt; None for other graphs."""
+    target, position = graph.settings.get("target", {}), graph.node(graph.target).position
+    if graph.tokens is None or position is None or position <= first or target.get("kind") != "LogitTarget":
+        return None
+    read = LogitTarget(target["token"], tuple(target["against"])).of
+    return head_moves(model, torch.tensor(graph.tokens, device=model.device), read, position, first=first)
 
 
 def _loss(

@@ -21,6 +21,7 @@ from analysis.features.peaks import Contexts
 from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
 from analysis.features.weight_tokens import weight_tokens
 from analysis.guarantees.model_ranges import certify_features, has_range
+from analysis.report.nulls import Opposition, RandomFeatures, opposition, random_probe
 from analysis.report.options import FeatureSource
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
 from analysis.text.tokens import TokenReading
@@ -99,6 +100,10 @@ class FeatureReading:
     most: Float[Tensor, " n"] | None = None
     """The largest pre-activation of each output feature that any input of the layer gives; None where no norm
     bounds the layer's input."""
+    random: RandomFeatures | None = None
+    """Features of the same dictionary turned at random, beside which spectra and `explained` are read."""
+    opposition: Opposition | None = None
+    """Pairs of output features that write in opposite directions."""
 
     def clarity(self) -> Float[Tensor, " n"]:
         """|strongest interaction| / strength of each output feature, times its correlation, where it is
@@ -165,13 +170,16 @@ def collect_features(
     decomposed = [
         reader.decompose(around) for around in tqdm(shown, desc="eigenvectors", disable=not progress)
     ]
-    probes = [(around, probe) for around, (_, _, probe) in zip(shown, decomposed, strict=True)]
-    explained = explained_by_probes(model, probes, windows, skip, progress)
-    parts = zip(tqdm(shown, desc="features", disable=not progress), decomposed, explained, strict=True)
-    readings = tuple(
-        reader.read(around, features, spectra, known) for around, (features, spectra, _), known in parts
-    )
-    return FeatureData(source, windows, bool(skip), readings)
+    turned = [reader.turned(*both) for both in zip(shown, decomposed, strict=True)]
+    probes = [probe for _, _, probe in decomposed] + [probe for probe, *_ in turned]
+    explained = explained_by_probes(model, list(zip(2 * shown, probes, strict=True)), windows, skip, progress)
+    readings = []
+    for at, around in enumerate(tqdm(shown, desc="features", disable=not progress)):
+        features, spectra, _ = decomposed[at]
+        _, ranks, values = turned[at]
+        random = RandomFeatures(ranks, values, explained[len(shown) + at])
+        readings.append(reader.read(around, features, spectra, explained[at], random))
+    return FeatureData(source, windows, bool(skip), tuple(readings))
 
 
 def _moved(source: FeatureSource, layers: list[int], model: PreTrainedModel) -> list[LayerDictionaries]:
@@ -218,8 +226,21 @@ class _Reader:
         values = spectra.values[:, : spectra.vectors.shape[1]]
         return features, spectra, Probe(around.outputs, written, values, spectra.vectors)
 
+    def turned(
+        self, around: LayerDictionaries, decomposed: tuple[FeatureLayer, Spectra, Probe]
+    ) -> tuple[Probe, Tensor, Tensor]:
+        """The same of the output dictionary turned at random: its probe, effective ranks and eigenvalues."""
+        features, spectra, probe = decomposed
+        n_values, n_vectors = spectra.values.shape[1], spectra.vectors.shape[1]
+        return random_probe(features.tensor, around.outputs, probe.chosen, n_values, n_vectors)
+
     def read(
-        self, around: LayerDictionaries, features: FeatureLayer, spectra: Spectra, explained: Explained
+        self,
+        around: LayerDictionaries,
+        features: FeatureLayer,
+        spectra: Spectra,
+        explained: Explained,
+        random: RandomFeatures,
     ) -> FeatureReading:
         """Everything else about a layer."""
         source = self.source
@@ -240,6 +261,10 @@ class _Reader:
             corners=corners,
             explained=explained,
             most=self._most(around),
+            random=random,
+            opposition=opposition(
+                features, around.outputs.decoder[self.active[around.written].most_active(source.n_features)]
+            ),
         )
 
     def _most(self, around: LayerDictionaries) -> Tensor | None:

@@ -15,8 +15,6 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-import plotly.graph_objects as go
-
 from analysis.text.tokens import OutputDirection
 from analysis.text.vocabulary import Vocabulary, visible
 
@@ -106,16 +104,6 @@ def rounded(value: float, digits: int) -> int | float:
 
 FAINT = 0.02
 """Values below this part of the largest are left uncoloured."""
-
-
-def plot(figure: go.Figure, caption: str) -> str:
-    """A figure, to be drawn by page.js, and the sentence that says what it shows."""
-    data = script_safe(figure.to_json())
-    return (
-        f'<figure class="plot"><div class="canvas" role="img" aria-label="{escape(caption)}" '
-        f'style="height:{figure.layout.height}px"></div>'
-        f'<script type="application/json">{data}</script><figcaption>{escape(caption)}</figcaption></figure>'
-    )
 
 
 def numbers(pairs: Iterable[tuple[str, str]]) -> str:

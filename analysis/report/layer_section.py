@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from analysis.report.collect import LayerReading, ReportData
-from analysis.report.figures import spectrum_figure, strength_figure
-from analysis.report.html import chips, coloured, direction_title, numbers, plot, signed
+from analysis.report.drawing import Row, compared, spectrum
+from analysis.report.html import chips, coloured, direction_title, numbers, signed
 from analysis.report.layers import DirectionReading, EigenvectorReading, HeadReading
 from analysis.text.vocabulary import Vocabulary
 
@@ -19,21 +19,32 @@ def anchor(at: LayerReading, index: int) -> str:
 
 def layer_section(data: ReportData, at: LayerReading) -> str:
     """A layer: its strongest tokens, then each direction."""
-    strengths = plot(
-        strength_figure([data.vocabulary.label(token) for token in at.listed], at.strengths),
-        f"The words whose logits layer {at.layer} acts on most strongly, each against the mean of all.",
-    )
+    strengths = _strengths(data, at)
     articles = "".join(_direction(data, at, index) for index in range(len(at.directions)))
     return f'<section id="layer-{at.layer}"><h2>Layer {at.layer}</h2>{strengths}{articles}</section>'
 
 
+def _strengths(data: ReportData, at: LayerReading) -> str:
+    """The strongest words as bars."""
+    rows = [
+        Row(data.vocabulary.label(token), strength, f"{strength:.3g}")
+        for token, strength in zip(at.listed, at.strengths.tolist(), strict=True)
+    ]
+    return (
+        f'<figure class="plot words">{compared(rows)}<figcaption>The words whose logits layer {at.layer} '
+        "acts on most strongly, each against the mean of all, and the <dfn>strength</dfn> with which it does."
+        "</figcaption></figure>"
+    )
+
+
 def _direction(data: ReportData, at: LayerReading, index: int) -> str:
     reading, n_shown = at.directions[index], len(at.directions[index].eigenvectors)
-    spectrum = plot(
-        spectrum_figure(reading.values, marked=n_shown),
-        "All eigenvalues of this interaction matrix: positive ones above and negative ones below, each side "
-        "from its largest to its smallest. The numbered ones are read below.",
+    caption = (
+        "All eigenvalues of this interaction matrix by rank: positive ones above and negative ones below, "
+        "each side from its largest to its smallest. The numbered ones are read below."
     )
+    drawn = spectrum(reading.values, n_shown, caption)
+    figure = f'<figure class="plot">{drawn}<figcaption>{caption}</figcaption></figure>'
     shares = [
         (f"top {k} of Σλ²", f"{reading.share(k):.0%}")
         for k in sorted({1, n_shown, 10})
@@ -49,7 +60,7 @@ def _direction(data: ReportData, at: LayerReading, index: int) -> str:
     cards = "".join(_eigenvector(data, part, rank) for rank, part in enumerate(reading.eigenvectors, start=1))
     return (
         f'<article id="{anchor(at, index)}"><h3>{direction_title(reading.direction, data.vocabulary)}</h3>'
-        f'{facts}{spectrum}{_whole(data, reading)}<div class="cards">{cards}</div>'
+        f'{facts}{figure}{_whole(data, reading)}<div class="cards">{cards}</div>'
         "</article>"
     )
 

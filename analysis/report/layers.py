@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.report.nulls import correlation
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
 from analysis.spectra.gram import strength
 from analysis.text.tokens import (
@@ -71,6 +72,12 @@ class DirectionReading:
     def effective_rank(self) -> float:
         """(‖λ‖₁ / ‖λ‖₂)² of the whole spectrum."""
         return float(effective_rank(self.values))
+
+    @property
+    def correlation(self) -> float:
+        """Correlation of `outputs` with what the eigenvectors read give together; NaN of a constant."""
+        together = torch.stack([part.activations for part in self.eigenvectors]).sum(dim=0)
+        return float(correlation(together, self.outputs))
 
     def share(self, k: int) -> float:
         """The share (0 to 1) of the k largest eigenvalues in Σ λ²."""

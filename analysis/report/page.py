@@ -1,116 +1,101 @@
 """The report as one HTML page that needs nothing but itself.
 
+First what it has found, then what it can be followed through, then what these rest on.
+
 Whatever comes from a model, a tokenizer or a text is escaped where it enters the page.
 """
 
 from __future__ import annotations
 
-import math
 from html import escape
 from string import Template
 
 from analysis.report import features_section as features_part
 from analysis.report import graphs_section as graphs_part
+from analysis.report import perspective
 from analysis.report.collect import ReportData
-from analysis.report.html import BASE_SCRIPTS, direction_title, document, numbers, page_file
+from analysis.report.findings.cards import findings_section
+from analysis.report.glossary import glossary, with_terms
+from analysis.report.html import BASE_SCRIPTS, direction_title, document, page_file
 from analysis.report.layer_section import anchor, layer_section
-from analysis.report.quadratic_section import quadratic_section
-from analysis.text.vocabulary import visible
+from analysis.report.model_section import model_section
+from analysis.report.quadratic_section import quadratic_lead
 
 
 def render(data: ReportData) -> str:
     """The page of what `collect` computed."""
-    parts = [_header(data), _guide(data)]
-    styles, scripts = ["page.css"], ["page.js"]
+    found = findings_section(data)
+    parts = [_header(data), found]
+    styles, scripts = ["page.css", "report.css"], list[str]()
     if data.features is not None or data.graphs:
         styles.append("features/style.css")
         scripts += BASE_SCRIPTS
-    if data.features is not None:
-        parts.append(features_part.features_section(data.features, data.vocabulary))
-        scripts += features_part.SCRIPTS
     if data.graphs:
         parts.append(graphs_part.graphs_section(data.graphs))
         styles.append("graphs/style.css")
+    if data.features is not None:
+        parts.append(features_part.features_section(data.features, data.vocabulary))
+        parts.append(perspective.perspective_section(data.features, not data.shape.biases))
+        scripts += [*features_part.SCRIPTS, perspective.SCRIPT]
+    if data.graphs:
         scripts += graphs_part.SCRIPTS
     parts += [_summary(data), *(layer_section(data, at) for at in data.layers)]
-    return document(f"What {data.name} computes", _nav(data), "\n".join(parts), styles, scripts)
+    parts += [model_section(data), _guide(data)]
+    return document(
+        f"What {data.name} computes",
+        _nav(data, has_findings=bool(found)),
+        with_terms("\n".join(parts)),
+        styles,
+        scripts,
+        plotly=data.features is not None,
+    )
 
 
-def _nav(data: ReportData) -> str:
-    layers = []
+def _nav(data: ReportData, has_findings: bool) -> str:
+    sections = {
+        "findings": "Findings" if has_findings else None,
+        "circuits": "Graphs" if data.graphs else None,
+        "features": "Features" if data.features is not None else None,
+        "perspective": "Low rank in perspective" if data.features is not None else None,
+        "summary": "All directions",
+    }
+    items = [f'<li><a href="#{name}">{text}</a></li>' for name, text in sections.items() if text]
     for at in data.layers:
         directions = ""
         for i, direction in enumerate(reading.direction for reading in at.directions):
             token, more = escape(data.vocabulary.label(direction.token)), " …" if direction.against else ""
             directions += f'<li><a href="#{anchor(at, i)}"><code>{token}</code>{more}</a></li>'
-        layers.append(f'<li><a href="#layer-{at.layer}">Layer {at.layer}</a><ul>{directions}</ul></li>')
-    features = "" if data.features is None else '<li><a href="#features">Features</a></li>'
-    features += '<li><a href="#circuits">Graphs</a></li>' if data.graphs else ""
-    return (
-        '<ul><li><a href="#model">The model</a></li><li><a href="#guide">How to read this page</a></li>'
-        f'{features}<li><a href="#summary">All directions</a></li>{"".join(layers)}</ul>'
-    )
+        items.append(f'<li><a href="#layer-{at.layer}">Layer {at.layer}</a><ul>{directions}</ul></li>')
+    items.append('<li><a href="#model">The model</a></li><li><a href="#guide">How to read this page</a></li>')
+    items.append('<li><a href="#glossary">Glossary</a></li>')
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _header(data: ReportData) -> str:
-    kicker = "A bilinear language model, read from its weights"
-    lead = page_file("introduction.html")
+    kicker, lead = "A bilinear language model, read from its weights", _lead(data)
     if data.quadratic is not None:
-        kicker, lead = "A language model, read through quadratics", quadratic_section(data.quadratic)
+        kicker, lead = "A language model, read through quadratics", quadratic_lead(data.quadratic)
     return (
-        f'<header id="model"><p class="kicker">{kicker}</p>'
-        f"<h1>What {escape(data.name)} computes</h1>{lead}{_loss(data)}"
-        f'<div class="about">{_shape_table(data)}{_sample(data)}</div></header>'
+        f'<header id="top"><p class="kicker">{kicker}</p><h1>What {escape(data.name)} computes</h1>'
+        f'<p class="lead">{lead}</p></header>'
     )
 
 
-def _shape_table(data: ReportData) -> str:
-    shape = data.shape
-    rows = {
-        "layers": f"{shape.n_layers}",
-        "attention heads in each": f"{shape.n_heads}",
-        "width (d_model)": f"{shape.d_model:,}",
-        "hidden units of an MLP (d_mlp)": f"{shape.d_mlp:,}",
-        "tokens in the vocabulary": f"{shape.d_vocab:,}",
-        "tokens seen at once": f"{shape.n_ctx:,}",
-        "parameters": f"{shape.n_parameters:,}",
-        "norms": "RMS" if shape.norms else "none",
-        "MLP biases": "yes" if shape.biases else "no",
-    }
-    cells = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows.items())
-    return f'<table class="shape"><caption>The shape of the model.</caption><tbody>{cells}</tbody></table>'
-
-
-def _loss(data: ReportData) -> str:
-    if data.loss is None:
-        return (
-            '<p class="note">There is no loss here: it takes a beginning-of-sequence token, and this '
-            "tokenizer has none.</p>"
-        )
-    where = "of the text below" if data.options.evaluation_text is None else "of text"
-    facts = numbers(
-        [
-            ("loss, nats per token", f"{data.loss.nats_per_token:.3f}"),
-            ("perplexity per token", f"{math.exp(data.loss.nats_per_token):.2f}"),
-            ("bits per byte", f"{data.loss.bits_per_byte:.3f}"),
-        ]
-    )
+def _lead(data: ReportData) -> str:
+    shape, size = data.shape, _rounded(data.shape.n_parameters)
+    layers = "One layer" if shape.n_layers == 1 else f"{shape.n_layers} layers"
     return (
-        f'{facts}<p class="note">How well the model predicts {data.loss.n_tokens:,} tokens {where}; lower is '
-        "better.</p>"
+        f"{layers}, {size} parameters. Its MLPs are <dfn>bilinear</dfn>: they multiply pairs of inputs and "
+        "add up the products, so what they compute can be read exactly from the weights."
     )
 
 
-def _sample(data: ReportData) -> str:
-    if data.sample is None:
-        return ""
-    prompt = data.options.prompt if data.sample.startswith(data.options.prompt) else ""
-    begin, rest = (escape(visible(part, keep=" \n")) for part in (prompt, data.sample[len(prompt) :]))
-    return (
-        f"<figure><blockquote><b>{begin}</b>{rest}</blockquote><figcaption>What the model wrote when "
-        "asked to go on after the words in bold (temperature "
-        f"{data.options.temperature:g}).</figcaption></figure>"
-    )
+def _rounded(n: int) -> str:
+    """A number of parameters in two or three digits: 2.56 million."""
+    for size, name in ((10**9, "billion"), (10**6, "million")):
+        if n >= size:
+            return f"{n / size:.3g} {name}"
+    return f"{n:,}"
 
 
 def _guide(data: ReportData) -> str:
@@ -130,7 +115,10 @@ def _guide(data: ReportData) -> str:
             "that norm."
         )
     guide = Template(page_file("guide.html")).substitute(norms=norms, after=after, text=text)
-    return f'<section id="guide"><h2>How to read this page</h2>{guide}</section>'
+    return (
+        f'<section id="guide"><h2>How to read this page</h2>{guide}</section>'
+        f'<section id="glossary"><h2>Glossary</h2>{glossary()}</section>'
+    )
 
 
 def _summary(data: ReportData) -> str:
@@ -144,9 +132,26 @@ def _summary(data: ReportData) -> str:
     )
     return (
         '<section id="summary"><h2>All directions</h2><div class="scroll"><table class="summary">'
-        "<caption>The output directions on this page: those that were asked for and the strongest ones of "
-        "each layer, without any that nearly repeat a stronger one.</caption><thead><tr>"
-        '<th scope="col">Layer</th><th scope="col">Output direction</th><th scope="col">Strength</th>'
-        f'<th scope="col">Effective rank</th><th scope="col">Top {k} of Σλ²</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div></section>"
+        '<caption>The <dfn data-term="output-direction">output directions</dfn> on this page: those that '
+        "were asked for and the strongest ones of each layer, without any that nearly repeat a stronger one."
+        '</caption><thead><tr><th scope="col">Layer</th><th scope="col">Output direction</th>'
+        '<th scope="col"><dfn>Strength</dfn></th><th scope="col"><dfn>Effective rank</dfn></th>'
+        f'<th scope="col">Top {k} of Σλ²</th></tr></thead><tbody>{rows}</tbody></table></div>'
+        f"{_chance(data)}</section>"
+    )
+
+
+def _chance(data: ReportData) -> str:
+    """The same numbers of random directions, in a sentence."""
+    known = [at.random for at in data.layers if at.random is not None]
+    if not known:
+        return ""
+    ranks, shares = (
+        sorted(value for one in known for value in getattr(one, name).tolist())
+        for name in ("effective_rank", "share")
+    )
+    middle = len(ranks) // 2
+    return (
+        f'<p class="note">By <dfn>chance</dfn>, over {len(ranks)} random directions: effective rank '
+        f"{ranks[middle]:.1f}, top {data.options.n_eigenvectors} of Σλ² {shares[middle]:.0%} (medians).</p>"
     )

@@ -54,20 +54,37 @@ def test_tokens_stand_highest_first_with_their_own_labels():
         token_plot(read_tokens(scores.expand(2, 6), k=2), labels)
 
 
-def test_submatrix_is_centred_at_zero():
+def test_submatrix_shows_what_pairs_add_and_is_centred_at_zero():
     matrix = torch.tensor([[1.0, -3.0], [-3.0, 0.5]])
     submatrix = Submatrix(7, torch.tensor([4, 9]), matrix)
-    axes = submatrix_plot(submatrix).axes[0]
+    figure = submatrix_plot(submatrix)
+    axes = figure.axes[0]
     (image,) = axes.images
-    assert image.get_clim() == (-3.0, 3.0)
-    assert torch.equal(torch.tensor(image.get_array().data), matrix)
+    assert image.get_clim() == (-6.0, 6.0)
+    shown = torch.tensor([[1.0, -6.0], [-6.0, 0.5]])
+    assert torch.equal(torch.tensor(image.get_array().data), shown)
+    assert shown.triu().sum() == matrix.sum()
     assert [text.get_text() for text in axes.get_xticklabels()] == ["4", "9"]
-    assert axes.get_title() == "interactions into output feature 7"
+    assert figure.get_suptitle() == "interactions into output feature 7"
     named = submatrix_plot(submatrix, ["a", "b"]).axes[0]
     assert [text.get_text() for text in named.get_yticklabels()] == ["a", "b"]
     assert submatrix_plot(Submatrix(0, torch.tensor([1]), torch.zeros(1, 1))).axes[0].images[
         0
     ].get_clim() == (-1, 1)
+
+
+def test_long_names_in_a_submatrix_are_not_cut():
+    names = [f"#{number} ␣scary, ␣blue, ␣yummy" for number in range(12)]
+    submatrix = Submatrix(7, torch.arange(12), torch.eye(12))
+    figure = submatrix_plot(submatrix, names, "interactions into output feature #7 ␣scary, ␣blue, ␣yummy")
+    figure.draw_without_rendering()
+    axes, page = figure.axes[0], figure.bbox
+    for text in [*axes.get_xticklabels(), *axes.get_yticklabels(), *figure.texts]:
+        box = text.get_window_extent()
+        assert page.x0 <= box.x0 <= box.x1 <= page.x1
+        assert page.y0 <= box.y0 <= box.y1 <= page.y1
+    rows = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(rows))
 
 
 def test_correlations_leave_out_what_is_undefined():

@@ -89,6 +89,25 @@ def test_a_feature_is_picked_by_keyboard(tab):
     assert address(tab) != second
 
 
+def test_the_chosen_feature_is_marked_among_all(tab):
+    marks = tab.locator("#perspective .mark[visibility=visible]")
+    assert marks.count() == tab.locator("#perspective svg").count() > 3
+    told = tab.locator("#perspective-shown")
+    assert "#7" in told.inner_text()
+    before = marks.first.get_attribute("x1")
+    tab.locator("#pick-list").focus()
+    tab.keyboard.press("Home")
+    number = address(tab).rsplit("-", 1)[1]
+    tab.locator("#perspective-shown a", has_text=f"#{number}").wait_for()
+    rank = tab.locator("#feature dl.numbers div", has_text="effective rank").locator("dd").inner_text()
+    rank_told = tab.locator("[data-measure=rank] .this").inner_text()
+    assert rank_told == f"; this one {rank}"
+    assert marks.first.get_attribute("x1") != before
+    tab.locator("#feature .interactions a.feature").first.click()
+    told.get_by_text("Choose an output feature").wait_for()
+    assert marks.count() == 0
+
+
 def test_search_finds_tokens_and_numbers(tab):
     search = tab.locator("#pick-search")
     search.fill("#12")

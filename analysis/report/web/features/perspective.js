@@ -1,0 +1,50 @@
+// Where the chosen feature stands among all: a mark in each histogram of the section about low rank.
+
+function startPerspective() {
+  const section = document.getElementById("perspective");
+  const source = document.getElementById("feature-data");
+  if (!section || !source) return;
+  const shown = document.getElementById("perspective-shown");
+  const figures = [...section.querySelectorAll(".distribution")];
+
+  // The number of a feature that a histogram is of; null where it has none.
+  function value(lists, place, measure, k) {
+    if (measure === "rank") return lists.rank[place];
+    if (measure === "active") return lists.activeOnly[place][k - 1];
+    if (measure === "all") return lists.all[place][k - 1];
+    const values = lists.values[place];
+    return values[0] ? Math.abs(values[k] / values[0]) : null;
+  }
+
+  function mark(figure, number_) {
+    const svg = figure.querySelector("svg");
+    const line = svg.querySelector(".mark");
+    const [low, high] = [Number(svg.dataset.low), Number(svg.dataset.high)];
+    const place = number_ === null ? null : Math.min(1, Math.max(0, (number_ - low) / (high - low)));
+    line.setAttribute("visibility", place === null ? "hidden" : "visible");
+    if (place !== null) for (const end of ["x1", "x2"]) line.setAttribute(end, 100 * place);
+    figure.querySelector(".this").textContent = number_ === null ? "" : `; this one ${number(number_)}`;
+  }
+
+  function follow() {
+    const feature = featureData.find(location.hash) ?? (follow.any ? null : featureData.first());
+    if (!feature) return;
+    follow.any = true;
+    const output = feature.side === "out";
+    const lists = featureData.lists(feature);
+    for (const figure of figures) {
+      const { measure, k } = figure.dataset;
+      mark(figure, output ? value(lists, feature.place, measure, Number(k)) : null);
+    }
+    shown.replaceChildren(
+      ...(output
+        ? ["Marked: ", element("a", { href: featureData.hash(feature), class: "feature" }, featureData.name(feature)), ` of layer ${feature.layer}.`]
+        : ["Choose an output feature to see it marked."]),
+    );
+  }
+
+  addEventListener("hashchange", follow);
+  follow();
+}
+
+startPerspective();
