@@ -36,6 +36,7 @@ bench: $(TOOLS)
 	$(BIN)/python benchmarks/hosvd.py
 	$(BIN)/python benchmarks/interactions.py
 	$(BIN)/python benchmarks/polynomial.py
+	$(BIN)/python benchmarks/conversion.py
 	$(BIN)/python benchmarks/guarantees.py
 	$(BIN)/python benchmarks/trace.py
 	$(BIN)/python benchmarks/finetune_speed.py

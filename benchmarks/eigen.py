@@ -96,10 +96,12 @@ def compare(
     """Prints a row for each way; seconds a direction."""
     measured = {way: measure(function, source, device=device) for way, function in ways.items()}
     for way, taken in measured.items():
-        row(name, size, way, taken, measured["matrices + eigh"].processor / taken.processor)
-    plain = [taken.processor for way, taken in measured.items() if way.startswith("matrices +")]
-    print(f"| {name} | {size[0]}, {size[1]} | | loss | | {measured['auto'].processor / min(plain):.2f} | | |")
-    return {way: taken.processor / size[2] for way, taken in measured.items()}
+        row(name, size, way, taken, measured["matrices + eigh"].processor_seconds / taken.processor_seconds)
+    plain = [taken.processor_seconds for way, taken in measured.items() if way.startswith("matrices +")]
+    print(
+        f"| {name} | {size[0]}, {size[1]} | | loss | | {measured['auto'].processor_seconds / min(plain):.2f} | | |"
+    )
+    return {way: taken.processor_seconds / size[2] for way, taken in measured.items()}
 
 
 def compare_trained(ways: dict[str, Callable], device: str) -> None:
@@ -131,7 +133,7 @@ def compare_all_features(device: str) -> None:
 def row(name: str, size: tuple[int, int, int], way: str, taken: Measured, ratio: float) -> None:
     d, h, n = size
     mib = f"{taken.peak_bytes / 2**20:.0f}"
-    seconds = f"{taken.seconds / n:.5f} | {taken.processor / n:.5f}"
+    seconds = f"{taken.seconds / n:.5f} | {taken.processor_seconds / n:.5f}"
     print(f"| {name} | {d}, {h} | {n} | {way} | {seconds} | {mib} | {ratio:.2f} |", flush=True)
 
 

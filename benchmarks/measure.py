@@ -18,14 +18,22 @@ import torch
 
 def begin(description: str | None) -> str:
     """Reads the command line of a benchmark, prints what it runs on, and returns the device."""
+    return begin_parts(description, [])[0]
+
+
+def begin_parts(description: str | None, parts: Sequence[str]) -> tuple[str, list[str]]:
+    """The same for a benchmark in parts, of which the command line chooses some: the device, and these."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu")
-    device = parser.parse_args().device
+    if parts:
+        parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
+    options = parser.parse_args()
+    device = options.device
     name = torch.cuda.get_device_name() if device != "cpu" else f"{platform.machine()} CPU"
     print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    return device
+    return device, options.only if parts else []
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,8 @@ class Measured:
     """Of the fastest repetition."""
     peak_bytes: int
     """Memory above what the process held before the first repetition."""
-    processor: float
-    """Processor seconds of all threads, the fewest of a repetition; other programs change them least."""
+    processor_seconds: float
+    """Of all processors, the fewest of a repetition; other work on the machine adds little to them."""
 
 
 def measure(
@@ -63,16 +71,16 @@ def _measure(
     before = torch.cuda.memory_allocated() if on_gpu else _resident()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    seconds, processor = [], []
+    seconds, of_processors = [], []
     for _ in range(repeats):
-        start, used = time.perf_counter(), time.process_time()
+        start, processors = time.perf_counter(), time.process_time()
         call()
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-        processor.append(time.process_time() - used)
+        of_processors.append(time.process_time() - processors)
     peak = torch.cuda.max_memory_allocated() if on_gpu else _resident()
-    return Measured(min(seconds), peak - before, min(processor))
+    return Measured(min(seconds), peak - before, min(of_processors))
 
 
 def _resident() -> int:

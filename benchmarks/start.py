@@ -2,14 +2,16 @@
 
     python benchmarks/start.py --repeats 7
 
-Times are of a whole process, the smallest and the largest of the repeats in brackets. The floor of `trace` is
-`import torch`, a Llama class of transformers, and the 0.2 s of the graph itself.
+Times are of a whole process, medians, with the smallest and the largest of the repeats in brackets: on the
+wall, and of processors, which tells more where others load the machine. Ratios are of processor time. The
+floor of `trace` is `import torch`, a Llama class of transformers, and the 0.2 s of the graph itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +20,16 @@ import time
 from pathlib import Path
 
 PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
+GEMMA = "gemma2"
+WRITE_GEMMA = """
+import sys
+from transformers import Gemma2Config, Gemma2ForCausalLM
+sizes = dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, vocab_size=256)
+heads = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+model = Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, tie_word_embeddings=False))
+model.save_pretrained(sys.argv[1])
+"""
+"""A small checkpoint of another family."""
 OF_TRACE = 0.2
 """Seconds that a graph takes on an idle machine, once everything is loaded."""
 
@@ -30,6 +42,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "--help": ["-m", "bilinear_lm", "--help"],
         "finetune --help": ["-m", "bilinear_lm", "finetune", "--help"],
         "info stories": ["-m", "bilinear_lm", "info", "stories"],
+        "info of a Gemma 2": ["-m", "bilinear_lm", "info", str(folder / GEMMA)],
         "trace --prompt": [
             "-m",
             "bilinear_lm",
@@ -42,16 +55,23 @@ def commands(folder: Path) -> dict[str, list[str]]:
     }
 
 
-def seconds(command: list[str], root: Path) -> float:
-    """Wall-clock seconds of one process of Python."""
-    began = time.perf_counter()
+def seconds(command: list[str], root: Path) -> tuple[float, float]:
+    """Seconds of one process of Python on the wall, and of processors."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *command],
         stdout=subprocess.DEVNULL,
         check=True,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - began, used
+
+
+def told(times: list[float]) -> str:
+    """Median, smallest and largest in a cell of a table."""
+    return f"{statistics.median(times):.2f} ({min(times):.2f}, {max(times):.2f})"
 
 
 def main() -> None:
@@ -61,20 +81,22 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         timed = commands(Path(folder))
+        seconds(["-c", WRITE_GEMMA, str(Path(folder) / GEMMA)], options.root)
         for command in timed.values():  # fills the caches of files and of compiled modules
             seconds(command, options.root)
-        taken: dict[str, list[float]] = {name: [] for name in timed}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
         for _ in range(options.repeats):
             for name, command in timed.items():
                 taken[name].append(seconds(command, options.root))
-    torch, llama = (statistics.median(taken[name]) for name in list(timed)[:2])
-    print("| command | seconds (smallest, largest) | times torch | times torch, Llama class and 0.2 s |")
-    print("|---|---|---|---|")
+    used = {name: statistics.median(processor for _, processor in times) for name, times in taken.items()}
+    torch, llama = list(used.values())[:2]
+    print("| command | seconds | processor seconds | times torch | times torch, Llama class and 0.2 s |")
+    print("|---|---|---|---|---|")
     for name, times in taken.items():
-        median = statistics.median(times)
+        on_wall, of_processors = ([pair[side] for pair in times] for side in (0, 1))
         print(
-            f"| `{name}` | {median:.2f} ({min(times):.2f}, {max(times):.2f}) | {median / torch:.2f} | "
-            f"{median / (llama + OF_TRACE):.2f} |"
+            f"| `{name}` | {told(on_wall)} | {told(of_processors)} | {used[name] / torch:.2f} | "
+            f"{used[name] / (llama + OF_TRACE):.2f} |"
         )
 
 

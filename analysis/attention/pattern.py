@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from analysis.attention.layer import AttentionLayer, rotate
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.shown import shown
 
 
@@ -44,8 +45,14 @@ class MeasuredAttention:
     @property
     def scores(self) -> Float[Tensor, "n_heads pos pos"]:
         """query · key · scale before a soft cap, rows the queries; -inf where a query does not read."""
-        scores = self.queries @ self.keys.mT * self.scale
-        return scores.masked_fill(self._unread, -torch.inf)
+        return self._scores(slice(None)).masked_fill(self._unread(slice(None)), -torch.inf)
+
+    def scores_at(self, head: int, query: int) -> Float[Tensor, " pos"]:
+        """The scores of one head and query, without those of the others in memory."""
+        piece = self._piece(query)
+        row = self._scores(piece)[head, query - piece.start]
+        row = row.masked_fill(self._unread(piece)[query - piece.start], -torch.inf)
+        return torch.nn.functional.pad(row, (0, self.queries.shape[1] - len(row)), value=-torch.inf)
 
     def pattern_of(self, head: int) -> Float[Tensor, "pos pos"]:
         """The pattern of one head."""
@@ -53,36 +60,77 @@ class MeasuredAttention:
 
     def over_keys(self, capped: Float[Tensor, "*heads pos pos"]) -> Float[Tensor, "*heads pos pos"]:
         """The softmax of capped scores over the keys that a query reads."""
-        return capped.masked_fill(self._unread, -torch.inf).softmax(dim=-1)
+        return capped.masked_fill(self._unread(slice(None)), -torch.inf).softmax(dim=-1)
 
     def capped_of(self, head: int) -> Float[Tensor, "pos pos"]:
         """The scores of one head behind the soft cap, those that are not read among them."""
         return self._capped(self.queries[head] @ self.keys[head].T * self.scale)
 
-    def _capped(self, scores: Tensor) -> Tensor:
-        return scores if self.soft_cap is None else self.soft_cap * (scores / self.soft_cap).tanh()
-
-    @property
-    def _unread(self) -> Bool[Tensor, "pos pos"]:
-        position = torch.arange(self.queries.shape[1], device=self.queries.device)
-        offset = position[:, None] - position
-        return (offset < 0) if self.window is None else (offset < 0) | (offset >= self.window)
-
     @property
     def pattern(self) -> Float[Tensor, "n_heads pos pos"]:
-        """softmax of the capped scores over keys; rows the queries."""
-        return self.over_keys(self._capped(self.queries @ self.keys.mT * self.scale))
+        """softmax of the capped scores over keys; rows the queries. The whole, however large it is."""
+        return self.pattern_at(slice(None))
+
+    def query_pieces(self) -> list[slice]:
+        """All queries in pieces, so many in each that their patterns fit `CHUNK_BYTES`."""
+        n_heads, n_pos, _ = self.queries.shape
+        # Scores, scaled and masked, and their softmax.
+        chunk = rows_at_once(4 * n_heads * n_pos * self.queries.element_size())
+        return [slice(start, min(start + chunk, n_pos)) for start in range(0, n_pos, chunk)]
+
+    def pattern_at(self, queries: slice) -> Float[Tensor, "n_heads n_some n_keys"]:
+        """The pattern of a piece of the queries, over the keys up to the last of them."""
+        capped = self._capped(self._scores(queries))
+        return capped.masked_fill(self._unread(queries), -torch.inf).softmax(dim=-1)
+
+    def pattern_rows(self, positions: Int[Tensor, " n"]) -> Float[Tensor, "n_heads n pos"]:
+        """The pattern of the queries at some positions, in their order, over all keys."""
+        rows = self.queries.new_zeros(len(self.queries), len(positions), self.queries.shape[1])
+        for queries in self.query_pieces():
+            here = ((positions >= queries.start) & (positions < queries.stop)).nonzero().flatten()
+            if len(here):
+                rows[:, here, : queries.stop] = self.pattern_at(queries)[:, positions[here] - queries.start]
+        return rows
+
+    def mix(
+        self, values: Float[Tensor, "*batch n_heads pos d_head"]
+    ) -> Float[Tensor, "*batch n_heads pos d_head"]:
+        """pattern · values: what each head gathers of vectors at the keys."""
+        pieces = (self.pattern_at(queries) for queries in self.query_pieces())
+        mixed = [pattern.to(values.dtype) @ values[..., : pattern.shape[-1], :] for pattern in pieces]
+        return torch.cat(mixed, dim=-2)
 
     @property
     def heads(self) -> Float[Tensor, "n_heads pos d_model"]:
         """The output of each head: pattern · values · W_O. The value bias is part of `bias`."""
-        return self.pattern @ self.values @ self.W_O
+        return self.mix(self.values) @ self.W_O
+
+    def heads_at(self, position: int) -> Float[Tensor, "n_heads d_model"]:
+        """The output of each head at one position, without those at the others in memory."""
+        queries = self._piece(position)
+        mixed = self.pattern_at(queries) @ self.values[:, : queries.stop]
+        return (mixed @ self.W_O)[:, position - queries.start]
 
     @property
     def out(self) -> Float[Tensor, "pos d_model"]:
         """The output of the layer: heads and bias together."""
-        written = torch.einsum("hqe,hed->qd", self.pattern @ self.values, self.W_O)
+        written = torch.einsum("hqe,hed->qd", self.mix(self.values), self.W_O)
         return written if self.bias is None else written + self.bias
+
+    def _scores(self, queries: slice) -> Tensor:
+        return self.queries[:, queries] @ self.keys[:, : queries.stop].mT * self.scale
+
+    def _piece(self, query: int) -> slice:
+        """The piece of the queries that has one of them."""
+        return next(piece for piece in self.query_pieces() if query < piece.stop)
+
+    def _capped(self, scores: Tensor) -> Tensor:
+        return scores if self.soft_cap is None else self.soft_cap * (scores / self.soft_cap).tanh()
+
+    def _unread(self, queries: slice) -> Bool[Tensor, "n_some n_keys"]:
+        position = torch.arange(self.queries.shape[1], device=self.queries.device)
+        offset = position[queries, None] - position[: queries.stop]
+        return (offset < 0) if self.window is None else (offset < 0) | (offset >= self.window)
 
 
 def attend(

@@ -157,8 +157,12 @@ def attribute(
     Each node keeps the fewest contributions that sum to `share` of the absolute contributions to it, by slope
     or by weight as `by` says, and the graph keeps at most `max_nodes` nodes, the target counted. It first
     grows to twice as many: each layer may add an equal part of them and passes on what it leaves. Then the
-    nodes weakest by `Graph.shares` go. The rest is in `pruned`. Memory grows with the number of active
-    features, not of all features.
+    nodes weakest by `Graph.shares` go. The rest is in `pruned`.
+
+    Memory grows with the number of active features, not of all, and with the length n of the prompt, not its
+    square: above model and dictionaries it takes twelve numbers for each of n · n_layers · d_model, what one
+    block computes, three times the logits, and pieces of at most `bilinear_lm.numerics.memory.CHUNK_BYTES`.
+    Only attention="followed" takes n² numbers, some ten times: it looks at one head after the other.
 
     >>> model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")  # doctest: +SKIP
     >>> scope = [load_dictionary(f"stories-scope/{layer}-{point}")  # doctest: +SKIP

@@ -70,7 +70,7 @@ def _score(model: nn.Module, prompt: Prompt, target: ScoreTarget, streams: Tenso
         scale = layer.measured.ln1_scale
         if norm is not None and not frozen:
             scale = norm_scale(x, norm_epsilon(norm))
-        scores = attend(attention, x / scale.unsqueeze(-1), layer.turns).scores[target.head, reader.query]
+        scores = attend(attention, x / scale.unsqueeze(-1), layer.turns).scores_at(target.head, reader.query)
         against = 0.0 if reader.against is None else scores[reader.against]
         values.append(scores[reader.key] - against)
     return torch.stack(values)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from analysis.attention.layer import attention_layer
-from analysis.attention.pattern import attend
+from analysis.attention.pattern import MeasuredAttention, attend
 from analysis.paths.measured import Measured
 from bilinear_lm.families import attention_norm, decoder, decoder_block, family_of, mlp_norm, plain
 from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
@@ -49,7 +49,7 @@ def frozen(
         if attention:
             module = plain(decoder_block(model, number).self_attn)
             seen: dict[str, Any] = {}
-            mixed = _frozen_attention(model, number, layer.pattern, seen)
+            mixed = _frozen_attention(model, number, layer.attention, seen)
             handles += [
                 module.register_forward_pre_hook(_noting(seen), with_kwargs=True),
                 plain(module.o_proj).register_forward_pre_hook(mixed),
@@ -111,7 +111,7 @@ def _exact_attention(
         for x in seen["x"]:
             measured = attend(layer, x, (cos, sin))
             values = measured.values if weights.b_V is None else measured.values + weights.b_V.unsqueeze(1)
-            mixed.append(rearrange(measured.pattern @ values, "heads pos d_head -> pos (heads d_head)"))
+            mixed.append(rearrange(measured.mix(values), "heads pos d_head -> pos (heads d_head)"))
         return (torch.stack(mixed), *args[1:])
 
     return hook
@@ -134,7 +134,7 @@ def _noting(seen: dict[str, Any]) -> Callable[..., None]:
 
 
 def _frozen_attention(
-    model: nn.Module, layer: int, pattern: Float[Tensor, "n_heads pos pos"], seen: dict[str, Any]
+    model: nn.Module, layer: int, measured: MeasuredAttention, seen: dict[str, Any]
 ) -> Callable[..., tuple[Tensor, ...]]:
     """Puts pattern · values in place of the input of the output projection."""
     weights = attention_weights(model, layer, fold_norm=False)
@@ -143,7 +143,9 @@ def _frozen_attention(
         values = torch.einsum("bpd,hde->bhpe", seen["x"], weights.W_V)
         if weights.b_V is not None:
             values = values + weights.b_V.unsqueeze(1)
-        mixed = pattern.to(values.dtype) @ values
-        return (rearrange(mixed, "batch heads pos d_head -> batch pos (heads d_head)"), *args[1:])
+        return (
+            rearrange(measured.mix(values), "batch heads pos d_head -> batch pos (heads d_head)"),
+            *args[1:],
+        )
 
     return hook

@@ -93,6 +93,11 @@ class MeasuredLayer:
         heads, passage = self.attention.heads, self.attention_passage
         return heads if passage is None else passage.written(heads, slice(None))
 
+    def heads_at(self, position: int) -> Float[Tensor, "n_heads d_model"]:
+        """The vectors that each head adds to the stream at one position."""
+        heads, passage = self.attention.heads_at(position), self.attention_passage
+        return heads if passage is None else passage.written(heads, position)
+
     @property
     def attention_bias(self) -> Float[Tensor, "pos d_model"] | None:
         """The vectors that biases of the attention add to the stream; None: nothing."""

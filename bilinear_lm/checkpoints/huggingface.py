@@ -22,8 +22,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from bilinear_lm.checkpoints.folder import read_all_shapes
-from bilinear_lm.checkpoints.llama_config import read_values
 from bilinear_lm.checkpoints.sizes import require_room
+from bilinear_lm.checkpoints.stated_config import read_values
 from bilinear_lm.errors import InputError
 
 # What transformers raises for files that it cannot make a model or tokenizer of: it checks little itself.

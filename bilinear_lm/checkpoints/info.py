@@ -17,10 +17,10 @@ from bilinear_lm.checkpoints.folder import (
     read_tensor,
 )
 from bilinear_lm.checkpoints.llama2c_header import read_header
-from bilinear_lm.checkpoints.llama_config import StatedLlama, read_values, stated_llama
 from bilinear_lm.checkpoints.locate import locate
 from bilinear_lm.checkpoints.published import PublishedSpec, ScaleOrigin, parse_published
 from bilinear_lm.checkpoints.sizes import require_fitting
+from bilinear_lm.checkpoints.stated_config import StatedConfig, read_values, stated_config
 from bilinear_lm.families import FAMILIES, IDENTITY_EPS
 from bilinear_lm.files import told
 from bilinear_lm.shown import shown
@@ -190,9 +190,9 @@ def _huggingface(path: Path, name: str, source: str) -> CheckpointInfo:
     )
 
 
-def _config(folder: Path, n_tensors: int) -> PretrainedConfig | StatedLlama:
+def _config(folder: Path, n_tensors: int) -> PretrainedConfig | StatedConfig:
     """The configuration of a folder, by transformers where it does not state everything itself."""
-    stated = stated_llama(read_values(folder, n_tensors))
+    stated = stated_config(read_values(folder, n_tensors))
     if stated is not None:
         return stated
     from bilinear_lm.checkpoints.huggingface import read_huggingface_config
@@ -214,14 +214,14 @@ def _has_a_head_of_its_own(path: Path, shapes: dict[str, Shape]) -> bool:
     return not first.equal(second)
 
 
-def _norm(config: PretrainedConfig | StatedLlama) -> str | None:
+def _norm(config: PretrainedConfig | StatedConfig) -> str | None:
     if hasattr(config, "rms_norm_eps"):
         return "none" if config.rms_norm_eps >= IDENTITY_EPS else "RMS"
     has_layer_norm = hasattr(config, "layer_norm_epsilon") or hasattr(config, "layer_norm_eps")
     return "LayerNorm" if has_layer_norm else None
 
 
-def _first(config: PretrainedConfig | StatedLlama, *names: str) -> Any:
+def _first(config: PretrainedConfig | StatedConfig, *names: str) -> Any:
     """The first of these attributes that a configuration has; families differ in their names."""
     return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
 

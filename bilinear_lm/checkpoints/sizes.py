@@ -18,7 +18,7 @@ from bilinear_lm.errors import InputError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-    from bilinear_lm.checkpoints.llama_config import StatedLlama
+    from bilinear_lm.checkpoints.stated_config import StatedConfig
 
 _LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer"}
 _COUNT = re.compile(r"(num|n)_(?!ctx$|positions$|vocab$)\w+|\w+_layers?")
@@ -63,7 +63,7 @@ def require_room(config: PretrainedConfig, shapes: dict[str, Shape], where: Path
         )
 
 
-def require_fitting(config: PretrainedConfig | StatedLlama, shapes: dict[str, Shape], where: Path) -> None:
+def require_fitting(config: PretrainedConfig | StatedConfig, shapes: dict[str, Shape], where: Path) -> None:
     """Raises InputError where embedding, MLPs or layers have other sizes than the configuration says.
 
     Checks families whose tensors are named as a Llama's; loading tells whether every tensor fits.

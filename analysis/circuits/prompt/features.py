@@ -12,6 +12,7 @@ from torch import Tensor
 from analysis.features.dictionaries import feature_reading
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.errors import InputError
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 
@@ -35,11 +36,14 @@ class SiteFeatures:
     def of(cls, site: Site, dictionary: Dictionary, x: Float[Tensor, "pos width"]) -> SiteFeatures:
         """The features active at activations x, one row a position."""
         dictionary = dictionary.to(x.device, x.dtype)
-        code = dictionary.encode(x)
-        positions, features = code.nonzero(as_tuple=True)
-        return cls(
-            site, dictionary, positions, features, code[positions, features], x - dictionary.decode(code)
-        )
+        chunk = rows_at_once(4 * dictionary.n_feat * x.element_size())
+        pieces: list[tuple[Tensor, ...]] = []
+        for start, rows in zip(range(0, len(x), chunk), x.split(chunk), strict=True):
+            code = dictionary.encode(rows)
+            places, features = code.nonzero(as_tuple=True)
+            error = rows - dictionary.decode(code)
+            pieces.append((places + start, features, code[places, features], error))
+        return cls(site, dictionary, *map(torch.cat, zip(*pieces, strict=True)))
 
     @cached_property
     def listed(self) -> list[tuple[int, int, float]]:

@@ -7,12 +7,15 @@ nothing of it is lost in their errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from analysis.circuits.prompt.attention import score_slopes
 from analysis.circuits.prompt.prompt import Prompt
@@ -21,6 +24,7 @@ from analysis.circuits.target_value import read_measured
 from analysis.circuits.targets import Target
 from analysis.graphs.elements import Node
 from analysis.interventions.frozen import exact_in_float64, frozen
+from bilinear_lm.families import decoder, plain
 from bilinear_lm.sites import Point, Site, replaced
 
 WRITTEN_TO: tuple[Point, ...] = ("attn-out", "mlp-in", "mlp-out")
@@ -39,12 +43,14 @@ def target_gradients(
     for layer in range(prompt.n_layers):
         sites += [Site(layer, point) for point in WRITTEN_TO]
     model, ids = prompt.module, prompt.measured.ids.unsqueeze(0)
-    added = {site: torch.zeros_like(prompt.like).requires_grad_() for site in sites}
+    zero = prompt.like.new_zeros(())  # one number at all places
+    added = {site: zero.expand_as(prompt.like).requires_grad_() for site in sites}
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         if prompt.like.dtype == torch.float64:
             stack.enter_context(exact_in_float64(model))
         stack.enter_context(frozen(model, prompt.measured, norms=prompt.norms_held, attention=attention_held))
+        stack.enter_context(_recomputed(model))
         for site, zeros in added.items():
             stack.enter_context(replaced(model, site, _plus(zeros)))
         value = read_measured(model, prompt, target, ids, prompt.norms_held)
@@ -101,6 +107,35 @@ def strongest_scores(
         heads, queries, keys = everywhere[1:, own]
         result[layer.number] = ListedScores(heads, queries, keys, torch.cat(values)[own])
     return result
+
+
+@contextmanager
+def _recomputed(model: nn.Module) -> Iterator[None]:
+    """While open, blocks keep only their inputs for a backward pass, which computes the inside of each anew.
+
+    The inside of all blocks together would be the most of what a long prompt needs.
+    """
+    blocks = [plain(block) for block in decoder(model).layers]
+    before = [vars(block).get("forward") for block in blocks]
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for block in blocks:
+        vars(block)["forward"] = partial(again, _on_copy(block.forward))
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, before, strict=True):
+            del vars(block)["forward"]
+            if forward is not None:
+                vars(block)["forward"] = forward
+
+
+def _on_copy(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The forward pass of a block on a copy of its input, which hooks overwrite (`bilinear_lm.sites`)."""
+
+    def on_copy(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return forward(x.clone(), *args, **kwargs)
+
+    return on_copy
 
 
 def _of_output(prompt: Prompt, site: Site, gradient: Tensor) -> Float[Tensor, "1 pos d_model"]:

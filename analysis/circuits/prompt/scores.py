@@ -128,7 +128,7 @@ def _stream(prompt: Prompt, layer: int, position: int, catalogue: Catalogue) -> 
     sources = [tokens(catalogue, prompt) + position]
     vectors = [prompt.layers[0].measured.resid_pre[position].unsqueeze(0)]
     for below in prompt.layers[:layer]:
-        heads, attention_bias = below.measured.heads[:, position], below.measured.attention_bias
+        heads, attention_bias = below.measured.heads_at(position), below.measured.attention_bias
         for head, vector in enumerate(heads):
             sources.append(catalogue.add(whole_head(below.number, head, position, vector)))
         vectors.append(heads)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -45,14 +46,22 @@ def split_stream(prompt: Prompt, readers: Readers, limits: Limits, catalogue: Ca
         return
     if any(isinstance(reader, Spread) for _, reader in readers):
         limits = replace(limits, heads_in_a_row=0)
-    numbers_each = prompt.n_pos * prompt.like.shape[-1] * (2 + prompt.n_layers)
-    numbers_each += _n_columns(prompt, bool(limits.heads_in_a_row))
-    numbers_each *= 1 if _is_one_sided(prompt, limits) else 2
-    if limits.scores is not None:
-        numbers_each += 2 * sum(len(listed) for listed in limits.scores.values()) + 4 * prompt.n_pos**2
-    chunk = rows_at_once(4 * numbers_each * prompt.like.element_size())
+    chunk = rows_at_once(_numbers_each(prompt, limits) * prompt.like.element_size())
     for start in range(0, len(readers), chunk):
         yield _split(prompt, readers[start : start + chunk], limits, catalogue)
+
+
+def _numbers_each(prompt: Prompt, limits: Limits) -> int:
+    """How many numbers there are on the way for each reader at the most."""
+    # Those on the way through heads, and directions kept where an MLP has no dictionary.
+    n_kept = sum(layer.outputs is None for layer in prompt.layers)
+    numbers = prompt.n_pos * prompt.like.shape[-1] * (10 + n_kept)
+    # Contributions, their order, and their sums in that order, in float64.
+    numbers += 16 * _n_columns(prompt, bool(limits.heads_in_a_row))
+    numbers *= 1 if _is_one_sided(prompt, limits) else 2
+    if limits.scores is not None:
+        numbers += 4 * sum(len(listed) for listed in limits.scores.values()) + 8 * prompt.n_pos**2
+    return numbers
 
 
 def _is_one_sided(prompt: Prompt, limits: Limits) -> bool:
@@ -79,8 +88,8 @@ class _Block:
     columns are other sources for each reader."""
     directions: Float[Tensor, "sides n pos d_model"] | None = None
     """Each reader's direction at each position, kept where sources need it for their own readers."""
-    attended: list[list[float]] | None = None
-    """The attention pattern of heads, by reader and column."""
+    attended: Float[Tensor, "n columns"] | None = None
+    """The attention pattern of heads."""
     rest: Float[Tensor, "n 3"] | None = None
     """Contributions that are not among the columns: sum of slopes, of their magnitudes, and number."""
 
@@ -153,9 +162,8 @@ def _heads(layer: LayerOnPrompt, readers: Sequence[Linear | Spread], g: Tensor) 
     positions = g.new_tensor([reader.position for reader in readers if isinstance(reader, Linear)]).long()
     rows = torch.arange(len(readers), device=g.device)
     moved = torch.einsum("snd,hed,hke->snhk", g[:, rows, positions], attention.W_O, attention.values)
-    pattern = attention.pattern[:, positions].transpose(0, 1)
-    attended = pattern.flatten(1).tolist()
-    return _Block("head", layer.number, (moved * pattern).flatten(2), attended=attended)
+    pattern = attention.pattern_rows(positions).transpose(0, 1)  # [n, n_heads, pos]
+    return _Block("head", layer.number, (moved * pattern).flatten(2), attended=pattern.flatten(1))
 
 
 def _scores(layer: LayerOnPrompt, listed: ListedScores, g: Tensor, catalogue: Catalogue) -> _Block:
@@ -191,7 +199,15 @@ def _through_attention(layer: LayerOnPrompt, g: Tensor) -> Tensor:
     Those of the second side are derivatives, which go through the norm.
     """
     attention = layer.measured.attention
-    values = layer.measured.pattern.mT @ torch.einsum("snqd,hed->snhqe", g, attention.W_O)
+    values = g.new_zeros(*g.shape[:2], *attention.values.shape)
+    for queries in attention.query_pieces():
+        if (read := g[:, :, queries]).any():  # a reading has none behind its position
+            pattern = attention.pattern_at(queries)
+            of_heads = rearrange(
+                read @ attention.W_O.flatten(0, 1).T, "s n q (h e) -> h q (s n e)", h=len(pattern)
+            )
+            gathered = rearrange(pattern.mT @ of_heads, "h k (s n e) -> s n h k e", s=len(g), n=g.shape[1])
+            values[:, :, :, : pattern.shape[-1]] += gathered
     shared = values.unflatten(2, (len(layer.block.W_V), -1)).sum(dim=3)
     read = torch.einsum("snhke,hde->snkd", shared, layer.block.W_V)
     read = read / layer.measured.ln1_scale.unsqueeze(-1)
@@ -239,7 +255,8 @@ def _source(
         assert block.attended is not None  # such blocks have it
         assert isinstance(reader, Linear)  # and read one position
         head, key = divmod(index, prompt.n_pos)
-        return Moved.at(layer, head, key, block.attended[row][index], node, reader, bool(side), value)
+        attended = float(block.attended[row, index])
+        return Moved.at(layer, head, key, attended, node, reader, bool(side), value)
     assert block.directions is not None  # the other blocks have them
     u = block.directions[side, row, index].clone()
     return WrittenDirection.at(layer, index, u, node, value)

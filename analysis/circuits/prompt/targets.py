@@ -5,6 +5,7 @@ Positions count from 0; negative ones count from the end of the prompt.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from analysis.circuits.prompt.prompt import Prompt
@@ -105,7 +106,8 @@ def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
             f"{attention.n_heads - 1}"
         )
     if key is None:
-        key = int(layer.measured.attention.pattern[head, query].argmax())
+        queries = torch.tensor([query], device=prompt.like.device)
+        key = int(layer.measured.attention.pattern_rows(queries)[head].argmax())
     for position in (key, against):
         if position is not None and not 0 <= query - position <= attention.max_offset:
             raise InputError(
@@ -118,7 +120,7 @@ def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
 def _score(prompt: Prompt, target: ScoreTarget) -> Source:
     reader = read_score(prompt, target)
     query, key, against = reader.query, reader.key, reader.against
-    scores = prompt.layers[target.layer].measured.attention.scores[target.head, query]
+    scores = prompt.layers[target.layer].measured.attention.scores_at(target.head, query)
     value = scores[key] if against is None else scores[key] - scores[against]
     versus = "" if against is None else f" - {against}"
     name = f"score {target.layer}.{target.head} @{query}<-{key}{versus}"
