@@ -22,8 +22,8 @@ from analysis.report.model_section import model_section
 from analysis.report.quadratic_section import quadratic_lead
 
 
-def render(data: ReportData) -> str:
-    """The page of what `collect` computed."""
+def render(data: ReportData, files_beside: bool = False) -> str:
+    """The page of what `collect` computed; with `files_beside` features lie in the folder `data` beside it."""
     found = findings_section(data)
     parts = [_header(data), found]
     styles, scripts = ["page.css", "report.css"], list[str]()
@@ -34,7 +34,7 @@ def render(data: ReportData) -> str:
         parts.append(graphs_part.graphs_section(data.graphs))
         styles.append("graphs/style.css")
     if data.features is not None:
-        parts.append(features_part.features_section(data.features, data.vocabulary))
+        parts.append(features_part.features_section(data.features, data.vocabulary, files_beside))
         parts.append(perspective.perspective_section(data.features, not data.shape.biases))
         scripts += [*features_part.SCRIPTS, perspective.SCRIPT]
     if data.graphs:
@@ -48,6 +48,7 @@ def render(data: ReportData) -> str:
         styles,
         scripts,
         plotly=data.features is not None,
+        files_beside=files_beside,
     )
 
 

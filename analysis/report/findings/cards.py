@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from analysis.features.contexts import Context
+from analysis.features.peaks import Context
 from analysis.report.collect import ReportData
 from analysis.report.drawing import Row, compared
 from analysis.report.findings.directions import (

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from analysis.features.contexts import Context
+from analysis.features.peaks import Context
 from analysis.report.features import FeatureData, FeatureReading, Side
 from analysis.text.vocabulary import Vocabulary
 
@@ -33,7 +33,7 @@ class FeatureShown:
     layer: int
     feature: int
     name: str
-    """The words at its peaks."""
+    """Its name, without the number."""
     passage: Context
 
 
