@@ -108,9 +108,7 @@ def require_content(path: Path, expected: str) -> None:
         )
 
 
-def read_tensors(
-    path: Path, names: Iterable[str] | None = None, finite: bool = True
-) -> dict[str, Tensor]:
+def read_tensors(path: Path, names: Iterable[str] | None = None, finite: bool = True) -> dict[str, Tensor]:
     """All tensors of one safetensors file, or some, in the precision of the file, and finite unless asked."""
     with _open_safetensors(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}

@@ -1,8 +1,8 @@
 """The frame of a page: one HTML document with its styles and scripts inside.
 
 Its Content-Security-Policy lets a browser run these scripts alone, by their SHA-256, and load nothing: a
-script that got into the page in any other way, by a token or a text, does not run. A page with files beside it
-may load scripts from its own origin besides.
+script that got into the page in any other way, by a token or a text, does not run. A page with files beside
+it may load scripts from its own origin besides.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from analysis.report.quadratic_section import quadratic_lead
 
 
 def render(data: ReportData, files_beside: bool = False) -> str:
-    """The page of what `collect` computed; with `files_beside` features lie in the folder `data` beside it."""
+    """The page of what `collect` computed; with `files_beside` features lie in files in `data`."""
     found = findings_section(data)
     parts = [_header(data), found]
     styles, scripts = ["page.css", "report.css"], list[str]()

@@ -34,6 +34,7 @@ class Tokens:
         self.indices = {token: index for index, token in enumerate(dict.fromkeys(every))}
 
     def index(self, token: int) -> int:
+        """The place of a token among them."""
         return self.indices[token]
 
     def texts(self, vocabulary: Vocabulary) -> list[str]:

@@ -41,7 +41,7 @@ _PARTS: Mapping[type, Mapping[str, type]] = {
 
 
 def slimmed(reading: FeatureReading) -> FeatureReading:
-    """The reading without eigenvectors, corners, tokens, weaker interactions, and passages of input features."""
+    """The reading without eigenvectors, corners, tokens, weaker interactions, and passages of inputs."""
     index = reading.index
     strongest = {name: getattr(index, name)[:, :1].clone() for name in ("left", "right", "values")}
     into = {name: getattr(index, name)[:, :0].clone() for name in ("reached", "partner", "reach_values")}
@@ -101,7 +101,11 @@ def _apart(value: Any, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, A
 
 
 def _together(
-    kind: type, prefix: str, tensors: dict[str, Tensor], rest: dict[str, Any], text: tuple[tuple[int, ...], ...]
+    kind: type,
+    prefix: str,
+    tensors: dict[str, Tensor],
+    rest: dict[str, Any],
+    text: Windows,
 ) -> Any:
     """What `_apart` took apart."""
     values: dict[str, Any] = {}

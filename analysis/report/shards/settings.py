@@ -30,14 +30,14 @@ def settings_of(
     graphs: Sequence[Graph] = (),
     bilinear: PreTrainedModel | None = None,
 ) -> dict[str, Any]:
-    """Everything that the pages of a report depend on, as JSON; `bilinear` is a copy whose tensors are read."""
+    """Everything that a report depends on, as JSON; `bilinear` is a copy whose tensors are read."""
     models = {"model": model} if bilinear is None else {"model": model, "quadratics": bilinear}
     found = {
         "name": name,
         "versions": versions(),
         "options": asdict(options),
         "features": None if source is None else _of_source(source),
-        "graphs": [[graph.name, graph.settings] for graph in graphs],
+        "graphs": [[graph.target, graph.settings] for graph in graphs],
         "tokenizer": _digest([sorted(tokenizer.get_vocab().items()), tokenizer.all_special_ids]),
         **{key: _of_tensors(one.state_dict()) for key, one in models.items()},
     }

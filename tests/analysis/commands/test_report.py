@@ -12,6 +12,8 @@ from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
 from bilinear_lm.dictionaries import load_dictionary
 
+from ..report.pages import data_of
+
 FEW = ["--directions", "1", "--text", "a cat", "--device", "cpu"]
 
 
@@ -33,15 +35,10 @@ def arguments(folder, *more):
     return ["report", str(folder / "model"), "-o", str(folder / "page.html"), *FEW, *map(str, more)]
 
 
-def data_of(page):
-    text = page.read_text()
-    return json.loads(text.split('id="feature-data">')[1].split("</script>")[0])
-
-
 def test_features_of_given_dictionaries(folder):
     given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
     assert main([*given, "--features", "7"]) == 0
-    (layer,) = data_of(folder / "page.html")["layers"]
+    (layer,) = data_of((folder / "page.html").read_text())["layers"]
     assert layer["layer"] == 1
     assert (len(layer["in"]["id"]), len(layer["out"]["id"]), layer["out"]["nFeat"]) == (7, 7, 20)
 
@@ -69,7 +66,7 @@ def test_no_features_where_none_are_asked_for(folder):
 def test_the_model_that_ships_has_features(tmp_path):
     page = tmp_path / "page.html"
     assert main(["report", "-o", str(page), *FEW, "--layers", str(SHOWN_FIRST[0]), "--features", "700"]) == 0
-    found = data_of(page)
+    found = data_of(page.read_text())
     assert found["nTokens"] > 10_000
     (layer,) = found["layers"]
     place = found["first"][1]
