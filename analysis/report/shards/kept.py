@@ -88,7 +88,7 @@ def _apart(value: Any, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, A
     for field in fields(value):
         part, name = getattr(value, field.name), f"{prefix}{field.name}"
         if isinstance(part, Tensor):
-            tensors[name] = part
+            tensors[name] = part.clone()  # a file refuses tensors that share memory
         elif is_dataclass(part) and type(part) in _PARTS.get(type(value), {}).values():
             more, others = _apart(part, f"{name}.")
             tensors |= more

@@ -3,6 +3,9 @@
 import json
 import re
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -265,18 +268,37 @@ def test_hostile_names_and_tokens_of_a_folder_are_text(opened):
     assert tab.locator("#features script:not([type='application/json']), #features img").count() == 0
 
 
-def test_an_answer_that_comes_late_is_dropped(opened):
-    tab, _ = opened
-    held = []
-    tab.route("**/0-in-0.js", lambda route: held.append(route))
-    tab.evaluate("location.replace('#layer-0-in-1')")
-    tab.locator("#feature[aria-busy] #feature-title", has_text="Input feature #1").wait_for()
-    tab.evaluate("location.replace('#layer-1-in-9')")
-    tab.locator("#feature:not([aria-busy]) h4", has_text="What it takes part in").wait_for()
-    with tab.expect_request_finished(lambda request: request.url.endswith("/0-in-0.js")):
-        held[0].continue_()
-    assert tab.locator("#feature-title").inner_text().startswith("Input feature #9")
-    assert tab.locator("#feature .kicker").inner_text() == "What the MLP of layer 1 reads (1-mlp-in)"
+class Held(SimpleHTTPRequestHandler):
+    """Serves a folder, one file of which has to wait."""
+
+    let_go = Event()
+
+    def do_GET(self):
+        if self.path.endswith("/0-in-0.js"):
+            self.let_go.wait(30)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_an_answer_that_comes_late_is_dropped(browser, folder):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Held, directory=folder)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        tab = browser.new_page()
+        said, _ = watched(tab)
+        tab.goto(f"http://127.0.0.1:{server.server_port}/#layer-0-in-1", wait_until="commit")
+        tab.locator("#feature[aria-busy] #feature-title", has_text="Input feature #1").wait_for()
+        tab.evaluate("location.replace('#layer-1-in-9')")
+        tab.locator("#feature:not([aria-busy]) h4", has_text="What it takes part in").wait_for()
+        with tab.expect_request_finished(lambda request: request.url.endswith("/0-in-0.js")):
+            Held.let_go.set()
+        tab.locator("#perspective-shown", has_text="Choose an output feature").wait_for()
+        assert tab.locator("#feature-title").inner_text().startswith("Input feature #9")
+        assert tab.locator("#feature .kicker").inner_text() == "What the MLP of layer 1 reads (1-mlp-in)"
+        tab.close()
+        server.shutdown()
+    assert said == []
 
 
 def test_a_missing_file_is_told(browser, folder, tmp_path):
