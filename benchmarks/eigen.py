@@ -98,9 +98,8 @@ def compare(
     for way, taken in measured.items():
         row(name, size, way, taken, measured["matrices + eigh"].processor_seconds / taken.processor_seconds)
     plain = [taken.processor_seconds for way, taken in measured.items() if way.startswith("matrices +")]
-    print(
-        f"| {name} | {size[0]}, {size[1]} | | loss | | {measured['auto'].processor_seconds / min(plain):.2f} | | |"
-    )
+    loss = measured["auto"].processor_seconds / min(plain)
+    print(f"| {name} | {size[0]}, {size[1]} | | loss | | {loss:.2f} | | |")
     return {way: taken.processor_seconds / size[2] for way, taken in measured.items()}
 
 

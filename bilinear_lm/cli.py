@@ -25,6 +25,7 @@ def commands() -> dict[str, Callable[..., Any]]:
     require_own_packages()
     from analysis.commands.diff import diff
     from analysis.commands.eigen import eigen
+    from analysis.commands.explore import explore
     from analysis.commands.hosvd import hosvd
     from analysis.commands.images import write_classifier_reading
     from analysis.commands.interactions import interactions
@@ -36,7 +37,7 @@ def commands() -> dict[str, Callable[..., Any]]:
     from finetune.commands import convert, dictionaries, edit, finetune, images_command, policy_train, train
 
     functions: tuple[Callable[..., Any], ...] = (
-        *(report, info, export, generate, eigen, hosvd, interactions, trace, diff, polynomial),
+        *(report, explore, info, export, generate, eigen, hosvd, interactions, trace, diff, polynomial),
         *(train, dictionaries, convert, finetune, edit, images_command(write_classifier_reading)),
     )
     policy: dict[str, Callable[..., Any]] = {

@@ -156,7 +156,16 @@ ROOMS = [
     "bilinear_lm",
     *("streaming", "text", "spectra", "toys", "features", "attention", "paths"),
     *("interventions", "guarantees", "polynomials", "chains", "graphs", "circuits", "colours", "plots"),
-    *("polynomial_plots", "vision", "convolutions", "policies", "policy_plots", "report", "commands"),
+    *(
+        "polynomial_plots",
+        "vision",
+        "convolutions",
+        "policies",
+        "policy_plots",
+        "report",
+        "explore",
+        "commands",
+    ),
 ]
 """Of `analysis`, each of which may import those before it."""
 

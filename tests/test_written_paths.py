@@ -186,7 +186,7 @@ BEFORE_THE_END = {
 
 def test_every_command_that_writes_is_tried():
     named = {_command(arguments) for arguments in (READ | RUNS).values()}
-    assert named == commands().keys() - {"info"}
+    assert named == commands().keys() - {"info", "explore"}  # a server, tested by itself
 
 
 def _command(arguments):

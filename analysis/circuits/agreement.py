@@ -152,6 +152,24 @@ class CausalCheck:
             result[kind] = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         return result
 
+    def by_node(self) -> dict[str, dict[str, float | list[float]]]:
+        """The numbers of each trial of one node ablated, by the node's id, as JSON can hold them.
+
+        `predicted` beside `free`, `predicted_held` beside `held`, and in `random_free` and `random_held` the
+        changes by random nodes of equal weight in its place.
+        """
+        columns = ("predicted", "free", "predicted_held", "held")
+        result: dict[str, dict[str, float | list[float]]] = {}
+        for row, trial in enumerate(self.trials):
+            if len(trial) == 1 and trial[0].factor == 0:
+                numbers: dict[str, float | list[float]] = {
+                    name: float(getattr(self, name)[row]) for name in columns
+                }
+                numbers["random_free"] = self.control_free[:, row].tolist()
+                numbers["random_held"] = self.control_held[:, row].tolist()
+                result[trial[0].node] = numbers
+        return result
+
     def _rows(self, kind: str | None) -> list[int]:
         if kind is not None and kind not in self.kinds:
             raise InputError(f"kind {kind!r}; expected one of {', '.join(sorted(set(self.kinds)))}")

@@ -30,6 +30,7 @@ from analysis.circuits.readers import Write
 from analysis.circuits.restricted import is_large, restricted
 from analysis.circuits.target_value import read_measured
 from analysis.graphs.effects import effects, predict_target
+from analysis.graphs.elements import Node
 from analysis.graphs.graph import Graph
 from analysis.interventions.frozen import frozen
 from bilinear_lm.arguments import checked
@@ -151,8 +152,7 @@ def _edits(trials: Sequence[Trial], writes: Sequence[Sequence[Write]]) -> list[l
 
 
 def _strongest(attribution: Attribution, n: int | None, each_kind: bool) -> list[tuple[Intervention, ...]]:
-    graph, slopes = attribution.graph, effects(attribution.graph)
-    nodes = [graph.node(node) for node in attribution.writes if node in graph and node != graph.target]
+    slopes, nodes = effects(attribution.graph), _open_to_trials(attribution)
     nodes.sort(key=lambda node: -abs(slopes[node.id]))
     kinds = dict.fromkeys(node.kind for node in nodes)
     groups = [[node for node in nodes if node.kind == kind] for kind in kinds] if each_kind else [nodes]
@@ -163,6 +163,16 @@ def _strongest(attribution: Attribution, n: int | None, each_kind: bool) -> list
             + (" of one kind" if each_kind else "")
         )
     return [(Intervention(node.id),) for group in groups for node in group[: N_CHECKED if n is None else n]]
+
+
+def can_intervene(attribution: Attribution) -> bool:
+    """Whether the graph has a node that `causal_check` can take away."""
+    return bool(_open_to_trials(attribution))
+
+
+def _open_to_trials(attribution: Attribution) -> list[Node]:
+    graph = attribution.graph
+    return [graph.node(node) for node in attribution.writes if node in graph and node != graph.target]
 
 
 def _write(attribution: Attribution, node: str) -> Write:

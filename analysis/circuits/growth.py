@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
 from analysis.circuits.catalogue import Catalogue
 from analysis.circuits.offers import Offers, Waiting
@@ -23,6 +22,7 @@ from analysis.circuits.readers import BOTTOM, Group, Reader, Source, Stage, Writ
 from analysis.graphs.columns import EdgeColumns, GraphColumns
 from analysis.graphs.elements import Node
 from analysis.graphs.nodes import input_name, interaction_node
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 
 

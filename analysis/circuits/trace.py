@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm.auto import tqdm
-
 from analysis.circuits.attribution import Frozen, Interactions, attribute
-from analysis.circuits.causal import causal_check
+from analysis.circuits.causal import can_intervene, causal_check
 from analysis.circuits.labels import labelled, names_on_text
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
@@ -27,6 +25,7 @@ from bilinear_lm.checks import require_count
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
+from bilinear_lm.progress import tqdm
 from bilinear_lm.weights import embedding
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def trace(
     by: By = "slope",
     attention: Frozen = "held",
     interactions: Interactions = "grouped",
-    check: int | None = None,
+    check: int | bool | None = None,
     progress: bool = False,
 ) -> Graph:
     """Trace a logit, a feature or a score: on a prompt by `attribute`, else by `static_circuit`.
@@ -75,8 +74,9 @@ def trace(
     (documents separated by <|endoftext|>) features are named by the passages where they are most active.
     On a prompt nodes are chosen `by` slope or weight, `attention` says whether attention scores are nodes,
     and `interactions` whether weak ones are grouped by their inputs (`attribute`). With `check` that many
-    nodes of each kind are taken away in the model, one at a time, and `settings["check"]` says how what
-    happens agrees with what the graph predicts (`CausalCheck.summary`).
+    nodes of each kind are taken away in the model, one at a time; True: 20 of each kind, or as many as there
+    are. `settings["check"]` says how what happens agrees with what the graph predicts
+    (`CausalCheck.summary`), and `settings["checked"]` has the numbers of each node (`CausalCheck.by_node`).
     `share` is by default 0.8 on a prompt and 0.5 by weights. `settings["left_out"]` of the graph counts the
     nodes that were strong enough for `share` and left out for `max_nodes`.
 
@@ -93,9 +93,11 @@ def trace(
         raise InputError(f"key {key} without a head; expected the head whose score it is")
     if head is not None and prompt is None:
         raise InputError(f"head {head} without a prompt; a score is that of two positions in one")
+    if check is False:
+        check = None
     if check is not None and prompt is None:
         raise InputError(f"a check of {check} nodes without a prompt; interventions need one")
-    if check is not None:
+    if check is not None and check is not True:
         require_count(check, f"check={check} nodes")
     vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     if prompt is None:
@@ -125,8 +127,10 @@ def trace(
             progress=progress,
         )
         settings = {**attribution.graph.settings, "prompt": prompt}
-        if check is not None:
-            settings["check"] = causal_check(model, attribution, n=check, each_kind=True).summary()
+        if check is not None and (check is not True or can_intervene(attribution)):
+            n = None if check is True else check
+            measured_changes = causal_check(model, attribution, n=n, each_kind=True)
+            settings |= {"check": measured_changes.summary(), "checked": measured_changes.by_node()}
         graph = replace(attribution.graph, settings=settings)
     if text is None or not dictionaries:
         return graph

@@ -178,7 +178,7 @@ def _graphs(
     dictionaries = {} if source is None else _by_site(source.dictionaries)
     graphs = []
     if prompt is not None:
-        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries))
+        graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries, check=True))
     if source is not None and source.first is not None:
         layer, feature = source.first
         graphs.append(

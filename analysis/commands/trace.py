@@ -79,7 +79,7 @@ def trace(
         interactions: Of a prompt's graph: the weak interactions of features together in the edges of their
             inputs, which follows more of the target; or each as a node or left out.
         check: Take so many nodes of each kind away in the model, one at a time, and say how the graph's
-            predictions agree with what happens.
+            predictions agree with what happens. With --page by default 20, or as many as there are; 0: none.
         device: Where to compute.
     """
     from analysis.circuits.labels import labelled, sites_of
@@ -105,7 +105,7 @@ def trace(
             file_slug(path)
     if not prompt and position is not None:
         raise InputError(f"trace: --position {position} without --prompt; it is a place in one")
-    if not prompt and check is not None:
+    if not prompt and check:
         raise InputError(f"trace: --check {check} without --prompt; interventions need one")
     if eigenvectors and dictionaries is not None:
         raise InputError(f"trace: --dictionaries {dictionaries} with --eigenvectors; expected one of the two")
@@ -132,7 +132,7 @@ def trace(
             "by": by,
             "attention": attention,
             "interactions": interactions,
-            "check": check,
+            "check": _check(check, page is not None and bool(prompt)),
         }
         if len(prompt) > 1:
             graphs = trace_prompts(model, tokenizer, prompt, **settings)
@@ -156,6 +156,13 @@ def trace(
 
         write_text(page, graphs_page(tuple(graphs), Path(checkpoint).name))
         print(page)
+
+
+def _check(asked: int | None, by_default: bool) -> int | bool | None:
+    """How many nodes of each kind `trace` is to check."""
+    if asked is None:
+        return by_default
+    return asked or None
 
 
 def _outputs(output: Path, n_prompts: int) -> list[Path]:

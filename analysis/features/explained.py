@@ -15,7 +15,6 @@ from operator import add
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from analysis.features.contexts import BATCH as CONTEXT_BATCH
 from analysis.features.dictionaries import LayerDictionaries
@@ -38,6 +37,7 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.families import mlp_norm, plain
 from bilinear_lm.norms import normalised
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site, mlp_inputs
 from bilinear_lm.tensor import BilinearTensor

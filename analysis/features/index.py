@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.features.interactions import Interactions, n_pairs, put_back
 from analysis.features.layer import FeatureLayer
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
 from bilinear_lm.distributed import gather_rows, together
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.features.layer import FeatureLayer
 from analysis.features.screening import SLACK, Factored, Screen, pairs_in_reach
@@ -28,6 +27,7 @@ from bilinear_lm.distributed import gather_rows, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import in_precision
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import Words, shown, shown_by
 
 COLUMNS = 4

@@ -28,7 +28,6 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.features.interactions import named, put_back
 from analysis.features.layer import FeatureLayer
@@ -40,6 +39,7 @@ from bilinear_lm.checks import require_choice, require_count, require_finite_num
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import unit_vectors
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 
 Pattern = Literal["and", "and-not", "xor", "saddle"]

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from analysis.features.layer import FeatureLayer
 from analysis.spectra.eigen import effective_rank, require_full_precision, shares_of_squares
@@ -24,6 +23,7 @@ from bilinear_lm.checks import require_count, require_number
 from bilinear_lm.distributed import Worker, divided
 from bilinear_lm.errors import InputError
 from bilinear_lm.numerics.rescaling import in_precision, times_two_to, unordinary_exponent
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 
 _STATISTICS = ("strength", "effective_rank", "mass", "deviation", "kurtosis", "outliers")

@@ -21,7 +21,7 @@ in front. Readers take "02" for the number 2, and keep the two nodes apart.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from analysis.graphs.elements import Node
 from analysis.graphs.files import graph_json
 from analysis.graphs.graph import Graph
+from analysis.graphs.view import GraphView
 from analysis.text.vocabulary import joined
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
@@ -63,7 +64,9 @@ def to_networkx(graph: Graph) -> networkx.DiGraph:
 
 
 @checked
-def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> dict[str, Any]:
+def to_circuit_tracer(
+    graph: Graph, slug: str, n_layers: int | None = None, view: GraphView | None = None
+) -> dict[str, Any]:
     """The graph as circuit-tracer's JSON object: metadata, qParams, nodes and links.
 
     `slug` is the name of the file without its ending, by which readers look it up: letters, digits, hyphens
@@ -75,7 +78,13 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
     Nodes without a position (biases) stand at position 0. A graph of weights alone has no prompt: its nodes
     all stand at position 0 beside an empty token. `n_layers` is the row of logits, by default the one above
     the highest layer among the nodes.
+
+    Of a `view` the format has the chosen node, the pinned ones and the supernodes; readers show the
+    supernodes of pinned nodes, so that their nodes count as pinned. Its notes are in the metadata, under our
+    name. A supernode that was chosen or noted stands for its first node.
     """
+    if view is not None:
+        view.check(graph)
     if not _SLUG.fullmatch(slug):
         raise InputError(f"slug {slug!r} of a graph; expected letters, digits, hyphens and underscores")
     layers = [node.layer for node in graph.nodes if node.layer is not None]
@@ -98,6 +107,7 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
             "clerp": f'Output "{node.text}" (p={probability:.3f})',
             "token_prob": probability,
         }
+    ids = {node: written["node_id"] for node, written in nodes.items()}
     return {
         "metadata": {
             "slug": slug,
@@ -106,14 +116,14 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
             "prompt_tokens": texts,
             "prompt": graph.settings.get("prompt", joined(texts)),
             "schema_version": SCHEMA_VERSION,
-            **({"bilinear_lm": of_ours} if (of_ours := _faithfulness(graph)) else {}),
+            **({"bilinear_lm": of_ours} if (of_ours := _faithfulness(graph) | _notes(view, ids)) else {}),
         },
-        "qParams": {"linkType": "both", "pinnedIds": [], "clickedId": "", "supernodes": [], "sg_pos": ""},
+        "qParams": {"linkType": "both", "sg_pos": "", **_chosen(view, ids)},
         "nodes": list(nodes.values()),
         "links": [
             {
-                "source": nodes[edge.source]["node_id"],
-                "target": nodes[edge.target]["node_id"],
+                "source": ids[edge.source],
+                "target": ids[edge.target],
                 "weight": edge.weight,
                 **({} if edge.slope is None else {"slope": edge.slope}),
             }
@@ -124,11 +134,15 @@ def to_circuit_tracer(graph: Graph, slug: str, n_layers: int | None = None) -> d
 
 @checked
 def save_circuit_tracer(
-    graph: Graph, path: Path | str, slug: str | None = None, n_layers: int | None = None
+    graph: Graph,
+    path: Path | str,
+    slug: str | None = None,
+    n_layers: int | None = None,
+    view: GraphView | None = None,
 ) -> None:
     """Writes `to_circuit_tracer` as JSON, whole or not at all; the slug is by default the file's name."""
     path = Path(path)
-    value = to_circuit_tracer(graph, file_slug(path) if slug is None else slug, n_layers)
+    value = to_circuit_tracer(graph, file_slug(path) if slug is None else slug, n_layers, view)
     write_text(path, graph_json(value, path))
 
 
@@ -163,6 +177,30 @@ def _faithfulness(graph: Graph) -> dict[str, Any]:
         return {}
     check = graph.settings.get("check")
     return {"followed": graph.followed_by_each(), **({} if check is None else {"check": check})}
+
+
+def _chosen(view: GraphView | None, ids: dict[str, str]) -> dict[str, Any]:
+    """A view as readers have it: nodes by the ids that they have there."""
+    if view is None:
+        return {"pinnedIds": [], "clickedId": "", "supernodes": []}
+    own = ids | {group.id: ids[group.nodes[0]] for group in view.supernodes}
+    pinned = [own[node] for node in view.pinned]
+    pinned += [ids[node] for group in view.supernodes for node in group.nodes]
+    return {
+        "pinnedIds": list(dict.fromkeys(pinned)),
+        "clickedId": "" if view.chosen is None else own[view.chosen],
+        "supernodes": [[group.name, *(ids[node] for node in group.nodes)] for group in view.supernodes],
+    }
+
+
+def _notes(view: GraphView | None, ids: dict[str, str]) -> dict[str, Any]:
+    if view is None or not view.notes:
+        return {}
+    own = ids | {group.id: ids[group.nodes[0]] for group in view.supernodes}
+    notes: dict[str, list[str]] = defaultdict(list)
+    for node, text in view.notes.items():
+        notes[own[node]].append(text)
+    return {"notes": {node: "\n".join(texts) for node, texts in notes.items()}}
 
 
 def _addresses(graph: Graph, top: int) -> dict[str, _Address]:

@@ -23,7 +23,7 @@ from analysis.graphs.columns import GraphColumns
 from bilinear_lm.sites import Site
 
 if TYPE_CHECKING:
-    from analysis.graphs.elements import By, Edge, Node
+    from analysis.graphs.elements import By, Edge, Kind, Node
     from analysis.graphs.graph import Graph
 
 _GROUPS = {"token": "tokens", "head": "heads", "direction": "MLPs", "bias": "biases"}
@@ -92,6 +92,44 @@ def followed(graph: Graph, parts: Mapping[Edge, float]) -> float:
             groups |= dict.fromkeys(_shown(graph, name).keys() - groups.keys(), 0.0)
             reached[name] = sum(groups.values()) / len(groups) if groups else 1.0
     return reached[graph.target]
+
+
+def ends(graph: Graph, by: By | None = None) -> dict[Kind, float]:
+    """The part of the target that ends at nodes of each kind that are not split.
+
+    They add up to what is followed to the end (`Graph.followed`): the rest is contributions that are not
+    shown. Errors are among them, which say where the way through dictionaries stops. On a prompt by slope or
+    weight, by default by what the graph was chosen by.
+
+    >>> ends(graph)  # doctest: +SKIP
+    {'token': 0.21, 'error': 0.24, 'bias': 0.02}
+    """
+    parts = edge_parts(graph, by)
+    shares = node_shares(graph.columns, np.array([parts[edge] for edge in graph.edges], dtype=np.float64))
+    split = {edge.target for edge in graph.edges} | set(graph.pruned)
+    result: dict[Kind, float] = defaultdict(float)
+    for node, share in zip(graph.nodes, shares.tolist(), strict=True):
+        if node.id not in split:
+            result[node.kind] += share
+    return dict(result)
+
+
+def variance_carried(graph: Graph) -> dict[int, float]:
+    """By layer, the part of the variance of its MLP's outputs at N(0, I) that the products shown can carry.
+
+    It is the mean over the outputs in a static circuit, each weighted by its share; {} for a graph on a
+    prompt, and for one whose settings have no `variance`.
+    """
+    shares, by_layer = graph.shares(), defaultdict[int, list[tuple[float, float]]](list)
+    for name, carried in graph.settings.get("variance", {}).items():
+        layer = graph.node(name).layer
+        by_layer[-1 if layer is None else layer].append((shares[name], carried))
+    weights = {layer: sum(share for share, _ in parts) for layer, parts in by_layer.items()}
+    return {
+        layer: sum(share * carried for share, carried in parts) / weights[layer]
+        for layer, parts in by_layer.items()
+        if weights[layer]
+    }
 
 
 def settings_of_part(graph: Graph, edges: Sequence[Edge]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from analysis.graphs.effects import effects
 from analysis.graphs.elements import By, Kind, Node
 from analysis.graphs.graph import Graph
+from analysis.graphs.shares import variance_carried
 from analysis.text.vocabulary import visible
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
@@ -125,19 +125,8 @@ def _left(graph: Graph) -> str:
 
 
 def _variance(graph: Graph) -> str:
-    """By layer, of the outputs of MLPs in a static circuit together, each weighted by its share."""
-    shares = graph.shares()
-    by_layer: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for name, carried in graph.settings.get("variance", {}).items():
-        layer = graph.node(name).layer
-        by_layer[-1 if layer is None else layer].append((shares[name], carried))
-    texts = []
-    for layer, parts in sorted(by_layer.items(), reverse=True):
-        weight = sum(share for share, _ in parts)
-        if weight:
-            mean = sum(share * carried for share, carried in parts) / weight
-            texts.append(f"{mean:.1%} in layer {layer}")
-    return ", ".join(texts)
+    carried = sorted(variance_carried(graph).items(), reverse=True)
+    return ", ".join(f"{mean:.1%} in layer {layer}" for layer, mean in carried)
 
 
 def _checked(kind: str, numbers: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.circuits.labels import labelled
@@ -26,6 +25,7 @@ from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import family_of
 from bilinear_lm.norms import IDENTITY_EPS
+from bilinear_lm.progress import tqdm
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import mlp_inputs
 from bilinear_lm.text.evaluate import TextLoss, text_loss

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.features.contexts import Activity, activity_on_text
@@ -31,6 +30,7 @@ from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.names import fingerprint, renamed
 from bilinear_lm.distributed import divided, gather_texts
 from bilinear_lm.errors import InputError
+from bilinear_lm.progress import tell, tqdm
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.weights import embedding
@@ -353,6 +353,7 @@ class _Reader:
 
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
     def spectra(some: Sequence[int]) -> Spectra:
+        tell("eigenvectors of a layer", some[0], features.n_out)
         eigen = eigendecompose(features.tensor, features.outputs[some[0] : some[-1] + 1])
         return Spectra(
             values=eigen.values[:, : source.n_values],

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from html import escape
 from string import Template
 
+from analysis.report.document import page_file, script_json, shard_element
 from analysis.report.features import FeatureData
-from analysis.report.html import page_file, script_json, shard_element
 from analysis.report.shards.content import Tokens, feature_index, layer_shards
 from analysis.text.vocabulary import Vocabulary
 

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from string import Template
-from typing import Any
+from typing import Any, get_args
 
 from analysis.graphs.elements import By, Node
 from analysis.graphs.graph import Graph
+from analysis.graphs.groups import GroupRule, supernodes
+from analysis.graphs.shares import ends, variance_carried
+from analysis.graphs.view import shown_texts
+from analysis.report.graphs_words import ON_PROMPT, SCRIPTS, STATIC, STYLES
 from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
 from analysis.text.vocabulary import visible
 
-SCRIPTS = (
-    "graphs/data.js",
-    "graphs/layout.js",
-    "graphs/drawing.js",
-    "graphs/node.js",
-    "graphs/prompt.js",
-    "graphs/main.js",
-)
-"""In the order in which they build on each other, behind `BASE_SCRIPTS`."""
-
-STYLES = ("features/style.css", "graphs/style.css")
-
-_ON_PROMPT = (
-    "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
-    "to a number add up to it exactly: the <em>weight</em> of an edge. What happens when a node changes is "
-    "its <em>slope</em>, in which those sizes are free: how much more there would be of the number with "
-    "twice as much of the node, in proportion. Weak products are in the edges of their inputs, half in "
-    "either. What dictionaries miss are <em>errors</em>, which are not followed."
-)
-
-_STATIC = "From weights alone, without a prompt, edges are coefficients: what the inputs are multiplied by."
-
 
 def graphs_section(graphs: Sequence[Graph]) -> str:
-    """The section, with a picture that the scripts draw, and the data."""
+    """The section, with a picture that the scripts draw, and the data; without graphs it waits for some."""
     kinds = (
-        (_ON_PROMPT, [graph.on_prompt for graph in graphs]),
-        (_STATIC, [not graph.on_prompt for graph in graphs]),
+        (ON_PROMPT, [graph.on_prompt for graph in graphs]),
+        (STATIC, [not graph.on_prompt for graph in graphs]),
     )
-    about = " ".join(text for text, there in kinds if any(there))
+    about = " ".join(text for text, there in kinds if any(there) or not graphs)
     return Template(page_file("graphs/section.html")).substitute(about=about, data=graphs_json(graphs))
 
 
@@ -71,13 +53,16 @@ def graphs_json(graphs: Sequence[Graph]) -> str:
     Each graph has its nodes by column, and its edges as source, target, weight, part (`Graph.parts`), slope
     and grouped in turn, where nodes are given by their index.
     """
-    return script_json([_packed(graph) for graph in graphs])
+    return script_json([packed(graph) for graph in graphs])
 
 
 def graph_name(graph: Graph) -> str:
     """A graph in a few words: its target, and on which prompt it is."""
     target = graph.node(graph.target)
     name = f"{target.label} ({target.id})" if target.label else target.id
+    if target.kind == "logit" and target.label:
+        # Blanks of tokens are signs in labels: this one is before those that the logit is against.
+        name = target.label.partition(" - ")[0]
     if not graph.on_prompt:
         return f"{name}, from weights alone"
     if graph.texts is None:
@@ -87,7 +72,15 @@ def graph_name(graph: Graph) -> str:
     return f"{name} on “…{visible(words, keep=' ').strip()}”"
 
 
-def _packed(graph: Graph) -> dict[str, Any]:
+def packed(graph: Graph) -> dict[str, Any]:
+    """A graph as the page reads it: one object that JSON can hold, for `graphs.add` of its scripts.
+
+    Numbers have four significant digits. Nodes come by column, and `edges` as `graphs_json` says. `answer` is
+    the target in words with its probability; `ends` the part of the target that ends at nodes of each kind
+    (`analysis.graphs.shares.ends`); `check` the agreement by kind and `checked` each node's own changes
+    (`analysis.causal_check`); `variance` what stands in for them by weights alone; `groups` the supernodes
+    that each rule finds (`analysis.supernodes`), nodes by their index.
+    """
     shares = graph.shares()
     indices = {node.id: index for index, node in enumerate(graph.nodes)}
     rows = [asdict(node) for node in graph.nodes]
@@ -99,12 +92,21 @@ def _packed(graph: Graph) -> dict[str, Any]:
     return {
         "name": graph_name(graph),
         "target": indices[graph.target],
-        "texts": None if graph.texts is None else [visible(text, keep=" ") for text in graph.texts],
+        "texts": shown_texts(graph),
         "probability": graph.settings.get("probability"),
+        "answer": _answer(graph),
         **{column: [row[column] for row in rows] for column in _COLUMNS},
         "by": graph.by,
         "followed": _followed(graph),
+        "ends": {kind: _short(share) for kind, share in ends(graph).items()} if graph.on_prompt else None,
         "check": _check(graph),
+        "checked": _checked(graph, indices),
+        "variance": [[layer, _short(part)] for layer, part in sorted(variance_carried(graph).items())],
+        "carried": {indices[node]: _short(part) for node, part in graph.settings.get("variance", {}).items()},
+        "groups": {
+            rule: [[group.name, [indices[node] for node in group.nodes]] for group in supernodes(graph, rule)]
+            for rule in get_args(GroupRule)
+        },
         "value": [_short_or_none(node.value) for node in graph.nodes],
         "slope": [_short_or_none(node.slope) for node in graph.nodes],
         "strength": [_short(shares[node.id]) for node in graph.nodes],
@@ -113,11 +115,35 @@ def _packed(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _followed(graph: Graph) -> dict[By, int | float] | None:
-    """The part of slopes and of contributions that is followed to the end; None by weights alone."""
+def _answer(graph: Graph) -> list[Any] | None:
+    """The target on a prompt: what it is called, what it is against, and its probability if it has one."""
     if not graph.on_prompt:
         return None
+    target = graph.node(graph.target)
+    # Blanks of tokens are signs in labels, so that this one is between two lists of them.
+    own, _, against = target.text.partition(" - ") if target.kind == "logit" else (target.text, "", "")
+    return [own, against, _short_or_none(graph.settings.get("probability"))]
+
+
+def _followed(graph: Graph) -> dict[By, int | float]:
+    """The part of slopes and of contributions that is followed to the end; of squares by weights alone."""
+    if not graph.on_prompt:
+        return {"weight": _short(graph.shown)}
     return {by: _short(share) for by, share in graph.followed_by_each().items()}
+
+
+def _checked(graph: Graph, indices: Mapping[str, int]) -> list[list[Any]]:
+    """Each checked node and the changes without it: predicted, measured, both held, and by random nodes."""
+    columns = ("predicted", "free", "predicted_held", "held")
+    return [
+        [
+            indices[node],
+            *(_short(changes[column]) for column in columns),
+            *(list(map(_short, changes[column])) for column in ("random_free", "random_held")),
+        ]
+        for node, changes in graph.settings.get("checked", {}).items()
+        if node in indices
+    ]
 
 
 def _check(graph: Graph) -> list[list[Any]] | None:

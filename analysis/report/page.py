@@ -14,6 +14,7 @@ from analysis.report import features_section as features_part
 from analysis.report import graphs_section as graphs_part
 from analysis.report import perspective
 from analysis.report.collect import ReportData
+from analysis.report.document import SERVED_SCRIPTS, SERVED_START, SERVED_STYLE
 from analysis.report.findings.cards import findings_section
 from analysis.report.glossary import glossary, with_terms
 from analysis.report.html import BASE_SCRIPTS, direction_title, document, page_file
@@ -22,40 +23,50 @@ from analysis.report.model_section import model_section
 from analysis.report.quadratic_section import quadratic_lead
 
 
-def render(data: ReportData, files_beside: bool = False) -> str:
-    """The page of what `collect` computed; with `files_beside` features lie in files in `data`."""
+def render(data: ReportData, served: bool = False, files_beside: bool = False) -> str:
+    """The page of what `collect` computed; `served` beside a server that answers for the model.
+
+    With `files_beside` the data of features lie in files in the folder `data` beside it.
+    """
     found = findings_section(data)
     parts = [_header(data), found]
     styles, scripts = ["page.css", "report.css"], list[str]()
-    if data.features is not None or data.graphs:
+    if data.features is not None or data.graphs or served:
         styles.append("features/style.css")
         scripts += BASE_SCRIPTS
-    if data.graphs:
+    if served:
+        styles.append(SERVED_STYLE)
+        scripts += SERVED_SCRIPTS
+    if data.graphs or served:
         parts.append(graphs_part.graphs_section(data.graphs))
         styles.append("graphs/style.css")
     if data.features is not None:
         parts.append(features_part.features_section(data.features, data.vocabulary, files_beside))
-        parts.append(perspective.perspective_section(data.features, not data.shape.biases))
+        exact = data.quadratic is None and not data.shape.biases
+        parts.append(perspective.perspective_section(data.features, exact_bounds=exact))
         scripts += [*features_part.SCRIPTS, perspective.SCRIPT]
-    if data.graphs:
+    if data.graphs or served:
         scripts += graphs_part.SCRIPTS
+    if served:
+        scripts.append(SERVED_START)
     parts += [_summary(data), *(layer_section(data, at) for at in data.layers)]
     parts += [model_section(data), _guide(data)]
     return document(
         f"What {data.name} computes",
-        _nav(data, has_findings=bool(found)),
+        _nav(data, has_findings=bool(found), served=served),
         with_terms("\n".join(parts)),
         styles,
         scripts,
         plotly=data.features is not None,
+        served=served,
         files_beside=files_beside,
     )
 
 
-def _nav(data: ReportData, has_findings: bool) -> str:
+def _nav(data: ReportData, has_findings: bool, served: bool) -> str:
     sections = {
         "findings": "Findings" if has_findings else None,
-        "circuits": "Graphs" if data.graphs else None,
+        "circuits": "Graphs" if data.graphs or served else None,
         "features": "Features" if data.features is not None else None,
         "perspective": "Low rank in perspective" if data.features is not None else None,
         "summary": "All directions",

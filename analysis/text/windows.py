@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count
 from bilinear_lm.errors import InputError
+from bilinear_lm.progress import tqdm
 from bilinear_lm.sites import Site, site_activations
 from bilinear_lm.text.evaluate import next_token_loss
 from bilinear_lm.text.token_ids import token_ids

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
+from bilinear_lm.progress import tqdm
 from bilinear_lm.text.token_ids import token_ids
 
 if TYPE_CHECKING:

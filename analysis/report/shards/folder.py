@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.report.document import library, shard_script
 from analysis.report.features import FeatureReading, Keeper
-from analysis.report.html import library, shard_script
 from analysis.report.shards.content import Tokens, layer_shards
 from analysis.report.shards.kept import load_reading, save_reading, slimmed
 from analysis.report.shards.settings import differences

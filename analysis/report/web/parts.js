@@ -121,3 +121,7 @@ function passage({ tokens, values, peak, value }, largest) {
     element("p", { class: "text" }, ...spans),
   );
 }
+
+// What a page with a server adds to the details of a node and to a feature's article: functions that make an element.
+const nodeExtras = [];
+const featureExtras = [];

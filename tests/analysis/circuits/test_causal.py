@@ -193,6 +193,16 @@ def test_agreement_by_kind(model):
     numbers = check.summary()
     assert json.loads(json.dumps(numbers)) == numbers
     assert numbers["feature"]["n"] == 4
+    by_node = check.by_node()
+    assert json.loads(json.dumps(by_node)) == by_node
+    assert list(by_node) == [trial[0].node for trial in check.trials]
+    last = by_node[check.trials[-1][0].node]
+    pairs = (("predicted", "free"), ("predicted_held", "held"))
+    assert [last[name] for pair in pairs for name in pair] == [
+        float(getattr(check, name)[-1]) for pair in pairs for name in pair
+    ]
+    assert last["random_free"] == check.control_free[:, -1].tolist()
+    assert last["random_held"] == check.control_held[:, -1].tolist()
     with pytest.raises(InputError, match="kind 'head'; expected one of "):
         check.agreement("head")
     with pytest.raises(InputError, match=r"a check of 1000 nodes; expected at most the \d+ .* of one kind"):

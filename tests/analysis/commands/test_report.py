@@ -137,7 +137,9 @@ def test_a_model_that_is_not_bilinear_is_read_through_quadratics(
     assert main(more) == 0
     page = (tmp_path / "page.html").read_text()
     lead = page.split('<p class="lead">')[1]
-    assert lead.startswith("The MLPs of this model are not bilinear: their gates have an activation (SiLU)")
+    assert lead.startswith("The gates of its MLPs have an activation (SiLU), so each is read through")
+    assert "The MLPs of this model are not bilinear: their gates have an activation (SiLU)" in lead
+    assert "Worst error, any input" not in page  # biases of the quadratics are beside the ball
     assert "Each MLP replaced, the others as they are." in lead
     assert 'id="graph-data"' in page
     assert 'id="feature-data"' in page

@@ -233,6 +233,15 @@ def test_a_check_in_the_model(folder, capsys):
     assert all(numbers["n"] <= 2 for numbers in checked.values())
     data = json.loads(Path("page.html").read_text().split('id="graph-data">')[1].split("</script>")[0])
     assert [row[0] for row in data[0]["check"]] == list(checked)
+    ids = [data[0]["id"][row[0]] for row in data[0]["checked"]]
+    assert ids == list(graph.settings["checked"])
+    assert len(ids) == sum(numbers["n"] for numbers in checked.values())
+    # A page has a check by default, and none where it is not wanted.
+    assert main([*given, "--page", "page.html"]) == 0
+    assert sum(numbers["n"] for numbers in load_graph("graph.json").settings["check"].values()) > len(ids)
+    for options in (["--page", "page.html", "--check", "0"], []):
+        assert main([*given, *options]) == 0
+        assert "check" not in load_graph("graph.json").settings
     assert main([*given, "--format", "circuit-tracer", "--check", "2"]) == 0
     metadata = json.loads(Path("graph.json").read_text())["metadata"]["bilinear_lm"]
     assert metadata["check"] == checked
@@ -256,7 +265,7 @@ def test_what_is_chosen_and_followed(folder):
     ("options", "message"),
     [
         (["--prompt", "a cat", "--check", "100000"], "a check of 100000 nodes; expected at most the"),
-        (["--prompt", "a cat", "--check", "0"], "check=0 nodes; expected"),
+        (["--prompt", "a cat", "--check", "-1"], "check=-1 nodes; expected"),
         (["--token", "cat", "--check", "3"], "trace: --check 3 without --prompt"),
     ],
 )

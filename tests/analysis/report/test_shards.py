@@ -12,10 +12,10 @@ import torch
 
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.report.collect import collect
+from analysis.report.document import page_file, shard_script
 from analysis.report.features import collect_features
 from analysis.report.features_section import features_section
 from analysis.report.findings.cards import findings
-from analysis.report.html import page_file, shard_script
 from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.shards import content
 from analysis.report.shards.content import Tokens, feature_index, layer_shards

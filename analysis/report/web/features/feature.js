@@ -12,7 +12,8 @@ async function showFeature(article, feature) {
   try {
     const details = await featureData.read(feature);
     if (showFeature.asked !== asked) return false;
-    parts = feature.side === "out" ? outputParts(feature, details) : inputParts(feature, details);
+    const extras = featureExtras.map((make) => make(feature, details)).filter(Boolean);
+    parts = [...extras, ...(feature.side === "out" ? outputParts(feature, details) : inputParts(feature, details))];
   } catch (error) {
     if (showFeature.asked !== asked) return false;
     parts = [element("p", { class: "note", role: "alert" }, error.message)];

@@ -12,11 +12,14 @@ const GRAPH_KINDS = {
   token: "Token",
   error: "Error",
   bias: "Bias",
+  supernode: "Supernode",
 };
 
 class Graph {
   constructor(data) {
     this.data = data;
+    this.texts = data.texts;
+    const changes = new Map((data.checked ?? []).map(([place, ...numbers]) => [place, numbers]));
     this.nodes = data.id.map((id, i) => ({
       id,
       place: i,
@@ -30,25 +33,39 @@ class Graph {
       slope: data.slope[i],
       strength: data.strength[i],
       left: data.left[i],
+      carried: data.carried?.[i] ?? null,
+      changes: namedChanges(changes.get(i)),
       into: [],
       outOf: [],
     }));
-    this.edges = featureData.records(data.edges, 6).map(([source, target, weight, part, slope, grouped]) => {
-      const edge = { source: this.nodes[source], target: this.nodes[target], weight, part, slope, grouped, amount: data.by === "slope" ? slope : weight };
+    this.edges = featureData.records(data.edges, 6).map(([source, target, weight, part, slope, grouped]) => ({
+      source: this.nodes[source],
+      target: this.nodes[target],
+      weight,
+      part,
+      slope,
+      grouped,
+    }));
+    this.target = this.nodes[data.target];
+    this.finish();
+    this.rows = this.findRows();
+  }
+
+  // Joins edges to their nodes, the strongest first, by the number that the graph was chosen by.
+  finish() {
+    for (const edge of this.edges) {
+      edge.amount = this.data.by === "slope" ? edge.slope : edge.weight;
       edge.target.into.push(edge);
       edge.source.outOf.push(edge);
-      return edge;
-    });
-    // The strongest first, by the number that the graph was chosen by.
+    }
     const size = (edge) => Math.abs(edge.amount);
     for (const node of this.nodes) {
       node.into.sort((a, b) => size(b) - size(a));
       node.outOf.sort((a, b) => size(b) - size(a));
     }
-    this.target = this.nodes[data.target];
     this.byStrength = [...this.nodes].sort((a, b) => b.strength - a.strength);
-    this.texts = data.texts;
-    this.rows = this.findRows();
+    this.byId = new Map(this.nodes.map((node) => [node.id, node]));
+    this.byPlace = new Map(this.nodes.map((node) => [node.place, node]));
   }
 
   // What it is a graph of, by the name that its target has on the page.
@@ -62,8 +79,10 @@ class Graph {
     return this.target.slope !== null;
   }
 
+  // A few characters that tell this graph from others: the same target, prompt and nodes have the same.
   get key() {
-    return `graph ${this.data.name} ${this.target.id}`;
+    this.ownKey ??= hashed([this.target.id, ...(this.texts ?? []), ...this.nodes.map((node) => node.id)].join("\n"));
+    return this.ownKey;
   }
 
   // Steps of the computation, from tokens (0) up: heads, what an MLP reads, interactions, what it writes.
@@ -96,6 +115,8 @@ class Graph {
 
   // What a node is called, in few words and in full.
   name(node) {
+    if (node.kind === "supernode") return node.name;
+    if (this.base) return this.base.name(this.base.nodes[node.place]);
     if (node.kind === "interaction") {
       const inputs = node.into.map((edge) => this.name(edge.source));
       return inputs.length === 1 ? `(${inputs[0]})²` : inputs.join(" × ");
@@ -117,6 +138,11 @@ class Graph {
     return reader === this.target ? "" : ` for ${this.name(reader)}`;
   }
 
+  // With layer and position, which tell nodes of one name apart.
+  fullName(node) {
+    return [this.name(node), this.where(node)].filter(Boolean).join(", ");
+  }
+
   // As a label: the tokens of a feature without its number.
   shortName(node) {
     if (node.kind === "interaction" || node.kind === "direction") return "";
@@ -124,6 +150,7 @@ class Graph {
     if (node.kind === "head") return `head ${node.layer}.${node.number}`;
     if (node.kind === "eigenvector") return `eigenvector ${node.number}`;
     if (node.kind === "score") return `look ${node.layer}.${node.number}`;
+    if (node.kind === "logit") return this.name(node).split(" - ")[0];
     const name = this.name(node);
     return node.kind === "feature" ? name.replace(/^#\d+ (?=.)/, "") : name;
   }
@@ -134,10 +161,16 @@ class Graph {
   }
 
   where(node) {
-    const parts = [];
-    if (node.layer !== null) parts.push(`layer ${node.layer}`);
-    if (node.position !== null) parts.push(`at ${this.token(node.position)} (${node.position})`);
-    return parts.join(", ");
+    const positions = this.positions(node);
+    const each = positions.map((position) => `${this.token(position)} (${position})`);
+    const at = each.length > 3 ? `at ${each.length} tokens` : each.length ? `at ${each.join(", ")}` : "";
+    const layer = node.layer === null || node.name?.includes(`layer ${node.layer}`) ? "" : `layer ${node.layer}`;
+    return [layer, at].filter(Boolean).join(" ");
+  }
+
+  positions(node) {
+    const all = (node.members ?? [node]).map(({ position }) => position).filter((position) => position !== null);
+    return [...new Set(all)].sort((a, b) => a - b);
   }
 
   token(position) {
@@ -146,17 +179,22 @@ class Graph {
   }
 
   // At which positions what makes up a node is found, as far as it is followed: parts of its contributions with
-  // their signs. What is not split further counts where it is.
+  // their signs. What is not split further counts where it is. Those of a supernode count by their shares, and
+  // what one of them adds to another not twice.
   origins(node) {
+    if (this.base) return this.base.origins(node.members ? node : this.base.nodes[node.place]);
     const sign = (at) => Math.sign(at.value ?? 1) || 1;
-    const flow = new Map([[node, sign(node)]]);
+    const members = new Set(node.members ?? [node]);
+    const whole = [...members].reduce((sum, at) => sum + at.strength, 0) || 1;
+    const flow = new Map([...members].map((at) => [at, sign(at) * (node.members ? at.strength / whole : 1)]));
     const found = new Map();
     const add = (sums, key, more) => sums.set(key, (sums.get(key) ?? 0) + more);
-    for (const at of this.below(node)) {
-      const own = flow.get(at);
+    for (const at of this.below(members)) {
+      const own = flow.get(at) ?? 0;
       const rest = Math.max(0, 1 - at.into.reduce((sum, edge) => sum + edge.part, 0));
       if (at.position !== null) add(found, at.position, own * rest);
       for (const edge of at.into) {
+        if (members.has(edge.source)) continue;
         // A product grows with each of its inputs, whatever their signs.
         const turn = at.kind === "interaction" ? 1 : Math.sign(edge.amount) * sign(at);
         add(flow, edge.source, own * edge.part * turn);
@@ -165,8 +203,8 @@ class Graph {
     return found;
   }
 
-  // A node and all that leads to it, each after everything of these that it leads to.
-  below(node) {
+  // Nodes and all that leads to them, each after everything of these that it leads to.
+  below(nodes) {
     const order = [];
     const seen = new Set();
     const visit = (start) => {
@@ -182,7 +220,21 @@ class Graph {
         }
       }
     };
-    visit(node);
+    for (const node of nodes) if (!seen.has(node)) visit(node);
     return order.reverse();
   }
+}
+
+// What happened without a node: as predicted and as measured, with everything free and with attention and norms held.
+function namedChanges(numbers) {
+  if (!numbers) return null;
+  const [predicted, free, predictedHeld, held, randomFree, randomHeld] = numbers;
+  return { predicted, free, predictedHeld, held, randomFree, randomHeld };
+}
+
+// A text as a short code (FNV-1a, 32 bits).
+function hashed(text) {
+  let code = 0x811c9dc5;
+  for (const unit of new TextEncoder().encode(text)) code = Math.imul(code ^ unit, 0x01000193) >>> 0;
+  return code.toString(36);
 }

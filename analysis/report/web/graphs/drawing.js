@@ -28,6 +28,8 @@ function graphShape(kind, size = 6) {
       return outline([-s, 0], [-s / 2, -s], [s / 2, -s], [s, 0], [s / 2, s], [-s / 2, s]);
     case "score":
       return outline([-s, 1 - s], [s, 1 - s], [0, s - 1]);
+    case "supernode":
+      return svgElement("rect", { x: -s - 4, y: -s - 1, width: 2 * s + 8, height: 2 * s + 2, rx: 4 });
     case "direction":
       return svgElement("rect", { x: -s - 2, y: 2 - s, width: 2 * s + 4, height: 2 * s - 4, rx: s - 2 });
     default:
@@ -119,12 +121,14 @@ function drawNode(graph, node, { x, y }) {
     "data-place": node.place,
   });
   group.append(svgElement("circle", { class: "hit", r: 11 }), graphShape(node.kind));
+  if (node.members) group.append(svgElement("text", { y: 3.5, "text-anchor": "middle" }, `${node.members.length}`));
   return group;
 }
 
 // A node in a sentence.
 function graphSays(graph, node) {
   const parts = [graph.kindName(node), graph.name(node), graph.where(node)];
+  if (node.members) parts.push(`${node.members.length} nodes`);
   if (node.value !== null) parts.push(`value ${number(node.value)}`);
   if (node !== graph.target) parts.push(`${percent(node.strength)} of the target`);
   return parts.filter(Boolean).join(", ");

@@ -48,7 +48,7 @@ function graphCells(graph, shown) {
   for (const node of graph.byStrength) {
     if (!shown(node)) continue;
     const row = graph.rows.get(node);
-    const key = graph.texts ? (node.position ?? -1) : 0;
+    const key = graph.texts ? (node.column ?? node.position ?? -1) : 0;
     if (!cells.has(row)) cells.set(row, new Map());
     const at = cells.get(row);
     if (!at.has(key)) at.set(key, []);
@@ -124,7 +124,7 @@ function placeLabels(nodes, layout, textOf) {
     const text = textOf(node);
     const { x, y } = layout.places.get(node);
     // The ring of a chosen node takes more room.
-    const length = textWidth(text) + 6;
+    const length = textWidth(text) + 10;
     const options = [
       { x: x + 14, anchor: "start", x0: x + 10, y },
       { x: x - 14, anchor: "end", x0: x - 10 - length, y },

@@ -1,34 +1,50 @@
-// What is known of one node of a graph: its numbers, what it is made of, and what it is part of.
-
-const LISTED_EDGES = 12;
-const GROUPED_NOTE =
-  "In products: the part of the weight that is products with other inputs, too weak to be shown one by one; half of each counts for either input.";
+// What is known of one node of a graph: its numbers, what was written about it, what it is made of and part of.
 
 function showNode(article, graph, node, actions) {
   const feature = graph.feature(node);
-  const name = graph.name(node);
   article.replaceChildren(
     element(
       "header",
       {},
-      element("p", { class: "kicker" }, [graph.kindName(node), graph.where(node)].filter(Boolean).join(", ")),
-      element("h3", { id: "graph-node-title", tabindex: "-1" }, name),
+      element("p", { class: "kicker" }, graph.kindName(node)),
+      nodeTitle(graph, node),
+      closeButton(actions),
     ),
     nodeFacts(graph, node),
     element(
       "p",
       { class: "actions" },
       actionButton("pin", actions.isPinned(node) ? "Unpin" : "Pin", "p", () => actions.pin(node)),
-      node === graph.target ? null : actionButton("hide", "Hide", "h", () => actions.hide(node)),
+      ...(node === graph.target ? [] : [
+        actionButton("hide", "Hide", "h", () => actions.hide(node)),
+        actionButton("mark", actions.isMarked(node) ? "Unselect" : "Select", "s", () => actions.mark(node)),
+      ]),
       feature && element("a", { href: featureData.hash(feature), class: "more" }, "All about this feature"),
+      ...GraphView.extraActions.map((make) => make(node, graph)),
     ),
-    element(
-      "div",
-      { class: "columns" },
-      edgeList(graph, node, "into", actions),
-      edgeList(graph, node, "outOf", actions),
-    ),
+    ...nodeExtras.map((make) => make(graph, node)).filter(Boolean),
+    node.members ? supernodeParts(graph, node, actions) : memberNote(graph, node, actions),
+    nodeChanges(node),
+    noteField(node, actions),
+    element("div", { class: "columns" }, edgeList(graph, node, "into", actions), edgeList(graph, node, "outOf", actions)),
   );
+}
+
+function nodeTitle(graph, node) {
+  const where = graph.where(node);
+  return element(
+    "h3",
+    { id: "graph-node-title", tabindex: "-1" },
+    graph.name(node),
+    where && element("span", { class: "where" }, `, ${where}`),
+  );
+}
+
+// For the sheet of a narrow window; elsewhere the details stand beside the graph.
+function closeButton(actions) {
+  const made = element("button", { type: "button", id: "graph-close", "aria-label": "Close the details" }, "×");
+  made.addEventListener("click", () => actions.close());
+  return made;
 }
 
 function actionButton(id, text, key, act) {
@@ -45,80 +61,70 @@ function nodeFacts(graph, node) {
   }
   if (node !== graph.target && node.slope !== null) pairs.push(["slope of the target", signed(node.slope)]);
   if (node !== graph.target) pairs.push(["share of the target", percent(node.strength)]);
+  if (node.carried !== null) pairs.push(["variance its products carry", percent(node.carried)]);
   if (node.kind === "interaction" && node.value === null) pairs.push(["coefficient", signed(interactionWeight(node))]);
   return facts(pairs);
 }
 
-// The edges at one side of a node, strongest first.
-function edgeList(graph, node, side, actions) {
-  const edges = node[side];
-  const into = side === "into";
-  const title = into ? "Made of" : "Part of";
-  if (!edges.length) {
-    const none = into ? "It is not split further here." : "Everything here leads to it.";
-    return part(title, element("p", { class: "note" }, none));
-  }
-  const largest = Math.max(...edges.map((edge) => Math.abs(edge.amount)));
-  const [drawn, other] = graph.data.by === "slope" ? ["slope", "weight"] : ["weight", "slope"];
-  const grouped = edges.some((edge) => edge.grouped);
-  const row = (edge) => {
-    const node = into ? edge.source : edge.target;
-    const cells = [cell(nodeButton(graph, node, actions)), bar(edge[drawn], largest)];
-    if (graph.hasSlopes) cells.push(cell(signed(edge[other])));
-    if (grouped) cells.push(cell(edge.grouped ? signed(edge.grouped) : "–"));
-    return cells;
+// The nodes of a supernode, and what can be done with it.
+function supernodeParts(graph, node, actions) {
+  const name = element("input", { type: "text", id: "graph-rename", value: node.name, "aria-label": "Name of the supernode", maxlength: 80 });
+  name.addEventListener("change", () => actions.rename(node, name.value));
+  const button = (id, text, act) => {
+    const made = element("button", { type: "button", id: `graph-${id}` }, text);
+    made.addEventListener("click", () => act(node));
+    return made;
   };
-  const columns = [into ? "Input" : "Output", ...(graph.hasSlopes ? [drawn, other] : [drawn]).map(capital)];
-  if (grouped) columns.push("In products");
-  const first = edges.slice(0, LISTED_EDGES).map(row);
-  const rest = edges.slice(LISTED_EDGES);
+  const base = graph.base;
+  const members = [...node.members].sort((a, b) => b.strength - a.strength);
   return part(
-    title,
-    table(edgeCaption(graph, node, into), columns, first, "interactions"),
-    rest.length ? furtherEdges(rest, () => table("The weaker ones.", columns, rest.map(row), "interactions")) : "",
-    grouped ? element("p", { class: "note" }, GROUPED_NOTE) : "",
-    into && node.left ? element("p", { class: "note" }, leftNote(node.left)) : "",
+    `${members.length} nodes as one`,
+    element("p", { class: "actions" }, name, button("open-group", "Open", actions.openGroup), button("dissolve", "Dissolve", actions.dissolve)),
+    element("ul", { class: "members" }, ...members.map((member) => element("li", {}, nodeButton(base, member, actions), ` ${percent(member.strength)}`))),
+    element("p", { class: "note" }, `${graph.hasSlopes ? "Its value and slope are sums over these nodes: the slope is what the target gains at first order if all of them double at once. " : ""}Its share is what goes on to nodes outside; its edges are the sums of theirs.`),
   );
 }
 
-// Made when it is opened: a node may have hundreds.
-function furtherEdges(edges, make) {
-  const more = element("details", {}, element("summary", {}, `${edges.length.toLocaleString("en")} weaker ones`));
-  more.addEventListener("toggle", () => more.open && more.childElementCount === 1 && more.append(make()));
-  return more;
+// In which supernode a node is.
+function memberNote(graph, node, actions) {
+  const group = actions.groupOf(node);
+  if (!group) return "";
+  const made = element("button", { type: "button", class: "node-link", id: "graph-close-group" }, group.open ? "Show them as one" : "Show it");
+  made.addEventListener("click", () => actions.closeGroup(group));
+  return element("p", { class: "note" }, `Of the supernode “${group.name}”. `, made);
 }
 
-function edgeCaption(graph, node, into) {
-  if (node.kind === "interaction" && into) {
-    return node.into.length === 1
-      ? "The input that is multiplied with itself; the weight is what the product adds to the output, its slope twice that."
-      : "The two inputs that are multiplied; the weight, given for both, is what the product adds to the output.";
-  }
-  if (graph.hasSlopes) {
-    return into
-      ? "Weight: what each adds to this node. Slope: how this node changes with it."
-      : "Weight: what this node adds to each. Slope: how each changes with it.";
-  }
-  if (graph.texts) return into ? "What each adds to this node." : "What this node adds to each.";
-  return into ? "The coefficient with which each enters this node." : "The coefficient with which this node enters each.";
+// What the target did without this node, beside what the graph says.
+function nodeChanges(node) {
+  if (!node.changes) return "";
+  const { predicted, free, predictedHeld, held, randomFree, randomHeld } = node.changes;
+  const row = (name, said, measured, random) => [element("th", { scope: "row" }, name), cell(signed(said)), cell(signed(measured)), cell(random.map((value) => number(value, 2)).join(", ") || "–")];
+  return element(
+    "div",
+    { id: "graph-changes" },
+    table(
+      "The target's change when this node is taken away: as the graph predicts, as measured in the model, and with random nodes of equal weight taken away instead.",
+      ["", "Predicted", "Measured", "Random"],
+      [row("free", predicted, free, randomFree), row("held", predictedHeld, held, randomHeld)],
+      "changes",
+    ),
+  );
 }
 
-function capital(word) {
-  return word[0].toUpperCase() + word.slice(1);
-}
-
-function leftNote([sum, absolute, count, slope, absoluteSlope]) {
-  const those = count === 1 ? "One more is not in the graph: it has" : `${count.toLocaleString("en")} more are not in the graph: they have`;
-  const slopes = slope === undefined ? "" : `, and slopes of ${signed(slope)} (${number(absoluteSlope)})`;
-  return `${those} a sum of ${signed(sum)} (${number(absolute)} in magnitudes)${slopes}.`;
+// A text of one's own.
+function noteField(node, actions) {
+  const text = element("textarea", { id: "graph-note", rows: 2, placeholder: "What is this node for?" });
+  text.value = actions.noteOf(node);
+  text.addEventListener("input", () => actions.note(node, text.value));
+  return element("p", { class: "own-note" }, element("label", { for: "graph-note" }, "Your note"), text);
 }
 
 function nodeButton(graph, node, actions) {
   const name = graph.name(node) || node.id;
   const made = element("button", { type: "button", class: "node-link", title: graphSays(graph, node) });
-  const where = node.position === null ? null : element("small", {}, ` ${graph.token(node.position)}`);
+  const where = graph.where(node);
   made.append(smallShape(node), ` ${name}`);
-  if (where && node.kind !== "token") made.append(where);
+  if (where) made.append(element("small", {}, `, ${where}`));
   made.addEventListener("click", () => actions.select(node, true));
   return made;
 }
@@ -133,35 +139,15 @@ function nodeTable(graph, nodes, actions) {
   const rows = nodes.map((node) => [
     cell(nodeButton(graph, node, actions)),
     cell(graph.kindName(node)),
-    cell(node.layer === null ? "–" : `${node.layer}`),
-    cell(node.position === null ? "–" : `${node.position}`),
     cell(node.value === null ? "–" : number(node.value)),
     cell(percent(node.strength)),
   ]);
   return table(
     "The nodes that are shown, those of the largest share of the target first.",
-    ["Node", "Kind", "Layer", "Position", "Value", "Share"],
+    ["Node", "Kind", "Value", "Share"],
     rows,
     "dense",
   );
-}
-
-// How far to believe the graph: what is followed to the end, and what taking nodes away did in the model.
-function graphFaith(graph) {
-  const { followed, check } = graph.data;
-  if (!followed) return [];
-  const slopes = followed.slope === undefined ? "" : `${percent(followed.slope)} of the slopes and `;
-  const note = element("p", { class: "note" }, `${slopes}${percent(followed.weight)} of the contributions, by magnitude, are followed to the end.`);
-  if (!check) return [note];
-  const shown = (value) => cell(value === null ? "–" : number(value));
-  const rows = check.map(([kind, n, ...numbers]) => [cell(GRAPH_KINDS[kind] ?? kind), cell(`${n}`), ...numbers.map(shown)]);
-  const columns = ["Taken away", "How many", "r", "Size", "r, held", "Size, held", "r, random", "Times random"];
-  const about = element(
-    "p",
-    { class: "note" },
-    "Nodes were taken away in the model, one at a time. r and size: how the changes that the graph predicts go with those measured, and how many times larger the measured ones are; held: with attention and norms held; random: with random nodes of equal weight taken away instead.",
-  );
-  return [note, about, table("Checked in the model.", columns, rows, "dense")];
 }
 
 // The shapes that occur, once each, with what they stand for.

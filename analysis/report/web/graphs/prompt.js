@@ -1,8 +1,8 @@
 // The prompt: its tokens as buttons, coloured by what of the chosen node is found at each.
 
 class PromptView {
-  constructor(list, note, pick) {
-    Object.assign(this, { list, note, pick });
+  constructor(list, answer, note, pick) {
+    Object.assign(this, { list, answer, note, pick });
   }
 
   open(graph) {
@@ -14,6 +14,7 @@ class PromptView {
       return made;
     });
     this.list.replaceChildren(...this.buttons.map((button) => element("li", {}, button)));
+    this.answer.replaceChildren(...answerWords(graph));
   }
 
   // Colours the tokens for a node; `position` is the one whose nodes stand out.
@@ -31,4 +32,14 @@ class PromptView {
       button.setAttribute("aria-pressed", String(at === position));
     });
   }
+}
+
+// The target in a sentence behind the prompt: "→ ␣hug, 46%".
+function answerWords(graph) {
+  if (!graph.data.answer) return [element("b", {}, graph.fullName(graph.target)), ", from weights alone"];
+  const [own, against, probability] = graph.data.answer;
+  const { target } = graph;
+  const after = target.position !== null && target.position < graph.texts?.length - 1 ? ` behind ${graph.token(target.position)} (${target.position})` : "";
+  const what = [element("b", {}, target.kind === "logit" ? own : graph.fullName(target)), probability === null ? ` = ${number(target.value)}` : `, ${percent(probability)}`];
+  return ["→ ", ...what, after, against ? element("small", {}, ` rather than ${against}`) : ""];
 }

@@ -1,0 +1,92 @@
+// What can be done with a node of a graph, and with a feature: buttons in the details of each.
+
+const MIN_VALUE = 1e-12;
+
+const explorer = {
+  bar: null,
+  changes: [],
+
+  // What a graph was asked with, where it is one of a prompt.
+  asked(graph) {
+    return graph.data.asked ?? null;
+  },
+
+  intervene(graph, change, together) {
+    const others = together && this.changesOf === graph ? this.changes.filter(({ node }) => node !== change.node) : [];
+    this.changes = [...others, change];
+    this.changesOf = graph;
+    return this.bar.ask("intervene", { ...this.asked(graph), changes: this.changes, ...this.bar.writing() });
+  },
+
+  steer(feature, amount) {
+    return this.bar.ask("steer", { prompt: this.bar.prompt(), feature, amount, ...this.bar.writing() });
+  },
+
+  weights(target) {
+    return this.bar.ask("weights", { target, max_nodes: this.bar.maxNodes() });
+  },
+};
+
+function plainButton(text, act) {
+  const made = element("button", { type: "button" }, text);
+  made.addEventListener("click", act);
+  return made;
+}
+
+// A number or a text with a button that does something with it.
+function fieldWithButton(label, input, text, act) {
+  const form = element("form", { class: "with-field" }, element("label", {}, label, " ", input), element("button", {}, text));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (input.value !== "") act(input.type === "number" ? input.valueAsNumber : input.value);
+  });
+  return form;
+}
+
+function numberField(value) {
+  return element("input", { type: "number", step: "any", value: String(Number(value.toPrecision(3))) });
+}
+
+const CHANGEABLE = new Set(["feature", "interaction", "eigenvector", "direction", "head", "token", "error"]);
+
+nodeExtras.push((graph, node) => {
+  const parts = [];
+  const isFeature = node.kind === "feature";
+  if (explorer.asked(graph) && node !== graph.target && CHANGEABLE.has(node.kind)) parts.push(...changeControls(graph, node));
+  if (isFeature) parts.push(...featureControls(`${node.site}-${node.number}`, node.value ?? 5));
+  return parts.length ? element("div", { class: "explore-actions" }, ...parts) : null;
+});
+
+function changeControls(graph, node) {
+  const together = element("input", { type: "checkbox" });
+  const change = (how) => explorer.intervene(graph, { node: node.id, ...how }, together.checked);
+  const others = explorer.changesOf === graph ? explorer.changes.filter((each) => each.node !== node.id) : [];
+  const value = node.value ?? 0;
+  return [
+    element(
+      "p",
+      { class: "actions" },
+      plainButton("Ablate", () => change({ factor: 0 })),
+      plainButton("Scale × 2", () => change({ factor: 2 })),
+      plainButton("Scale × −1", () => change({ factor: -1 })),
+    ),
+    Math.abs(value) > MIN_VALUE ? fieldWithButton("Value", numberField(value), "Set", (number) => change({ value: number })) : null,
+    node.kind === "feature"
+      ? fieldWithButton("Its value on", element("input", { placeholder: "another prompt" }), "Patch", (patch) => change({ patch }))
+      : null,
+    others.length ? element("label", { class: "note" }, together, ` together with ${others.map(changeWords).join(", ")}`) : null,
+  ].filter(Boolean);
+}
+
+function featureControls(name, amount) {
+  return [
+    element("p", { class: "actions" }, plainButton("Circuit by weights", () => explorer.weights(name))),
+    fieldWithButton("Times its direction", numberField(amount), "Steer", (times) => explorer.steer(name, times)),
+  ];
+}
+
+featureExtras.push((feature, details) => {
+  const { site } = featureData.lists(feature);
+  const reached = Math.max(0, ...featureData.contexts(details).map(({ value }) => value));
+  return element("div", { class: "explore-actions" }, ...featureControls(`${site}-${featureData.number(feature)}`, reached || 5));
+});

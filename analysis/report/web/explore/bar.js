@@ -1,0 +1,192 @@
+// The bar above the graphs: a prompt, its target, how large a graph; and below it what was asked.
+
+const TYPED = 350;
+
+class ExploreBar {
+  constructor(section) {
+    this.prompted = element("textarea", { id: "explore-prompt", rows: "2", spellcheck: "false", autocomplete: "off" });
+    this.target = element("select", { id: "explore-target" });
+    this.other = element("input", { id: "explore-other", placeholder: "swim - run, fly", "aria-label": "Another target: a token, or A - B, C", hidden: "" });
+    this.most = element("input", { id: "explore-nodes", type: "number", min: "2", max: "1000", value: "120" });
+    this.length = element("input", { id: "explore-length", type: "number", min: "0", max: "400", value: "40" });
+    this.heat = element("input", { id: "explore-temperature", type: "number", min: "0", max: "10", step: "any", value: "0" });
+    this.says = element("p", { id: "explore-says", class: "note", role: "status" });
+    this.list = element("ol", { id: "explore-jobs", "aria-label": "What was asked" });
+    this.panel = element("article", { id: "explore-result", "aria-labelledby": "explore-result-title", hidden: "" });
+    section.querySelector("h2").after(this.form(), this.says, this.list);
+    section.append(this.panel);
+    this.offer([]);
+    this.listen();
+  }
+
+  form() {
+    const field = (label, ...inputs) => element("p", {}, element("label", { for: inputs[0].id }, label), " ", ...inputs);
+    this.sampling = plainButton("Sample", () => this.ask("sample", { prompt: this.prompt(), ...this.writing() }));
+    this.made = element(
+      "form",
+      { id: "explore-bar", "aria-label": "Ask the model" },
+      field("Prompt", this.prompted),
+      element(
+        "div",
+        { class: "row" },
+        field("Target", this.target, this.other),
+        field("Nodes", this.most),
+        element("button", { class: "main" }, "Trace"),
+        field("Text of", this.length),
+        field("tokens, temperature", this.heat),
+        this.sampling,
+      ),
+    );
+    return this.made;
+  }
+
+  listen() {
+    this.made.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.trace();
+    });
+    this.prompted.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      this.trace();
+    });
+    this.prompted.addEventListener("input", () => {
+      clearTimeout(this.typing);
+      this.typing = setTimeout(() => this.findTokens(), TYPED);
+    });
+    this.target.addEventListener("change", () => {
+      this.other.hidden = this.target.value !== "other";
+      if (!this.other.hidden) this.other.focus();
+    });
+  }
+
+  prompt() {
+    return this.prompted.value;
+  }
+
+  maxNodes() {
+    return Math.round(this.most.valueAsNumber) || 120;
+  }
+
+  // How texts are written.
+  writing() {
+    return { max_tokens: Math.round(this.length.valueAsNumber) || 0, temperature: this.heat.valueAsNumber || 0 };
+  }
+
+  begin(prompt) {
+    if (this.prompted.value || !prompt) return;
+    this.prompted.value = prompt;
+    this.findTokens();
+  }
+
+  // The likeliest next tokens are offered as targets.
+  async findTokens() {
+    const prompt = this.prompt();
+    if (!prompt.trim()) return this.offer([]);
+    try {
+      const { job, result } = await jobs.run("tokens", { prompt });
+      server.remove(job.id).catch(() => {});
+      if (prompt !== this.prompt()) return;
+      this.offer(result.tokens);
+      this.tell(`${result.n_tokens} of at most ${result.n_ctx} tokens.`);
+    } catch (error) {
+      if (prompt === this.prompt()) this.tell(error.message, true);
+    }
+  }
+
+  offer(tokens) {
+    const before = this.target.value;
+    const named = tokens.map(({ token, label, probability }) =>
+      element("option", { value: String(token) }, `${label} (${percent(probability)})`),
+    );
+    this.target.replaceChildren(
+      element("option", { value: "" }, "the likeliest token"),
+      ...named,
+      element("option", { value: "other" }, "another …"),
+    );
+    this.target.value = [...this.target.options].some(({ value }) => value === before) ? before : "";
+    this.other.hidden = this.target.value !== "other";
+  }
+
+  asked() {
+    if (this.target.value === "other") return this.other.value.trim() || null;
+    return this.target.value === "" ? null : Number(this.target.value);
+  }
+
+  trace() {
+    if (!this.prompt().trim()) return this.tell("The prompt is empty; type a few words.", true);
+    return this.ask("graph", { prompt: this.prompt(), target: this.asked(), max_nodes: this.maxNodes() });
+  }
+
+  // Asks the model, and shows what it answers.
+  async ask(kind, asked) {
+    this.tell("");
+    try {
+      const { job, result } = await jobs.run(kind, asked);
+      this.show(job, result);
+    } catch (error) {
+      this.tell(error.message, true);
+    }
+  }
+
+  async open(job) {
+    try {
+      this.show(job, await server.result(job.id));
+    } catch (error) {
+      this.tell(error.message, true);
+    }
+  }
+
+  show(job, result) {
+    if (!result.graph) return showResult(this.panel, job, result);
+    exploreState.opened(job.id);
+    const known = graphs.graphs.find((graph) => graph.data.job === job.id);
+    if (known) return graphs.show(known);
+    const asked = job.kind === "graph" ? job.arguments : null;
+    graphs.add({ ...result.graph, job: job.id, asked });
+  }
+
+  tell(text, isError = false) {
+    this.says.textContent = text;
+    this.says.classList.toggle("problem", isError);
+  }
+
+  // The jobs, the last one first; lines that stay what they were are not made anew, so that focus stays.
+  update(all) {
+    const shown = all.filter(({ kind }) => kind !== "tokens").reverse();
+    const lines = new Map([...this.list.children].map((line) => [line.dataset.id, line]));
+    const made = shown.map((job) => {
+      const state = JSON.stringify([job.state, job.message, job.progress]);
+      const old = lines.get(job.id);
+      if (old?.dataset.state === state) return old;
+      if (old && job.state === "running" && old.dataset.of === "running") {
+        old.querySelector(".progress").replaceChildren(progressLine(job));
+        old.dataset.state = state;
+        return old;
+      }
+      return this.line(job, state);
+    });
+    const same = made.length === this.list.childElementCount && made.every((line, i) => line === this.list.children[i]);
+    if (!same) this.list.replaceChildren(...made);
+  }
+
+  line(job, state) {
+    const name = jobWords(job);
+    const goesOn = jobs.goesOn(job);
+    const line = element("li", { "data-id": job.id, "data-state": state, "data-of": job.state });
+    line.append(job.state === "done" ? this.labelled("Open", name, () => this.open(job)) : element("span", {}, name), " ");
+    if (goesOn) line.append(element("span", { class: "progress" }, progressLine(job)));
+    if (job.state === "failed") line.append(element("span", { class: "note problem" }, job.message));
+    if (job.state === "cancelled") line.append(element("span", { class: "note" }, "cancelled"));
+    const remove = plainButton(goesOn ? "Cancel" : "Remove", () => jobs.remove(job.id));
+    remove.setAttribute("aria-label", `${goesOn ? "Cancel" : "Remove"} ${name}`);
+    line.append(" ", remove);
+    return line;
+  }
+
+  labelled(does, name, act) {
+    const made = element("button", { type: "button", class: "node-link", "aria-label": `${does} ${name}` }, name);
+    made.addEventListener("click", act);
+    return made;
+  }
+}
