@@ -9,6 +9,7 @@ import tyro
 
 from bilinear_lm.checks import require_count, require_index, require_number, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.commands.table import PRINTED, table
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import told
@@ -108,7 +109,35 @@ def eigen(
             _draw(output, names)
         except InputError as error:  # a disk that is full
             raise InputError(f"{error}, or draw them by --resume: the numbers are in {output}") from error
+    print(_table(output, names, checkpoint, model))
     print(output)
+
+
+def _table(folder: Path, names: list[str], checkpoint: str, model: PreTrainedModel) -> str:
+    """Each direction's largest eigenvalues, and the tokens at both ends of the largest eigenvector."""
+    from analysis.spectra.eigen_folder import load_decomposition
+    from analysis.text.tokens import direct_scores, read_tokens
+    from analysis.text.vocabulary import Vocabulary
+    from bilinear_lm import embedding
+    from bilinear_lm.checkpoints import load_tokenizer
+
+    found, W_E = load_decomposition(folder), embedding(model).float()
+    vocabulary = Vocabulary.of(load_tokenizer(checkpoint), len(W_E))
+    first = found.vectors[:PRINTED, 0, : W_E.shape[1]].to(W_E.device)
+    ends = read_tokens(direct_scores(first, W_E), min(4, len(W_E)))
+    rows = [
+        (
+            name,
+            *(f"{value:+.3g}" for value in values[:2]),
+            *(" ".join(map(vocabulary.label, side)) for side in sides),
+        )
+        for name, values, *sides in zip(
+            names[:PRINTED], found.values.tolist(), ends.top.tolist(), ends.bottom.tolist(), strict=False
+        )
+    ]
+    rows += [("",) * len(rows[0])] * (len(names) - len(rows))
+    columns = ("direction", *(f"λ{at + 1}" for at in range(min(2, found.values.shape[1]))))
+    return table((*columns, "first eigenvector reads", "and"), rows, folder)
 
 
 def _require_one_choice(

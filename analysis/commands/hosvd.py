@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bilinear_lm.checks import require_count
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.commands.table import table
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.files import new_folder, require_new, told, versions_of_run, write_json
 
@@ -78,7 +79,24 @@ def hosvd(
         save_file(
             {name: value.contiguous().cpu() for name, value in tensors.items()}, folder / "hosvd.safetensors"
         )
+    print(_table(svd, directions, leg))
     print(output)
+
+
+def _table(svd: HOSVD, directions: list[dict[str, Any]], leg: str) -> str:
+    """Each direction's share of the tensor's square, and the tokens at its two ends."""
+    total = float((svd.spectrum.double() ** 2).sum())
+    rows = [
+        (f"{at}", f"{direction['value']:.3g}", f"{direction['value'] ** 2 / total:.1%}", *_ends(direction))
+        for at, direction in enumerate(directions)
+    ]
+    ends = ("raises", "lowers") if leg == "output" else ("one end", "the other")
+    return table(("direction", "singular value", "share of square", *ends), rows, "hosvd.json")
+
+
+def _ends(direction: dict[str, Any]) -> tuple[str, str]:
+    top, bottom = (" ".join(item["token"] for item in direction[end][:4]) for end in ("top", "bottom"))
+    return top, bottom
 
 
 def _summary(svd: HOSVD) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint, Output
+from bilinear_lm.commands.table import table as text_table
 from bilinear_lm.device import DeviceName, find_device
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, require_new, told, versions_of_run, write_json
@@ -137,6 +138,8 @@ def interactions(
         _save_tensors(draft / "interactions.safetensors", strongest, submatrices)
         for name, figure in (reading.figures | _drawings(submatrices, reading)).items():
             save_figure(figure, draft / f"{name}.png")
+    rows = [(*item["names"], f"{item['value']:+.3g}") for item in result["interactions"]]
+    print(text_table(("output feature", "input feature", "with", "value"), rows, "interactions.json"))
     print(output)
 
 

@@ -8,11 +8,14 @@ embeddings are whole while they are at work.
 
 Time. 6 floating point operations a parameter and token (8 where activations are recomputed), 2 more for a
 teacher, and 12 · d_model · context a layer and token for attention, of which causal kernels do half (Kaplan
-et al., arXiv 2001.08361, section 2.1), at a share of a device's peak that large models reach.
+et al., arXiv 2001.08361, section 2.1), at a share of a device's peak that large models reach. The peak of
+the CPU is measured by a product of matrices.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +29,7 @@ from bilinear_lm.glus import find_glus
 from finetune.finetuning.config import FinetuneConfig
 from finetune.finetuning.losses import CHUNK_POSITIONS
 
-PEAK_TFLOPS = {"A40": 150, "RTX 4090": 165, "A100": 312, "H100 or H200": 989}
+PEAK_TFLOPS = {"one A40": 150, "one RTX 4090": 165, "one A100": 312, "one H100 or H200": 989}
 """Dense bfloat16 peak of devices, in 10¹² operations a second, by their makers' data sheets."""
 
 UTILISATION = 0.4
@@ -55,7 +58,7 @@ class Plan:
     operations_per_token: int
     tokens: int | None
     hours: dict[str, float]
-    """Hours by device; empty where the number of tokens is not given."""
+    """Hours by device, this machine's CPU last; empty where the number of tokens is not given."""
 
     @property
     def peak_bytes(self) -> int:
@@ -63,23 +66,24 @@ class Plan:
         return self.state_bytes + self.activation_bytes
 
     def __str__(self) -> str:
-        gib = 2**30
-        shared = f"{self.sharded_bytes / gib:.1f} / n GiB"
+        # One unit for all lines, so that sums can be seen.
+        unit, name = (2**30, "GiB") if self.peak_bytes >= 10 * 2**30 else (2**20, "MiB")
+        shared = f"{self.sharded_bytes / unit:.1f} / n {name}"
         whole, peak = self.whole_bytes, self.whole_bytes + self.activation_bytes
         lines = [
             f"parameters           {self.parameters:,} ({self.trained:,} trained)",
             f"gated MLPs           {self.gated_mlps}",
-            f"weights, optimiser   {self.state_bytes / gib:.1f} GiB a process; "
-            f"with FSDP over n {whole / gib:.1f} + {shared}",
-            f"activations          {self.activation_bytes / gib:.1f} GiB a process",
-            f"peak memory          {self.peak_bytes / gib:.1f} GiB a process; "
-            f"with FSDP over n {peak / gib:.1f} + {shared}",
+            f"weights, optimiser   {self.state_bytes / unit:.1f} {name} a process; "
+            f"with FSDP over n {whole / unit:.1f} + {shared}",
+            f"activations          {self.activation_bytes / unit:.1f} {name} a process",
+            f"peak memory          {self.peak_bytes / unit:.1f} {name} a process; "
+            f"with FSDP over n {peak / unit:.1f} + {shared}",
             f"operations           {self.operations_per_token / 1e9:.2f} · 10⁹ a token",
         ]
         if self.tokens is None:
             lines.append("time                 give --train-tokens for an estimate")
         for device, hours in self.hours.items():
-            lines.append(f"{self.tokens or 0:>13,} tokens take {hours:9.1f} h on one {device}")
+            lines.append(f"{self.tokens or 0:>13,} tokens take {_duration(hours):>12} on {device}")
         return "\n".join(lines)
 
 
@@ -106,11 +110,30 @@ def plan(config: FinetuneConfig) -> Plan:
     hours = {}
     if config.tokens is not None:
         total = operations * config.tokens
-        hours = {name: total / (peak * 1e12 * UTILISATION) / 3600 for name, peak in PEAK_TFLOPS.items()}
+        devices = PEAK_TFLOPS | {f"this CPU ({torch.get_num_threads()} threads)": _cpu_tflops()}
+        hours = {name: total / (peak * 1e12 * UTILISATION) / 3600 for name, peak in devices.items()}
     activations = _activation_bytes(config, shape, low)
     return Plan(
         parameters, trained, n_glus, state, sharded, whole, activations, operations, config.tokens, hours
     )
+
+
+def _cpu_tflops() -> float:
+    """10¹² operations a second of a product of two matrices in float32 on this machine, the best of some."""
+    a = torch.ones(1024, 1024)
+    fastest = math.inf
+    for _ in range(5):
+        before = time.perf_counter()
+        a @ a
+        fastest = min(fastest, time.perf_counter() - before)
+    return 2 * 1024**3 / fastest / 1e12
+
+
+def _duration(hours: float) -> str:
+    """Hours, or minutes or seconds where these are more than one."""
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.2g} s"
 
 
 def _lora_parameters(model: Any, rank: int) -> int:

@@ -46,11 +46,23 @@ def test_tinyllama(config):
     assert found.whole_bytes == pytest.approx(2 * 2 * (2 * 32_000 * 2048 + block), rel=1e-5)
     multiplied = PARAMETERS - 32_000 * 2048 + 22 * 2048 * 2048
     assert found.operations_per_token == 6 * multiplied
-    assert found.hours["A100"] == pytest.approx(400e6 * 6 * multiplied / (312e12 * 0.4) / 3600)
+    assert found.hours["one A100"] == pytest.approx(400e6 * 6 * multiplied / (312e12 * 0.4) / 3600)
     assert found.peak_bytes == found.state_bytes + found.activation_bytes
     assert "1,100,048,384 (1,100,048,384 trained)" in str(found)
     assert "weights, optimiser   18.4 GiB a process; with FSDP over n 0.7 + 16.4 / n GiB" in str(found)
-    assert "400,000,000 tokens take" in str(found)
+    assert "400,000,000 tokens take       12.5 h on one A40" in str(found)
+    assert list(found.hours)[-1].startswith("this CPU")
+
+
+def test_a_small_model_has_units_in_which_it_is_more_than_nothing(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps(TINYLLAMA | {"hidden_size": 64, "intermediate_size": 128})
+    )
+    config = FinetuneConfig(model=str(tmp_path), output=tmp_path / "out", data=("text",), tokens=100_000)
+    told = str(plan(config))
+    assert "MiB" in told
+    assert "GiB" not in told
+    assert " 0.0 " not in told
 
 
 def test_what_changes_it(config):
