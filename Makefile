@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 LIBRARY := $(VENV)/.library
 TOOLS := $(VENV)/.tools
 
-.PHONY: demo test fuzz kills lint bench studies clean
+.PHONY: demo test fuzz kills lint docs bench studies clean
 
 demo: $(LIBRARY)
 	$(BIN)/bilinear-lm report -o report.html --tokens "sad" "swim - run, climb, eat, fly, walk"
@@ -29,6 +29,11 @@ lint: $(TOOLS)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# The site of the documentation, in site/.
+docs: $(TOOLS)
+	$(BIN)/python docs/pages.py
+	$(BIN)/mkdocs build --strict
+
 bench: $(TOOLS)
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/tensor.py
@@ -48,7 +53,7 @@ studies: $(TOOLS)
 	$(BIN)/python benchmarks/edits.py $(TEXT)
 
 clean:
-	rm -rf $(VENV) report.html
+	rm -rf $(VENV) report.html site
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python " + \

@@ -30,10 +30,3 @@ def test_the_example_of_masks_draws_them(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [str(path), str(tmp_path / "masks.png")])
     runpy.run_path(str(path), run_name="__main__")
     assert (tmp_path / "masks.png").stat().st_size > 5000
-
-
-def test_the_readme_example(capsys):
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    exec(compile(code, "README.md", "exec"), {})
-    assert "felt" in capsys.readouterr().out
