@@ -35,15 +35,6 @@ TEXT = 'The cat swims & <script>alert(1)</script> runs.\nThe "dog" <!-- sees </s
 PRESET = Preset(d_model=12, d_mlp=20, n_layers=2, n_heads=2, n_ctx=96, d_vocab=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On matrices this small, threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     tokenizer = train_tokenizer([TEXT, STORY], 320)

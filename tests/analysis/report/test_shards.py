@@ -31,14 +31,6 @@ HOSTILE = ["<script>alert(1)</script>", "</script><!--", "it's \\ 'x'); alert(2)
 OPTIONS = ReportOptions(n_directions=1, sample_tokens=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def made():
     """A tiny model with dictionaries around both MLPs, and tokens that would be scripts."""
