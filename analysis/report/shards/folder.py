@@ -116,6 +116,6 @@ def is_report(path: Path) -> bool:
 
 def require_folder(path: Path) -> None:
     """Raises InputError unless a report can be written or go on in a folder; to be asked before long work."""
-    require_writable(path / PAGE)
     if not is_report(path):
         require_new(path)
+    require_writable(path / PAGE)

@@ -35,7 +35,8 @@ def settings_of(
     found = {
         "name": name,
         "versions": versions(),
-        "options": asdict(options),
+        "options": asdict(options)
+        | {key: _digest(getattr(options, key)) for key in ("text", "evaluation_text")},
         "features": None if source is None else _of_source(source),
         "graphs": [[graph.target, graph.settings] for graph in graphs],
         "tokenizer": _digest([sorted(tokenizer.get_vocab().items()), tokenizer.all_special_ids]),

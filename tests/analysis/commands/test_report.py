@@ -12,7 +12,7 @@ from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
 from bilinear_lm.dictionaries import load_dictionary
 
-from ..report.pages import data_of
+from ..report.pages import data_in, data_of
 
 FEW = ["--directions", "1", "--text", "a cat", "--device", "cpu"]
 
@@ -41,6 +41,22 @@ def test_features_of_given_dictionaries(folder):
     (layer,) = data_of((folder / "page.html").read_text())["layers"]
     assert layer["layer"] == 1
     assert (len(layer["in"]["id"]), len(layer["out"]["id"]), layer["out"]["nFeat"]) == (7, 7, 20)
+
+
+def test_a_name_without_html_is_a_folder(folder, capsys):
+    given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
+    for output, features in (("page.html", 9), ("report", 9), ("report", 9)):
+        given[3] = str(folder / output)
+        assert main([*given, "--features", str(features)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [str(folder / name) for name in ("page.html", *2 * ["report/index.html"])]
+    assert data_in(folder / "report") == data_of((folder / "page.html").read_text())
+    assert str(folder) not in (folder / "report" / "report.json").read_text()
+    assert main([*given, "--features", "8"]) == 2
+    assert "features: n_features 9, not 8" in capsys.readouterr().err
+    given[3] = str(folder / "text.txt")
+    assert main(given) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_the_graph_of_a_prompt(folder):
