@@ -108,12 +108,13 @@ def require_content(path: Path, expected: str) -> None:
         )
 
 
-def read_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """All tensors of one safetensors file, or some, in the precision of the file, finite."""
+def read_tensors(path: Path, names: Iterable[str] | None = None, finite: bool = True) -> dict[str, Tensor]:
+    """All tensors of one safetensors file, or some, in the precision of the file, and finite unless asked."""
     with _open_safetensors(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
     _refuse_complex([name for name, value in tensors.items() if value.is_complex()], path)
-    require_finite(tensors, path)
+    if finite:
+        require_finite(tensors, path)
     return tensors
 
 

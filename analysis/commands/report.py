@@ -33,6 +33,9 @@ PROMPT = "Lily was sad because her toy was broken. Her mom gave her a big"
 CALIBRATION_TOKENS = 50_000
 """Tokens of the text that quadratics are measured and checked on, at most."""
 
+PAGES = (".html", ".htm")
+"""Suffixes of a page in one file."""
+
 
 def report(
     checkpoint: Checkpoint = DEFAULT_MODEL,
@@ -53,7 +56,7 @@ def report(
     device: DeviceName = "auto",
     seed: int = 0,
 ) -> None:
-    """Write one self-contained page about what the MLPs of a bilinear language model compute.
+    """Write a self-contained page about what the MLPs of a bilinear language model compute.
 
     A model whose gates have an activation (SiLU, GELU) is read through the quadratics nearest to its MLPs,
     which --calibration gives a text for; the page says at its top how much of the model they explain. Under
@@ -61,7 +64,9 @@ def report(
 
     Args:
         checkpoint: Folder, hub repository, or name of a shipped model.
-        output: The page to write.
+        output: The page to write, by a name that ends in .html; any other name is a folder, in which the page
+            is index.html and reads the features when needed: for dictionaries of many. A call that was
+            interrupted goes on when it is made again.
         tokens: Output directions to show beside the strongest ones: "swim" (a token against the mean of
             all), or "swim - run, climb" (against the mean of others).
         layers: Layers to show; all of them by default.
@@ -83,13 +88,16 @@ def report(
     """
     from analysis.features.dictionaries import read_dictionaries
     from analysis.report.options import STORY, FeatureSource, ReportOptions
+    from analysis.report.shards.folder import require_folder
     from analysis.report.write import report as render
+    from analysis.report.write import report_folder
     from bilinear_lm.checkpoints import load_pretrained, load_tokenizer
     from bilinear_lm.dictionaries.names import load_feature_names
     from bilinear_lm.distributed import process_group
 
     require_seed(seed)
-    require_writable(output)
+    one_file = output.suffix.lower() in PAGES
+    require_writable(output) if one_file else require_folder(output)
     options = ReportOptions(
         tokens=tokens,
         layers=layers,
@@ -125,13 +133,14 @@ def report(
         bilinear = model if quadratic is None else quadratic.model
         graphs = _graphs(bilinear, tokenizer, prompt, source)
         name = Path(checkpoint).name
-        page = render(
-            model, tokenizer, name, options, source, graphs, quadratic=quadratic, progress=not part.rank
-        )
+        read = model, tokenizer, name, options, source, graphs, not part.rank, quadratic
+        page = render(*read) if one_file else report_folder(output, *read)
     if part.rank:
         return
-    write_text(output, page)
-    print(output)
+    if isinstance(page, str):
+        write_text(output, page)
+        page = output
+    print(page)
 
 
 def _quadratic(

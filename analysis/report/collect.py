@@ -16,7 +16,7 @@ from analysis.graphs.graph import Graph
 from analysis.guarantees.model_ranges import has_range
 from analysis.interventions.head_moves import HeadMoves, head_moves
 from analysis.polynomials.quadratic_model import QuadraticModel
-from analysis.report.features import FeatureData, collect_features
+from analysis.report.features import FeatureData, Keeper, collect_features
 from analysis.report.layers import DirectionReading, LayerReader, strongest
 from analysis.report.nulls import RandomDirections, random_directions
 from analysis.report.options import FeatureSource, ReportOptions
@@ -115,8 +115,9 @@ def collect(
     progress: bool = True,
     graphs: Sequence[Graph] = (),
     quadratic: QuadraticModel | None = None,
+    keeper: Keeper | None = None,
 ) -> ReportData:
-    """Computes what the report shows. Weights are read in float32 at least.
+    """Computes what the report shows. Weights are read in float32 at least. The `keeper` gets each layer.
 
     With `quadratic` the tensors are those of that copy; inputs, activations, loss and sample are the model's.
     """
@@ -130,7 +131,7 @@ def collect(
     readings = _read_layers(bilinear, vocabulary, asked, layers, inputs, options, progress)
     features = None
     if source is not None:
-        features = collect_features(model, tokenizer, source, layers, progress, bilinear)
+        features = collect_features(model, tokenizer, source, layers, progress, bilinear, keeper)
     return ReportData(
         name=name,
         options=options,

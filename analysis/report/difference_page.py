@@ -11,7 +11,8 @@ from html import escape
 from analysis.guarantees.findings import Finding
 from analysis.guarantees.layer_difference import LayerDifference, NamedInteraction
 from analysis.guarantees.models_difference import Difference
-from analysis.report.html import document, numbers, signed
+from analysis.report.document import document
+from analysis.report.html import numbers, signed
 
 SHOWN = 40
 """Findings on the page."""

@@ -2,7 +2,7 @@
 
 Its Content-Security-Policy lets a browser run these scripts alone, by their SHA-256, and load nothing: a
 script that got into the page in any other way, by a token or a text, does not run. A page that is served may
-ask its own server besides.
+ask its own server besides, and one with files beside it load scripts from where it lies.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-BASE_SCRIPTS = ("features/data.js", "parts.js")
+BASE_SCRIPTS = ("data.js", "features/data.js", "parts.js")
 """Scripts that those of features and graphs build on."""
 
 SERVED_SCRIPTS = (
@@ -43,41 +43,47 @@ def document(
     scripts: Sequence[str],
     plotly: bool = True,
     served: bool = False,
+    files_beside: bool = False,
 ) -> str:
     """A whole page of HTML parts, and names of files for their style and behaviour.
 
-    `plotly`: whether figures are drawn on it; the library is most of a page. `served`: whether a server is
-    there to be asked.
+    `plotly`: whether figures are drawn on it; the library is most of a page, so that it stands there as text,
+    which becomes a script where the first figure is drawn. With `files_beside` it is a file in the folder
+    `data`, where the page may read more. `served`: whether a server is there to be asked.
     """
-    library = ""
-    if plotly:
-        from plotly.offline import get_plotlyjs
-
-        # Browsers hash a script as they have parsed it, where every line ends in one character.
-        library = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    text = library() if plotly and not files_beside else ""
+    source = ' data-source="data/plotly.js"' if files_beside else ""
     theme = page_file("theme.js")
     script = "\n".join(["(() => {", *map(page_file, scripts), "})();"])
     return Template(page_file("page.html")).substitute(
-        policy=policy([theme, library, script], served),
+        policy=policy([theme, script, *([text] if text else [])], served, files_beside),
         title=escape(title),
         style="\n".join(map(page_file, styles)),
         theme=theme,
         nav=nav,
         main=main,
-        plotly=library,
+        library=f'<script type="text/plain" id="plotly"{source}>{text}</script>' if plotly else "",
         script=script,
     )
 
 
-def policy(scripts: Sequence[str], served: bool = False) -> str:
-    """A Content-Security-Policy under which these scripts run, and no others.
+def library() -> str:
+    """The library that draws figures."""
+    from plotly.offline import get_plotlyjs
+
+    # Browsers hash a script as they have parsed it, where every line ends in one character.
+    return get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def policy(scripts: Sequence[str], served: bool = False, files_beside: bool = False) -> str:
+    """A Content-Security-Policy under which these scripts run, and no others but files beside the page.
 
     Styles may be inline: heights and shades of tokens are attributes, and plotly brings sheets of its own.
     They can load nothing either.
     """
     parts = {
         "default-src": "'none'",
-        "script-src": " ".join(map(_hashed, scripts)),
+        "script-src": " ".join([*map(_hashed, scripts), *(["'self'"] if files_beside else [])]),
         "style-src": "'unsafe-inline'",
         "img-src": "data:",
         **({"connect-src": "'self'"} if served else {}),
@@ -111,3 +117,20 @@ def script_safe(text: str) -> str:
     """JSON of the same value that can stand in a script element: each "<" is written as its escape."""
     # In a script element only "<" could end the data early, or begin a comment.
     return text.replace("<", "\\u003c")
+
+
+def shard_element(name: str, value: Any) -> str:
+    """A piece of data in the page, which data.js reads when it is asked for it by name."""
+    return f'<script type="application/json" data-shard="{escape(name)}">{script_json(value)}</script>'
+
+
+def shard_script(name: str, value: Any) -> str:
+    """A piece of data as a script in a file of its own, which gives data.js the JSON as a text.
+
+    >>> shard_script("a", ["it's", "</script>"])
+    'shard("a", \'["it\\\\\'s","\\\\\\\\u003c/script>"]\');\\n'
+    """
+    text = script_json(value).replace("\\", "\\\\").replace("'", "\\'")
+    for separator in "\u2028\u2029":  # which end a line for some readers of scripts
+        text = text.replace(separator, f"\\u{ord(separator):x}")
+    return f"shard({json.dumps(name)}, '{text}');\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,7 +28,7 @@ from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import Windows
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.dictionaries.names import fingerprint, renamed
-from bilinear_lm.distributed import divided
+from bilinear_lm.distributed import divided, gather_texts
 from bilinear_lm.errors import InputError
 from bilinear_lm.progress import tell, tqdm
 from bilinear_lm.shown import shown
@@ -37,6 +37,9 @@ from bilinear_lm.weights import embedding
 
 AT_ONCE = 64
 """Interaction matrices that are decomposed at once."""
+
+HELD = 2**26
+"""Bytes of eigenvectors that may wait until the text is read, for several layers at once."""
 
 
 @shown
@@ -141,6 +144,18 @@ class FeatureData:
         return layer, int(best.indices)
 
 
+class Keeper:
+    """Where the readings of layers go as they are made: this one keeps them as they are."""
+
+    def finished(self, layer: int, windows: Windows) -> FeatureReading | None:
+        """The reading of a layer that was made before, as it is kept; None for others."""
+        return None
+
+    def keep(self, reading: FeatureReading, windows: Windows, n_listed: int) -> FeatureReading:
+        """What is kept of a reading, of which `n_listed` interactions of each feature are shown."""
+        return reading
+
+
 def collect_features(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -148,38 +163,41 @@ def collect_features(
     layers: list[int],
     progress: bool = True,
     bilinear: PreTrainedModel | None = None,
+    keeper: Keeper | None = None,
 ) -> FeatureData:
     """Computes what the features part of the report shows for those of `layers` that have dictionaries.
 
     Activations are those of `model`, tensors those of `bilinear`, the same model by default. The processes of
-    a torch.distributed group share the text and the output features of each layer.
+    a torch.distributed group share the text and the output features of each layer. Layers are read one after
+    the other and given to the `keeper`, so that what it does not keep is in memory for one of them only; of
+    all layers there are the peaks of the features in the text.
 
     Raises InputError where no layer has dictionaries.
     """
+    keeper = keeper or Keeper()
     shown = _moved(source, layers, model)
     windows = source.windows(tokenizer, model.config.max_position_embeddings)
     skip = int(tokenizer.bos_token_id is not None)
-    by_site = {around.read: around.inputs for around in shown}
-    by_site |= {around.written: around.outputs for around in shown}
-    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
-    active = activity_on_text(
-        model, by_site, windows, source.n_contexts, source.width, skip, vocabulary, progress
-    )
-    listed = torch.tensor(tokens_of(windows, skip), device=model.device)
-    reader = _Reader(model, bilinear or model, source, active, listed)
-    decomposed = [
-        reader.decompose(around) for around in tqdm(shown, desc="eigenvectors", disable=not progress)
-    ]
-    turned = [reader.turned(*both) for both in zip(shown, decomposed, strict=True)]
-    probes = [probe for _, _, probe in decomposed] + [probe for probe, *_ in turned]
-    explained = explained_by_probes(model, list(zip(2 * shown, probes, strict=True)), windows, skip, progress)
-    readings = []
-    for at, around in enumerate(tqdm(shown, desc="features", disable=not progress)):
-        features, spectra, _ = decomposed[at]
-        _, ranks, values = turned[at]
-        random = RandomFeatures(ranks, values, explained[len(shown) + at])
-        readings.append(reader.read(around, features, spectra, explained[at], random))
-    return FeatureData(source, windows, bool(skip), tuple(readings))
+    known = {around.layer: keeper.finished(around.layer, windows) for around in shown}
+    readings = {layer: reading for layer, reading in known.items() if reading is not None}
+    done = set(gather_texts(map(str, readings)))  # the keeper of one process may know of more
+    missing = [around for around in shown if str(around.layer) not in done]
+    if missing:
+        reader = _Reader.of(model, bilinear or model, tokenizer, source, missing, windows, skip, progress)
+        with tqdm(total=len(missing), desc="features", disable=not progress) as bar:
+            for some in _at_once(missing, source):
+                for reading in reader.read(some):
+                    readings[reading.layer] = keeper.keep(reading, windows, source.n_interactions)
+                    bar.update()
+    ordered = (readings[around.layer] for around in shown if around.layer in readings)
+    return FeatureData(source, windows, bool(skip), tuple(ordered))
+
+
+def _at_once(shown: list[LayerDictionaries], source: FeatureSource) -> Iterator[list[LayerDictionaries]]:
+    """Layers that the text is read for once: as many as have eigenvectors of `HELD` bytes, or one."""
+    widest = max(around.outputs.encoder[:, : source.n_features].nbytes for around in shown)
+    n = max(1, HELD // (widest * source.n_eigenvectors))
+    return (shown[start : start + n] for start in range(0, len(shown), n))
 
 
 def _moved(source: FeatureSource, layers: list[int], model: PreTrainedModel) -> list[LayerDictionaries]:
@@ -214,8 +232,46 @@ class _Reader:
     active: dict[Site, Activity]
     listed: Int[Tensor, " n"]
     """The tokens that readings list."""
+    windows: Windows
+    skip: int
+    progress: bool
 
-    def decompose(self, around: LayerDictionaries) -> tuple[FeatureLayer, Spectra, Probe]:
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        bilinear: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: FeatureSource,
+        shown: list[LayerDictionaries],
+        windows: Windows,
+        skip: int,
+        progress: bool,
+    ) -> _Reader:
+        """The reader of the layers that are `shown`, once their features' peaks in the text are known."""
+        by_site = {around.read: around.inputs for around in shown}
+        by_site |= {around.written: around.outputs for around in shown}
+        vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+        active = activity_on_text(
+            model, by_site, windows, source.n_contexts, source.width, skip, vocabulary, progress
+        )
+        listed = torch.tensor(tokens_of(windows, skip), device=model.device)
+        return cls(model, bilinear, source, active, listed, windows, skip, progress)
+
+    def read(self, shown: list[LayerDictionaries]) -> Iterator[FeatureReading]:
+        """The readings of some layers, for which the text is read once."""
+        decomposed = [self._decomposed(around) for around in shown]
+        turned = [self._turned(*both) for both in zip(shown, decomposed, strict=True)]
+        probes = [probe for _, _, probe in decomposed] + [probe for probe, *_ in turned]
+        pairs = list(zip(2 * shown, probes, strict=True))
+        explained = explained_by_probes(self.model, pairs, self.windows, self.skip, self.progress)
+        for at, around in enumerate(shown):
+            features, spectra, _ = decomposed[at]
+            _, ranks, values = turned[at]
+            random = RandomFeatures(ranks, values, explained[len(shown) + at])
+            yield self._reading(around, features, spectra, explained[at], random)
+
+    def _decomposed(self, around: LayerDictionaries) -> tuple[FeatureLayer, Spectra, Probe]:
         """A layer between the features that are shown, its spectra, and its largest eigenvectors."""
         read, written = (
             self.active[site].most_active(self.source.n_features) for site in (around.read, around.written)
@@ -226,7 +282,7 @@ class _Reader:
         values = spectra.values[:, : spectra.vectors.shape[1]]
         return features, spectra, Probe(around.outputs, written, values, spectra.vectors)
 
-    def turned(
+    def _turned(
         self, around: LayerDictionaries, decomposed: tuple[FeatureLayer, Spectra, Probe]
     ) -> tuple[Probe, Tensor, Tensor]:
         """The same of the output dictionary turned at random: its probe, effective ranks and eigenvalues."""
@@ -234,7 +290,7 @@ class _Reader:
         n_values, n_vectors = spectra.values.shape[1], spectra.vectors.shape[1]
         return random_probe(features.tensor, around.outputs, probe.chosen, n_values, n_vectors)
 
-    def read(
+    def _reading(
         self,
         around: LayerDictionaries,
         features: FeatureLayer,

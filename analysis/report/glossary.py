@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from analysis.report.html import page_file
+from analysis.report.document import page_file
 
 _ENTRY = re.compile(r'<dt data-term="([a-z-]+)">(.*?)</dt>\s*<dd>(.*?)</dd>', re.DOTALL)
 _MARKED = re.compile(r'<dfn(?: data-term="([a-z-]+)")?>([^<]*)</dfn>')

@@ -13,8 +13,9 @@ from analysis.graphs.graph import Graph
 from analysis.graphs.groups import GroupRule, supernodes
 from analysis.graphs.shares import ends, variance_carried
 from analysis.graphs.view import shown_texts
+from analysis.report.document import BASE_SCRIPTS, document, page_file, script_json
 from analysis.report.graphs_words import ON_PROMPT, SCRIPTS, STATIC, STYLES
-from analysis.report.html import BASE_SCRIPTS, document, page_file, rounded, script_json
+from analysis.report.html import rounded
 from analysis.text.vocabulary import visible
 
 

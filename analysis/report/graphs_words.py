@@ -24,8 +24,8 @@ STYLES = ("features/style.css", "graphs/style.css")
 
 ON_PROMPT = (
     "On a prompt, with attention and the sizes of inner states held at what they are there, contributions "
-    "to a number add up to it exactly: the <em>weight</em> of an edge. What happens when a node changes is "
-    "its <em>slope</em>, in which those sizes are free: how much more there would be of the number with "
+    "to a number add up to it exactly: the <dfn>weight</dfn> of an edge. What happens when a node changes is "
+    "its <dfn>slope</dfn>, in which those sizes are free: how much more there would be of the number with "
     "twice as much of the node, in proportion. Weak products are in the edges of their inputs, half in "
     "either. What dictionaries miss are <em>errors</em>, which are not followed."
 )

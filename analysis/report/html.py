@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from analysis.report.document import BASE_SCRIPTS as BASE_SCRIPTS
-from analysis.report.document import document as document
-from analysis.report.document import page_file as page_file
-from analysis.report.document import script_json as script_json
-from analysis.report.document import script_safe as script_safe
 from analysis.text.tokens import OutputDirection
 from analysis.text.vocabulary import Vocabulary, visible
 

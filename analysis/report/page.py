@@ -14,17 +14,27 @@ from analysis.report import features_section as features_part
 from analysis.report import graphs_section as graphs_part
 from analysis.report import perspective
 from analysis.report.collect import ReportData
-from analysis.report.document import SERVED_SCRIPTS, SERVED_START, SERVED_STYLE
+from analysis.report.document import (
+    BASE_SCRIPTS,
+    SERVED_SCRIPTS,
+    SERVED_START,
+    SERVED_STYLE,
+    document,
+    page_file,
+)
 from analysis.report.findings.cards import findings_section
 from analysis.report.glossary import glossary, with_terms
-from analysis.report.html import BASE_SCRIPTS, direction_title, document, page_file
+from analysis.report.html import direction_title
 from analysis.report.layer_section import anchor, layer_section
 from analysis.report.model_section import model_section
 from analysis.report.quadratic_section import quadratic_lead
 
 
-def render(data: ReportData, served: bool = False) -> str:
-    """The page of what `collect` computed; `served` beside a server that answers for the model."""
+def render(data: ReportData, served: bool = False, files_beside: bool = False) -> str:
+    """The page of what `collect` computed; `served` beside a server that answers for the model.
+
+    With `files_beside` the data of features lie in files in the folder `data` beside it.
+    """
     found = findings_section(data)
     parts = [_header(data), found]
     styles, scripts = ["page.css", "report.css"], list[str]()
@@ -38,7 +48,7 @@ def render(data: ReportData, served: bool = False) -> str:
         parts.append(graphs_part.graphs_section(data.graphs))
         styles.append("graphs/style.css")
     if data.features is not None:
-        parts.append(features_part.features_section(data.features, data.vocabulary))
+        parts.append(features_part.features_section(data.features, data.vocabulary, files_beside))
         exact = data.quadratic is None and not data.shape.biases
         parts.append(perspective.perspective_section(data.features, exact_bounds=exact))
         scripts += [*features_part.SCRIPTS, perspective.SCRIPT]
@@ -56,6 +66,7 @@ def render(data: ReportData, served: bool = False) -> str:
         scripts,
         plotly=data.features is not None,
         served=served,
+        files_beside=files_beside,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -10,10 +11,14 @@ from analysis.features.dictionaries import read_dictionaries
 from analysis.graphs.graph import Graph
 from analysis.polynomials.quadratic_model import QuadraticModel
 from analysis.report.collect import collect
+from analysis.report.features import Keeper
 from analysis.report.options import FeatureSource, ReportOptions
 from analysis.report.page import render
+from analysis.report.shards.folder import PAGE, Passing, ReportFolder
+from analysis.report.shards.settings import settings_of
+from bilinear_lm.distributed import gather_texts, together
 
-__all__ = ["FeatureSource", "ReportOptions", "read_dictionaries", "report"]
+__all__ = ["FeatureSource", "ReportOptions", "read_dictionaries", "report", "report_folder"]
 
 
 def report(
@@ -42,3 +47,42 @@ def report(
     """
     options = options or ReportOptions()
     return render(collect(model, tokenizer, name, options, features, progress, graphs, quadratic))
+
+
+def report_folder(
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    options: ReportOptions | None = None,
+    features: FeatureSource | None = None,
+    graphs: Sequence[Graph] = (),
+    progress: bool = True,
+    quadratic: QuadraticModel | None = None,
+) -> Path:
+    """The page of `report` in a folder, beside data that it reads when needed; returns the page's path.
+
+    For dictionaries of many features, of which one file would be too large to be opened. Layers are written
+    one by one: in memory is one of them at a time, beside the peaks of all features and their names. A call
+    that was interrupted goes on when it is made again. The processes of a torch.distributed group share the
+    features; the first of them writes.
+
+    Raises InputError for a folder with a report of other inputs or settings, or with anything else in it.
+
+    >>> page = report_folder(Path("report"), model, tokenizer, "stories", options, features)  # doctest: +SKIP
+    """
+    options = options or ReportOptions()
+    keeper: Keeper = Passing()
+    with together() as worker:
+        if not worker.rank:
+            bilinear = None if quadratic is None else quadratic.model
+            settings = settings_of(model, tokenizer, name, options, features, graphs, bilinear)
+            keeper = ReportFolder.open(path, settings)
+    finished = isinstance(keeper, ReportFolder) and keeper.is_finished
+    if gather_texts(["finished"] if finished else []):
+        return path / PAGE
+    data = collect(model, tokenizer, name, options, features, progress, graphs, quadratic, keeper)
+    with together():
+        if isinstance(keeper, ReportFolder):
+            keeper.finish(render(data, files_beside=True))
+    return path / PAGE

@@ -110,7 +110,7 @@ def output_cases(random):
 
 def _file(command, output):
     """Whether a command that writes a file may replace this one."""
-    return command in ("generate", "trace", "report", "policy play") and output == OUTPUTS["existing-file"]
+    return command in ("generate", "trace", "policy play") and output == OUTPUTS["existing-file"]
 
 
 def choice_cases(random):

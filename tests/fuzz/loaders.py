@@ -162,6 +162,13 @@ class _Page(HTMLParser):
 
 
 def _page(path):
+    """A page in one file, or in a folder with its data."""
+    if path.is_dir():
+        for file in (path / "data").glob("*-*.js"):
+            text = file.read_text(encoding="utf-8")
+            if not (text.startswith(f'shard("{file.stem}", \'{{') and text.endswith("}');\n")):
+                raise Wrong(f"{file}: no shard")
+        path /= "index.html"
     page = _Page()
     page.feed(path.read_text(encoding="utf-8"))
     if page.ended[-1:] != ["html"]:

@@ -12,7 +12,8 @@ import torch
 
 from analysis.report.classifiers.collect import ClassifierReading, Explained
 from analysis.report.classifiers.pictures import drawing, grey_image, signed_image
-from analysis.report.html import document, numbers, signed
+from analysis.report.document import document
+from analysis.report.html import numbers, signed
 from analysis.spectra.eigen import effective_rank
 from analysis.vision.figures import class_spectra_plot, radii_plot, rank_plot
 from analysis.vision.mask_figures import mask_effects_plot

@@ -13,7 +13,8 @@ import torch
 from analysis.convolutions.probes import ProbeScores
 from analysis.policy_plots import dropping_plot, truncation_curve_plot
 from analysis.report.classifiers.pictures import colour_image, drawing, grey_image, signed_image
-from analysis.report.html import document, numbers, signed
+from analysis.report.document import document
+from analysis.report.html import numbers, signed
 from analysis.report.policies.collect import PolicyReading, SeenTerms
 from bilinear_lm.environments.film import maze_picture
 from bilinear_lm.environments.maze import ACTIONS, CHANNELS

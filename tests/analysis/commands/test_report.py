@@ -12,6 +12,8 @@ from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.cli import main
 from bilinear_lm.dictionaries import load_dictionary
 
+from ..report.pages import data_in, data_of
+
 FEW = ["--directions", "1", "--text", "a cat", "--device", "cpu"]
 
 
@@ -33,17 +35,28 @@ def arguments(folder, *more):
     return ["report", str(folder / "model"), "-o", str(folder / "page.html"), *FEW, *map(str, more)]
 
 
-def data_of(page):
-    text = page.read_text()
-    return json.loads(text.split('id="feature-data">')[1].split("</script>")[0])
-
-
 def test_features_of_given_dictionaries(folder):
     given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
     assert main([*given, "--features", "7"]) == 0
-    (layer,) = data_of(folder / "page.html")["layers"]
+    (layer,) = data_of((folder / "page.html").read_text())["layers"]
     assert layer["layer"] == 1
     assert (len(layer["in"]["id"]), len(layer["out"]["id"]), layer["out"]["nFeat"]) == (7, 7, 20)
+
+
+def test_a_name_without_html_is_a_folder(folder, capsys):
+    given = arguments(folder, "--dictionaries", folder / "scope", "--contexts", folder / "text.txt")
+    for output, features in (("page.html", 9), ("report", 9), ("report", 9)):
+        given[3] = str(folder / output)
+        assert main([*given, "--features", str(features)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == [str(folder / name) for name in ("page.html", *2 * ["report/index.html"])]
+    assert data_in(folder / "report") == data_of((folder / "page.html").read_text())
+    assert str(folder) not in (folder / "report" / "report.json").read_text()
+    assert main([*given, "--features", "8"]) == 2
+    assert "features: n_features 9, not 8" in capsys.readouterr().err
+    given[3] = str(folder / "text.txt")
+    assert main(given) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_the_graph_of_a_prompt(folder):
@@ -69,7 +82,7 @@ def test_no_features_where_none_are_asked_for(folder):
 def test_the_model_that_ships_has_features(tmp_path):
     page = tmp_path / "page.html"
     assert main(["report", "-o", str(page), *FEW, "--layers", str(SHOWN_FIRST[0]), "--features", "700"]) == 0
-    found = data_of(page)
+    found = data_of(page.read_text())
     assert found["nTokens"] > 10_000
     (layer,) = found["layers"]
     place = found["first"][1]

@@ -1,4 +1,7 @@
-"""What tests of pages in a browser share."""
+"""What tests of pages share."""
+
+import json
+import re
 
 import torch
 
@@ -38,6 +41,43 @@ def _dictionary(point, seed):
     generator = torch.Generator().manual_seed(seed)
     encoder, decoder = (torch.randn(*shape, generator=generator) for shape in ((12, N_FEAT), (N_FEAT, 12)))
     return Dictionary(encoder, decoder, activation="topk", k=4, site=Site(1, point))
+
+
+def whole(index, shards):
+    """The data of the features part in one piece, of its index and of shards by name."""
+    for layer in index["layers"]:
+        for key in ("in", "out"):
+            side = layer[key]
+            side["id"] = list(range(side["n"])) if side["id"] is None else side["id"]
+            side["listed"] = shards[f"{layer['layer']}-{key}-list"]
+            side |= {name: side["listed"][name] for name in ("name", "active")}
+            for number in range(-(-side["n"] // index["perShard"])):
+                for name, column in shards[f"{layer['layer']}-{key}-{number}"].items():
+                    side[name] = None if column is None else [*side.get(name, ()), *column]
+    return index
+
+
+def data_of(page):
+    """The data of the features part of a page in one file."""
+    text = page.split('id="feature-data">')[1]
+    shards = re.findall(r'<script type="application/json" data-shard="([^"]*)">(.*?)</script>', text)
+    return whole(json.loads(text.split("</script>")[0]), {name: json.loads(value) for name, value in shards})
+
+
+def data_in(folder):
+    """The data of the features part of a report in a folder."""
+    shards = {}
+    for path in (folder / "data").glob("*-*.js"):
+        name, text = re.fullmatch(r"shard\(\"(.*?)\", '(.*)'\);\n", path.read_text(), re.DOTALL).groups()
+        assert name == path.stem
+        shards[name] = json.loads(re.sub(r"\\(u\w{4}|.)", unescaped, text))
+    text = (folder / "index.html").read_text().split('id="feature-data" data-folder="data/">')[1]
+    return whole(json.loads(text.split("</script>")[0]), shards)
+
+
+def unescaped(match):
+    """A character that is escaped in a text of JavaScript."""
+    return chr(int(match[1][1:], 16)) if len(match[1]) > 1 else match[1]
 
 
 def drawn(tab):

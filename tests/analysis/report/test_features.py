@@ -1,6 +1,5 @@
 """The features part of the report: every number on it against the analysis that it stands for."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,7 @@ from analysis import (
 )
 from analysis.features.dictionaries import LayerDictionaries
 from analysis.report.features import collect_features
-from analysis.report.features_section import features_json
+from analysis.report.features_section import features_section
 from analysis.report.options import FeatureSource, ReportOptions
 from analysis.report.write import report
 from analysis.text.vocabulary import Vocabulary, visible
@@ -27,6 +26,8 @@ from bilinear_lm.families import decoder_block
 from bilinear_lm.norms import normalised
 from bilinear_lm.sites import site_activations
 from bilinear_lm.weights import embedding, unembedding
+
+from .pages import data_of
 
 TEXT = (
     "Once upon a time a cat and a dog ran to the park.\n<|endoftext|>\n"
@@ -72,7 +73,7 @@ def data(model, tiny_tokenizer, source):
 
 @pytest.fixture
 def packed(data, tiny_tokenizer, model):
-    return json.loads(features_json(data, Vocabulary.of(tiny_tokenizer, model.config.vocab_size)))
+    return data_of(features_section(data, Vocabulary.of(tiny_tokenizer, model.config.vocab_size)))
 
 
 def windows_of(source, tokenizer, model):
@@ -263,8 +264,7 @@ def test_a_dictionary_that_is_never_active(model, tiny_tokenizer, source):
     quiet = replace(source, dictionaries=(replace(pair, outputs=silent),))
     options = ReportOptions(n_directions=1, layers=(0,), sample_tokens=0, text="a cat")
     page = report(model, tiny_tokenizer, "model", options, quiet, progress=False)
-    found = json.loads(page.split('id="feature-data">')[1].split("</script>")[0])
-    side = found["layers"][0]["out"]
+    side = data_of(page)["layers"][0]["out"]
     assert side["active"] == [0] * N_OUT
     assert side["contexts"] == [[]] * N_OUT
     assert side["activeOnly"] == [[None] * 5] * N_OUT

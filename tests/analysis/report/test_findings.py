@@ -12,6 +12,7 @@ from analysis.graphs.graph import Graph
 from analysis.interventions.head_moves import HeadMoves
 from analysis.report import glossary
 from analysis.report.collect import collect
+from analysis.report.document import page_file
 from analysis.report.drawing import N_BINS, Row, compared, histogram
 from analysis.report.features import collect_features
 from analysis.report.findings.cards import findings, findings_section
@@ -23,7 +24,6 @@ from analysis.report.findings.features import (
     purest_word,
 )
 from analysis.report.findings.prompts import head_reason
-from analysis.report.html import page_file
 from analysis.report.nulls import opposition, random_directions, random_probe, random_rotation
 from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.page import render

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from analysis.report.html import rounded, script_json, script_safe
+from analysis.report.document import script_json, script_safe
+from analysis.report.html import rounded
 
 
 def test_no_text_ends_the_script_element():

@@ -10,7 +10,7 @@ from analysis.graphs.elements import Edge
 from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import feature_node, logit_node, token_node
 from analysis.report.graphs_section import graphs_page
-from analysis.report.options import STORY, ReportOptions
+from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.write import report
 from bilinear_lm.sites import Site
 
@@ -20,9 +20,9 @@ from .pages import hostile_model, watched
 @pytest.fixture(scope="module")
 def page():
     """A report with figures that plotly draws, about a tiny model."""
-    model, tokenizer, _ = hostile_model(["<script>alert(1)</script>"])
+    model, tokenizer, pair = hostile_model(["<script>alert(1)</script>"])
     options = ReportOptions(n_directions=1, layers=(1,), sample_tokens=0, text=STORY)
-    return report(model, tokenizer, "a model", options, progress=False)
+    return report(model, tokenizer, "a model", options, FeatureSource((pair,), STORY), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,10 @@ def test_scripts_by_hash(request, name):
     page = request.getfixturevalue(name)
     rules = policy(page)
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == ["'none'"]
-    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
-    assert rules["script-src"] == [hashed(script) for script in scripts]
+    # The library of figures is a text first, which becomes a script.
+    scripts = re.findall(r'<script(?: type="text/plain" id="plotly")?>(.*?)</script>', page, flags=re.DOTALL)
+    assert len(scripts) == (3 if name == "page" else 2)
+    assert sorted(rules["script-src"]) == sorted(map(hashed, scripts))
     assert rules["style-src"] == ["'unsafe-inline'"]
     assert page.index("Content-Security-Policy") < page.index("<script")
     # All others hold data.
@@ -102,11 +104,12 @@ def test_what_got_in_does_not_run(request, said_by, name, what):
 
 def test_the_page_itself_says_nothing_and_draws(said_by, page):
     said, tab = said_by(page)
-    figures = tab.locator("figure.plot")
-    assert figures.count() > 0
+    figures = tab.locator("#feature figure.plot")
+    figures.first.wait_for(state="attached")
     for index in range(figures.count()):
         figures.nth(index).scroll_into_view_if_needed()
         figures.nth(index).locator("svg.main-svg").first.wait_for(timeout=60_000)
+    assert figures.count() == 2
     tab.locator("#theme").click()
     assert tab.evaluate("document.documentElement.dataset.theme") in ("dark", "light")
     assert said == []

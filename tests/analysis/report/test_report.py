@@ -35,15 +35,6 @@ TEXT = 'The cat swims & <script>alert(1)</script> runs.\nThe "dog" <!-- sees </s
 PRESET = Preset(d_model=12, d_mlp=20, n_layers=2, n_heads=2, n_ctx=96, d_vocab=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """On matrices this small, threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     tokenizer = train_tokenizer([TEXT, STORY], 320)
@@ -292,7 +283,7 @@ def test_what_comes_from_outside_is_escaped(page, elements):
     for token in HOSTILE:
         assert token.replace(" ", "␣") in elements.text
     scripts = [attributes for tag, attributes in elements.tags if tag == "script"]
-    assert [at for at in scripts if at.get("type") != "application/json"] == [{}, {}, {}]
+    assert [at for at in scripts if at.get("type") != "application/json"] == [{}, {}]
     assert not any(name.startswith("on") for _, attributes in elements.tags for name in attributes)
     assert page.count("alert(1)</script>") == 0
 

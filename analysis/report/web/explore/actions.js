@@ -91,9 +91,9 @@ function featureControls(name, amount, place) {
   ];
 }
 
-featureExtras.push((feature) => {
+featureExtras.push((feature, details) => {
   const { site } = featureData.lists(feature);
-  const reached = Math.max(0, ...featureData.contexts(feature).map(({ value }) => value));
+  const reached = Math.max(0, ...featureData.contexts(details).map(({ value }) => value));
   const place = saysPlace();
   return element("div", { class: "explore-actions" }, ...featureControls(`${site}-${featureData.number(feature)}`, reached || 5, place), place);
 });

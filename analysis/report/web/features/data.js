@@ -1,23 +1,65 @@
-// What the page knows about features: the JSON of features_section.py, and how to look things up in it.
+// What the page knows about features: the data of shards/content.py, and how to look things up in it.
 //
 // A feature is {layer, side, place}: its side is "in" or "out", its place the index in all lists of that side.
+// The index is there from the start: which features there are. Names come with the list of a side (`readList`),
+// everything else with the details of a feature (`read`).
+
+// The number in its dictionary of the feature at a place of a side.
+function numberAt(lists, place) {
+  return lists.id?.[place] ?? place;
+}
 
 const featureData = {
   all: null,
   layers: new Map(),
 
-  read(element) {
+  start(element) {
     this.all = JSON.parse(element.textContent);
-    this.all.layers.forEach((layer) => this.layers.set(layer.layer, layer));
+    pageData.folder = element.dataset.folder ?? null;
+    for (const layer of this.all.layers) {
+      this.layers.set(layer.layer, layer);
+      for (const side of ["in", "out"]) Object.assign(layer[side], { key: `${layer.layer}-${side}`, name: null, pieces: new Map() });
+    }
   },
 
-  // The lists of a feature's side.
+  // What is known of a feature's side: the index, and its list where that was read.
   lists({ layer, side }) {
     return this.layers.get(layer)[side];
   },
 
+  // Reads the list of a feature's side: names, and numbers to sort by.
+  readList(feature) {
+    const lists = this.lists(feature);
+    lists.reading ??= pageData.get(`${lists.key}-list`).then(
+      (list) => {
+        Object.assign(lists, list);
+        ownNames.listed(lists);
+        return lists;
+      },
+      (error) => {
+        lists.reading = null;
+        throw error;
+      },
+    );
+    return lists.reading;
+  },
+
+  // Reads all about a feature, and the names on both sides of its layer, to which it is linked.
+  async read(feature) {
+    const { key } = this.lists(feature);
+    const number = Math.floor(feature.place / this.all.perShard);
+    const sides = ["in", "out"].map((side) => this.readList({ layer: feature.layer, side }));
+    const [piece] = await Promise.all([pageData.get(`${key}-${number}`), ...sides]);
+    return this.details(piece, feature.place % this.all.perShard);
+  },
+
+  // The entries of one feature, from the columns of a piece.
+  details(piece, at) {
+    return Object.fromEntries(Object.entries(piece).map(([name, column]) => [name, column && column[at]]));
+  },
+
   features(layer, side) {
-    return this.layers.get(layer)[side].id.map((_, place) => ({ layer, side, place }));
+    return Array.from({ length: this.layers.get(layer)[side].n }, (_, place) => ({ layer, side, place }));
   },
 
   first() {
@@ -27,15 +69,19 @@ const featureData = {
 
   // What a feature is called: its number, and the tokens at its highest peaks.
   number(feature) {
-    return this.lists(feature).id[feature.place];
+    return numberAt(this.lists(feature), feature.place);
   },
 
+  // Empty as long as the list was not read, but for a name that the reader gave.
   tokens(feature) {
-    return this.lists(feature).name[feature.place];
+    const lists = this.lists(feature);
+    return lists.name ? lists.name[feature.place] : (ownNames.own(feature) ?? "");
   },
 
-  name(feature) {
-    return `#${this.number(feature)} ${this.tokens(feature)}`.trim();
+  // `made` stands for the whole name as long as there is no other.
+  name(feature, made = "") {
+    const tokens = this.tokens(feature);
+    return tokens || !made ? `#${this.number(feature)} ${tokens}`.trim() : made;
   },
 
   title(feature) {
@@ -52,9 +98,17 @@ const featureData = {
   find(hash) {
     const parts = /^#layer-(\d+)-(in|out)-(\d+)$/.exec(hash);
     if (!parts) return null;
-    const [layer, side] = [Number(parts[1]), parts[2]];
-    const place = this.layers.get(layer)?.[side].id.indexOf(Number(parts[3])) ?? -1;
+    const [layer, side, number] = [Number(parts[1]), parts[2], Number(parts[3])];
+    const lists = this.layers.get(layer)?.[side];
+    const place = lists ? this.place(lists, number) : -1;
     return place < 0 ? undefined : { layer, side, place };
+  },
+
+  // Where a side has the feature of this number; −1 where it is not shown.
+  place(lists, number) {
+    if (!lists.id) return number < lists.n ? number : -1;
+    lists.places ??= new Map(lists.id.map((id, place) => [id, place]));
+    return lists.places.get(number) ?? -1;
   },
 
   // A token as running text, and on one line with its blanks to be seen.
@@ -75,10 +129,10 @@ const featureData = {
     return Array.from({ length: list.length / size }, (_, i) => list.slice(i * size, (i + 1) * size));
   },
 
-  // Passages around a feature's peaks: tokens with their codes, and which of them is the peak.
-  contexts(feature) {
+  // Passages around a feature's peaks, of its details: tokens with their codes, and which of them is the peak.
+  contexts({ contexts }) {
     const { windows, width, skip } = this.all;
-    return this.lists(feature).contexts[feature.place].map(([number, position, ...codes]) => {
+    return contexts.map(([number, position, ...codes]) => {
       const byOffset = new Map(this.records(codes, 2));
       const start = Math.max(skip, position - width);
       const tokens = windows[number].slice(start, position + width + 1);

@@ -1,10 +1,32 @@
 // One feature, with everything the page knows about it.
 
-function showFeature(article, feature) {
-  for (const canvas of article.querySelectorAll(".canvas")) Plotly.purge(canvas);
-  const parts = feature.side === "out" ? outputParts(feature) : inputParts(feature);
-  const extras = featureExtras.map((make) => make(feature)).filter(Boolean);
-  article.replaceChildren(heading(feature), ...extras, ...parts);
+// Its heading at once, the rest when it was read, unless another was asked for meanwhile. Whether it is shown.
+async function showFeature(article, feature) {
+  const asked = Symbol();
+  showFeature.asked = asked;
+  plotting.forget(article);
+  article.setAttribute("aria-busy", "true");
+  article.style.minHeight = `${article.offsetHeight}px`; // so that the page stays where it is
+  article.replaceChildren(heading(feature));
+  let parts;
+  try {
+    const details = await featureData.read(feature);
+    if (showFeature.asked !== asked) return false;
+    const extras = featureExtras.map((make) => make(feature, details)).filter(Boolean);
+    parts = [...extras, ...(feature.side === "out" ? outputParts(feature, details) : inputParts(feature, details))];
+  } catch (error) {
+    if (showFeature.asked !== asked) return false;
+    parts = [element("p", { class: "note", role: "alert" }, error.message)];
+  }
+  // The heading has the feature's name now; the focus stays in it.
+  const focused = document.activeElement?.id;
+  article.replaceChildren(heading(feature), ...parts);
+  if (focused && document.activeElement === document.body) {
+    article.querySelector(`#${CSS.escape(focused)}`)?.focus({ preventScroll: true });
+  }
+  article.style.minHeight = "";
+  article.removeAttribute("aria-busy");
+  return true;
 }
 
 function heading(feature) {
@@ -22,7 +44,7 @@ function heading(feature) {
       name && " ",
       name,
     ),
-    renamePart(feature),
+    lists.name && renamePart(feature),
   );
 }
 
@@ -31,67 +53,65 @@ function active(feature) {
   return [`active tokens of ${featureData.all.nTokens.toLocaleString("en")}`, count.toLocaleString("en")];
 }
 
-function outputParts(feature) {
-  const { layer, place } = feature;
-  const lists = featureData.lists(feature);
+function outputParts(feature, details) {
+  const { layer } = feature;
   const inputs = (at) => ({ layer, side: "in", place: at });
-  const [corner, largest, thousandths] = lists.corner[place];
+  const [corner, largest, thousandths] = details.corner;
   const upper = thousandths.map((part) => (part * largest) / 1000);
   return [
     facts([
       active(feature),
-      ["effective rank", number(lists.rank[place])],
-      ["top 1 of Σλ²", percent(lists.share[place][0])],
-      ["strength √Σλ²", number(lists.strength[place])],
-      ...reach(feature, lists),
+      ["effective rank", number(details.rank)],
+      ["top 1 of Σλ²", percent(details.share[0])],
+      ["strength √Σλ²", number(details.strength)],
+      ...reach(details),
     ]),
-    contextsPart(feature, "Where it is active"),
-    part("What activates it: pairs of input features", interactionTable(lists.into[place], inputs)),
+    contextsPart(details, "Where it is active"),
+    part("What activates it: pairs of input features", interactionTable(details.into, inputs)),
     part("Between these features", matrixFigure(corner.map(inputs), upper)),
     element(
       "div",
       { class: "columns" },
-      part("Eigenvalues", spectrumFigure(lists.values[place])),
-      part("How few eigenvectors it takes", explainedTable(lists, place)),
+      part("Eigenvalues", spectrumFigure(details.values)),
+      part("How few eigenvectors it takes", explainedTable(details)),
     ),
     tokensPart(
       "What it does to the next token",
       "Those of the text whose logits the direction that it writes raises and lowers most, straight to the output.",
-      feature,
+      details,
       ["raises", "lowers"],
     ),
   ];
 }
 
 // The largest number that any input of the layer gives, and the largest in the text beside it.
-function reach(feature, lists) {
-  if (!lists.most) return [];
-  const reached = Math.max(0, ...featureData.contexts(feature).flatMap(({ values }) => values));
+function reach(details) {
+  if (details.most === null) return [];
+  const reached = Math.max(0, ...featureData.contexts(details).flatMap(({ values }) => values));
   return [
-    ["can reach at most", number(lists.most[feature.place])],
+    ["can reach at most", number(details.most)],
     ["reached in the text", number(reached)],
   ];
 }
 
-function inputParts(feature) {
-  const { layer, place } = feature;
-  const lists = featureData.lists(feature);
+function inputParts(feature, details) {
+  const { layer } = feature;
   return [
     facts([active(feature)]),
-    contextsPart(feature, "Where it is active"),
-    part("What it takes part in", feedsTable(lists.feeds[place], feature, layer)),
+    contextsPart(details, "Where it is active"),
+    part("What it takes part in", feedsTable(details.feeds, feature, layer)),
     tokensPart(
       "Tokens that it reads",
       "Those of the text whose embedding would activate it most and least, were it all that the layer reads." +
         (layer ? " Earlier layers have added much to it." : ""),
-      feature,
+      details,
       ["most", "least"],
     ),
   ];
 }
 
-function contextsPart(feature, title) {
-  const contexts = featureData.contexts(feature);
+function contextsPart(details, title) {
+  const contexts = featureData.contexts(details);
   if (!contexts.length) {
     return part(title, element("p", { class: "note" }, "It has no peak in the text, so that it is named by weights alone."));
   }
@@ -137,16 +157,16 @@ function feedsTable(list, feature, layer) {
   );
 }
 
-function explainedTable(lists, place) {
+function explainedTable(details) {
   const rows = [
-    ["correlation, all tokens", lists.all[place]],
-    ["correlation, where active", lists.activeOnly[place]],
-    ["share of Σλ²", lists.share[place]],
+    ["correlation, all tokens", details.all],
+    ["correlation, where active", details.activeOnly],
+    ["share of Σλ²", details.share],
   ];
   return table(
     "The feature beside what its top 1, 2, … eigenvectors alone would give, over the text. Where it is active is " +
       "the harder test.",
-    ["Top", ...lists.all[place].map((_, i) => `${i + 1}`)],
+    ["Top", ...details.all.map((_, i) => `${i + 1}`)],
     rows.map(([name, values]) => [
       element("th", { scope: "row" }, name),
       ...values.map((value) => cell(value === null ? "–" : value.toFixed(2))),
@@ -155,17 +175,16 @@ function explainedTable(lists, place) {
   );
 }
 
-function tokensPart(title, says, feature, [up, down]) {
-  const lists = featureData.lists(feature);
+function tokensPart(title, says, details, [up, down]) {
   return part(
     title,
     element(
       "dl",
       { class: "ends-list" },
       element("dt", {}, up),
-      element("dd", {}, chips(lists.up[feature.place])),
+      element("dd", {}, chips(details.up)),
       element("dt", {}, down),
-      element("dd", {}, chips(lists.down[feature.place])),
+      element("dd", {}, chips(details.down)),
     ),
     element("p", { class: "note" }, says),
   );

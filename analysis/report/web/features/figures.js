@@ -30,14 +30,13 @@ function layout(height, more) {
   };
 }
 
-// A figure that draws itself once it is on the page: Plotly has to know its width.
+// A figure that draws itself when it comes near the view.
 function plotFigure(says, height, caption, data, more, numbers) {
   const canvas = element("div", { class: "canvas", role: "img", "aria-label": says });
   canvas.style.height = `${height}px`;
-  requestAnimationFrame(() => {
-    if (!canvas.isConnected) return;
-    Plotly.newPlot(canvas, data, layout(height, more), { responsive: true, displayModeBar: false });
-  });
+  plotting.whenNear(canvas, () =>
+    Plotly.newPlot(canvas, data, layout(height, more), { responsive: true, displayModeBar: false }),
+  );
   const asTable = element("details", {}, element("summary", {}, "As a table"), numbers);
   return element("figure", { class: "plot" }, canvas, element("figcaption", {}, caption), asTable);
 }

@@ -2,8 +2,8 @@
 
 const ORDERS = {
   active: (lists, place) => -lists.active[place],
-  number: (lists, place) => lists.id[place],
-  explained: (lists, place) => -(lists.activeOnly?.[place][1] ?? lists.activeOnly?.[place][0] ?? -2),
+  number: (_, place) => place,
+  explained: (lists, place) => -(lists.explained?.[place] ?? -2),
   strength: (lists, place) => -(lists.strength?.[place] ?? 0),
 };
 
@@ -18,8 +18,13 @@ class FeatureList {
       "list",
       "count",
     ].map((name) => form.querySelector(`#pick-${name}`));
-    this.shown = [];
+    this.shown = []; // places
     this.current = null;
+    this.filled = null; // the lists that `shown` is of
+    this.rows = new Rows(this.list, (at) => {
+      const feature = this.feature(this.shown[at]);
+      return [element("b", {}, `#${featureData.number(feature)}`), ` ${featureData.tokens(feature)}`];
+    });
     for (const number of featureData.layers.keys()) {
       this.layer.append(element("option", { value: number }, `Layer ${number}`));
     }
@@ -31,83 +36,99 @@ class FeatureList {
     this.list.addEventListener("keydown", (event) => this.pressed(event));
     this.list.addEventListener("click", (event) => {
       const option = event.target.closest("[role=option]");
-      if (option) this.pick(this.shown[Number(option.dataset.at)], false);
+      if (option) this.pick(this.feature(this.shown[Number(option.dataset.at)]), false);
     });
   }
 
+  // The side that the controls say.
+  get chosen() {
+    return { layer: Number(this.layer.value), side: this.side.value };
+  }
+
+  feature(place) {
+    return { ...this.chosen, place };
+  }
+
   // Another layer or side was chosen: its first feature is shown.
-  changed() {
+  async changed() {
     this.search.value = "";
-    this.fill();
-    if (this.shown.length) this.pick(this.shown[0], false);
+    if ((await this.fill()) && this.shown.length) this.pick(this.feature(this.shown[0]), false);
   }
 
   // Marks a feature as the chosen one, on its own layer and side.
   mark(feature) {
     this.current = feature;
     const [layer, side] = [String(feature.layer), feature.side];
-    if (this.layer.value !== layer || this.side.value !== side || !this.list.childElementCount) {
-      this.layer.value = layer;
-      this.side.value = side;
-      this.search.value = "";
-      this.fill();
-    } else {
-      this.select();
+    if (this.layer.value === layer && this.side.value === side && this.filled === featureData.lists(feature)) {
+      return this.select();
     }
+    this.layer.value = layer;
+    this.side.value = side;
+    this.search.value = "";
+    return this.fill();
   }
 
-  fill() {
-    const [layer, side] = [Number(this.layer.value), this.side.value];
-    const lists = featureData.lists({ layer, side });
+  // Lists the features that the controls ask for, once their names are read. Whether they are still asked for.
+  async fill() {
+    const { side } = this.chosen;
+    const lists = featureData.lists(this.chosen);
     for (const option of this.order.options) option.disabled = side === "in" && "out" === option.dataset.of;
     if (this.order.selectedOptions[0].disabled) this.order.value = "active";
-    const key = ORDERS[this.order.value];
+    if (!lists.name) {
+      this.empty("Reading …");
+      try {
+        await featureData.readList(this.chosen);
+      } catch (error) {
+        if (lists === featureData.lists(this.chosen)) this.empty(error.message);
+        return false;
+      }
+      if (lists !== featureData.lists(this.chosen)) return false;
+    }
+    this.filled = lists;
     const sought = this.search.value.trim().toLowerCase().replaceAll(" ", "␣");
-    this.shown = featureData
-      .features(layer, side)
-      .filter((feature) => featureData.name(feature).toLowerCase().includes(sought))
-      .map((feature) => [key(lists, feature.place), feature])
-      .sort(([a], [b]) => a - b)
-      .map(([, feature]) => feature);
-    const options = this.shown.map((feature, at) =>
-      element(
-        "li",
-        { role: "option", id: `option-${feature.place}`, "data-at": at, "aria-selected": "false" },
-        element("b", {}, `#${featureData.number(feature)}`),
-        ` ${featureData.tokens(feature)}`,
-      ),
-    );
-    this.list.replaceChildren(...options);
-    const all = lists.nFeat > lists.id.length ? ` of ${lists.nFeat}, the most active` : "";
-    const kept = sought ? ` of ${lists.id.length}` : "";
+    this.shown = this.sorted(lists, sought);
+    this.rows.fill(this.shown.length);
+    const all = lists.nFeat > lists.n ? ` of ${lists.nFeat}, the most active` : "";
+    const kept = sought ? ` of ${lists.n}` : "";
     this.count.textContent = `${this.shown.length}${kept}${all} feature${this.shown.length === 1 ? "" : "s"}`;
     this.select();
+    return true;
+  }
+
+  empty(says) {
+    this.filled = null;
+    this.shown = [];
+    this.rows.fill(0);
+    this.select();
+    this.count.textContent = says;
+  }
+
+  // Places of the features whose number or name has what is sought, in the order that was chosen.
+  sorted(lists, sought) {
+    lists.sought ??= lists.name.map((name, place) => `#${numberAt(lists, place)} ${name}`.toLowerCase());
+    const places = [];
+    for (let place = 0; place < lists.n; place++) if (lists.sought[place].includes(sought)) places.push(place);
+    const key = ORDERS[this.order.value];
+    const keys = places.map((place) => key(lists, place));
+    return places.map((_, i) => i).sort((a, b) => keys[a] - keys[b] || a - b).map((i) => places[i]);
   }
 
   // Marks the current feature in the list, if it is there, and brings it into view.
   select() {
-    this.list.querySelector("[aria-selected=true]")?.setAttribute("aria-selected", "false");
-    const option = this.list.children[this.at()];
-    if (!option) return this.list.removeAttribute("aria-activedescendant");
-    option.setAttribute("aria-selected", "true");
-    this.list.setAttribute("aria-activedescendant", option.id);
-    const [top, bottom] = [option.offsetTop, option.offsetTop + option.offsetHeight];
-    if (top < this.list.scrollTop) this.list.scrollTop = top;
-    const below = bottom - this.list.clientHeight;
-    if (below > this.list.scrollTop) this.list.scrollTop = below;
+    this.rows.choose(this.at());
   }
 
   at() {
     const { current } = this;
-    if (current?.layer !== Number(this.layer.value) || current.side !== this.side.value) return -1;
-    return this.shown.findIndex(({ place }) => place === current.place);
+    if (current?.layer !== this.chosen.layer || current.side !== this.chosen.side) return -1;
+    return this.shown.indexOf(current.place);
   }
 
   move(steps) {
     if (!this.shown.length) return;
     const at = this.at();
     const next = at < 0 ? 0 : Math.min(Math.max(at + steps, 0), this.shown.length - 1);
-    if (next !== at) this.pick(this.shown[next], false);
+    if (next !== at) this.pick(this.feature(this.shown[next]), false);
   }
 
   searched(event) {
@@ -118,7 +139,7 @@ class FeatureList {
   }
 
   pressed(event) {
-    const page = Math.max(1, Math.floor(this.list.clientHeight / (this.list.firstChild?.offsetHeight || 1)) - 1);
+    const { page } = this.rows;
     const steps = {
       ArrowDown: 1,
       ArrowUp: -1,

@@ -4,7 +4,7 @@
 function startFeatures() {
   const source = document.getElementById("feature-data");
   if (!source) return;
-  featureData.read(source);
+  featureData.start(source);
   ownNames.start();
   startNameFiles();
   const section = document.getElementById("features");
@@ -28,9 +28,14 @@ function startFeatures() {
   function show(feature) {
     if (shown === featureData.hash(feature)) return;
     shown = featureData.hash(feature);
-    showFeature(article, feature);
     list.mark(feature);
-    status.textContent = `${featureData.title(feature)}: ${featureData.tokens(feature) || "never active"}`;
+    tell(feature);
+  }
+
+  async function tell(feature) {
+    if (await showFeature(article, feature)) {
+      status.textContent = `${featureData.title(feature)}: ${featureData.tokens(feature) || "never active"}`;
+    }
   }
 
   function route() {
@@ -41,6 +46,8 @@ function startFeatures() {
       if (location.hash) enter();
     } else if (feature === undefined) {
       shown = location.hash;
+      showFeature.asked = null;
+      plotting.forget(article);
       status.textContent = "There is no such feature on this page.";
       article.replaceChildren(element("p", {}, status.textContent));
     }
@@ -54,9 +61,8 @@ function startFeatures() {
 
   document.addEventListener("renamed", () => {
     if (!list.current) return;
-    showFeature(article, list.current);
     list.fill();
-    status.textContent = `${featureData.title(list.current)}: ${featureData.tokens(list.current)}`;
+    tell(list.current);
   });
   addEventListener("hashchange", route);
   if (featureData.find(location.hash) === null) show(featureData.first());

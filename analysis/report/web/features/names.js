@@ -8,23 +8,28 @@ const LONGEST_NAME = 200;
 const ownNames = {
   sides: [],
 
-  // The names of the page, with the reader's over them.
+  // The reader's names of all sides, by number: those given to the command, and those that the browser kept.
   start() {
     for (const layer of featureData.layers.values()) {
       for (const lists of [layer.in, layer.out]) {
-        // Names of the data, made ones and those given to the command, and the reader's by number.
-        const made = lists.id.map((number, place) => lists.given[number]?.[0] ?? lists.name[place]);
-        const side = { lists, made, own: new Map(), further: new Map() };
-        const put = (number, name) => side[lists.id.includes(number) ? "own" : "further"].set(number, name);
+        const side = { lists, made: null, own: new Map(), further: new Map() };
+        const put = (number, name) => side[featureData.place(lists, number) < 0 ? "further" : "own"].set(number, name);
         for (const [number, [, name]] of Object.entries(lists.given)) put(Number(number), name);
         for (const [number, name] of this.kept(lists)) {
           if (name) put(number, name);
           else side.own.delete(number);
         }
         this.sides.push(side);
-        this.fill(side);
       }
     }
+  },
+
+  // The list of a side was read: its made names are known, and the reader's stand over them.
+  listed(lists) {
+    const side = this.sides.find((one) => one.lists === lists);
+    side.made = lists.name.map((name, place) => lists.given[numberAt(lists, place)]?.[0] ?? name);
+    lists.name = [...lists.name];
+    this.fill(side);
   },
 
   key(lists) {
@@ -56,11 +61,17 @@ const ownNames = {
 
   // Shown names: the reader's, else those that were made, with the number where a reader's is the same.
   fill({ lists, made, own, further }) {
+    if (!made) return;
     const taken = new Set([...own.values(), ...further.values()]);
-    lists.id.forEach((number, place) => {
-      const name = made[place];
+    made.forEach((name, place) => {
+      const number = numberAt(lists, place);
       lists.name[place] = own.get(number) ?? (taken.has(name) ? `${name} (${number})` : name);
     });
+    lists.sought = null; // what the search looks through
+  },
+
+  own(feature) {
+    return this.side(feature).own.get(featureData.number(feature));
   },
 
   side(feature) {
@@ -69,7 +80,7 @@ const ownNames = {
   },
 
   isOwn(feature) {
-    return this.side(feature).own.has(featureData.number(feature));
+    return this.own(feature) !== undefined;
   },
 
   made(feature) {
@@ -142,18 +153,17 @@ const ownNames = {
 
   // Names of a file for one dictionary: of features on the page, and of others, which are kept for saving.
   checked({ lists }, part) {
-    const { site, nFeat, fingerprint, id } = lists;
+    const { site, nFeat, fingerprint } = lists;
     if (part.n_feat !== nFeat || part.fingerprint !== fingerprint) {
       throw new Error(`The names of ${site} are for another dictionary.`);
     }
-    const here = new Set(id);
     const found = { own: new Map(), further: new Map() };
     for (const [text, name] of Object.entries(part.names ?? {})) {
       const number = Number(text);
       if (!Number.isInteger(number) || number < 0 || number >= nFeat) throw new Error(`${site} has no feature ${text}.`);
       const bad = typeof name !== "string" || !name.trim() || name !== name.trim() ? "is no name" : this.fault(found, number, name);
       if (bad) throw new Error(`#${text} of ${site}: ${bad}`);
-      found[here.has(number) ? "own" : "further"].set(number, name);
+      found[featureData.place(lists, number) >= 0 ? "own" : "further"].set(number, name);
     }
     return [found.own, found.further];
   },

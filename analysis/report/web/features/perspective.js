@@ -8,11 +8,10 @@ function startPerspective() {
   const figures = [...section.querySelectorAll(".distribution")];
 
   // The number of a feature that a histogram is of; null where it has none.
-  function value(lists, place, measure, k) {
-    if (measure === "rank") return lists.rank[place];
-    if (measure === "active") return lists.activeOnly[place][k - 1];
-    if (measure === "all") return lists.all[place][k - 1];
-    const values = lists.values[place];
+  function value({ rank, activeOnly, all, values }, measure, k) {
+    if (measure === "rank") return rank;
+    if (measure === "active") return activeOnly[k - 1];
+    if (measure === "all") return all[k - 1];
     return values[0] ? Math.abs(values[k] / values[0]) : null;
   }
 
@@ -26,15 +25,23 @@ function startPerspective() {
     figure.querySelector(".this").textContent = number_ === null ? "" : `; this one ${number(number_)}`;
   }
 
-  function follow() {
+  // Features follow each other faster than they are read: the last one asked for is marked.
+  async function follow() {
     const feature = featureData.find(location.hash) ?? (follow.any ? null : featureData.first());
     if (!feature) return;
     follow.any = true;
     const output = feature.side === "out";
-    const lists = featureData.lists(feature);
+    follow.asked = feature;
+    let details;
+    try {
+      details = await featureData.read(feature);
+    } catch {
+      return; // the article says so
+    }
+    if (follow.asked !== feature) return;
     for (const figure of figures) {
       const { measure, k } = figure.dataset;
-      mark(figure, output ? value(lists, feature.place, measure, Number(k)) : null);
+      mark(figure, output ? value(details, measure, Number(k)) : null);
     }
     shown.replaceChildren(
       ...(output

@@ -128,7 +128,7 @@ class Graph {
     if (node.kind === "bias") return node.id;
     if (node.kind === "score") return `head ${node.layer}.${node.number} looking at ${this.token(node.key)}`;
     const feature = this.feature(node);
-    if (feature) return featureData.name(feature);
+    if (feature) return featureData.name(feature, node.label);
     return node.label || (node.kind === "feature" ? `#${node.number}` : node.id);
   }
 
