@@ -27,6 +27,9 @@ from bilinear_lm.tensor import BilinearTensor
 N_RANDOM = 100
 """Features of the rotated dictionary that are decomposed, and random pairs that are compared."""
 
+AT_ONCE = 16
+"""Interaction matrices that are decomposed at once."""
+
 N_OPPOSING = 20
 """Opposing pairs of a layer that are kept."""
 
@@ -78,9 +81,14 @@ def random_probe(
     rotation = random_rotation(outputs.d_in, generator).to(outputs.encoder)
     rotated = replace(outputs, encoder=rotation @ outputs.encoder)
     some = chosen[torch.randperm(len(chosen), generator=generator)[:N_RANDOM].sort().values.to(chosen.device)]
-    eigen = eigendecompose(tensor, rotated.encoder.T[some])
-    probe = Probe(rotated, some, eigen.values[:, :n_vectors], eigen.vectors[:, :n_vectors].clone())
-    return probe, effective_rank(eigen.values), eigen.values[:, :n_values].clone()
+    values, vectors = [], []
+    for u in rotated.encoder.T[some].split(AT_ONCE):
+        eigen = eigendecompose(tensor, u)
+        values.append(eigen.values)
+        vectors.append(eigen.vectors[:, :n_vectors].clone())
+    spectra = torch.cat(values)
+    probe = Probe(rotated, some, spectra[:, :n_vectors], torch.cat(vectors))
+    return probe, effective_rank(spectra), spectra[:, :n_values].clone()
 
 
 @shown

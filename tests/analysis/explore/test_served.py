@@ -185,6 +185,35 @@ def test_in_a_browser(served, browser):
     context.close()
 
 
+def test_from_a_feature_to_its_circuit_and_back_by_keyboard(served, browser):
+    """The focus goes where each step leads; the address shows the same in a browser that has not seen it."""
+    served.wait_for_the_whole()
+    context, other = browser.new_context(), browser.new_context()
+    tab, fresh = context.new_page(), other.new_page()
+    said, _ = watched(tab)
+    said_there, _ = watched(fresh)
+    chosen = tab.locator("#graph-canvas .chosen:focus")
+    tab.goto(served.address)
+    tab.locator("#graph-prompt li").first.wait_for()
+    tab.locator("#feature").get_by_role("button", name="Circuit by weights").press("Enter")
+    tab.locator("#graph-prompt").wait_for(state="hidden")
+    chosen.wait_for()
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "graph-node-title"
+    tab.get_by_role("link", name="All about this feature").press("Enter")
+    tab.locator("#feature-title:focus").wait_for()
+    tab.go_back()
+    chosen.wait_for()
+    circuit = tab.locator("#graph-node-title").inner_text()
+    fresh.goto(tab.url)
+    fresh.locator("#graph-prompt").wait_for(state="hidden")
+    fresh.locator("#graph-node-title", has_text=circuit).wait_for()
+    assert fresh.locator("#graph-status").inner_text() == ""
+    assert said == said_there == []
+    context.close()
+    other.close()
+
+
 def test_a_port_and_a_folder_that_are_taken(served, options, tmp_path):
     port = served.address.split(":")[2].split("/")[0]
     for more, says in (

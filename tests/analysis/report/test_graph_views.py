@@ -192,6 +192,18 @@ def test_nodes_are_grouped(open_page, path, graph):
     assert drawn(tab) == set(range(8))
 
 
+def test_nodes_are_grouped_by_keyboard(open_page, path, graph):
+    tab = open_page(path)
+    for place in (2, 3):
+        node(tab, place).focus()
+        tab.keyboard.press("s")
+    name = tab.get_by_label("as one node called")
+    name.fill("both")
+    name.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "graph-rename"
+    assert tab.locator("#graph-rename").input_value() == "both"
+
+
 def test_a_link_and_a_file_hold_the_view(open_page, path, graph, tmp_path):
     tab = open_page(path)
     select(tab, 2, 3)

@@ -149,7 +149,10 @@ class ExploreBar {
     }
     exploreState.opened(job.id);
     graphs.show(this.graph(job, result));
-    if (go && !isElsewhere) this.toGraph();
+    if (!go || isElsewhere) return;
+    history.pushState(null, "", location.href); // the step back is to what was shown before
+    graphs.view.save();
+    this.toGraph();
   }
 
   // The graph of a job, among those of the page.

@@ -39,7 +39,8 @@ function startFeatures() {
   }
 
   function route() {
-    if (location.hash === shown) return;
+    // A link to what is shown, or a step back to it, leads there all the same.
+    if (location.hash === shown) return section.contains(document.activeElement) ? undefined : enter();
     const feature = location.hash ? featureData.find(location.hash) : featureData.first();
     if (feature) {
       show(feature);

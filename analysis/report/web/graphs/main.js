@@ -7,7 +7,9 @@ class GraphList {
     this.view = new GraphView(section);
     this.graphs = [];
     this.pick.addEventListener("change", () => this.show(this.graphs[Number(this.pick.value)]));
-    addEventListener("hashchange", () => this.route());
+    addEventListener("hashchange", () => {
+      if (this.route() && !section.contains(document.activeElement)) this.view.close();
+    });
     // A feature has another name now.
     document.addEventListener("renamed", () => {
       this.graphs.forEach((graph, i) => (this.pick.options[i].textContent = graph.title()));
