@@ -178,7 +178,7 @@ RUNS = {
 RUNS["finetune with LoRA"] = (*RUNS["finetune"], "--lora-rank", "2")
 BEFORE_THE_END = {
     "train": (finetune.pretraining.pretrain, "save_folder"),
-    "dictionaries": (finetune.dictionaries.train, "_measure"),
+    "dictionaries": (finetune.dictionaries.train, "_measured"),
     "policy train": (finetune.networks.policy, "_measured"),
     "finetune": (finetune.finetuning.finetune, "_finish"),
 }
