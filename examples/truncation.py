@@ -35,7 +35,7 @@ def main(layer: str = "2", figure: str | None = None) -> None:
     ways = {
         "directions written along": ([1, 8, 32, 128], lambda tensor, k: truncate(tensor, directions, k)),
         "eigenvectors of each of them": ([1, 4, 16, 64], truncate_eigenvectors),
-        "hidden units, fitted": ([8, 64, 256], lambda tensor, k: cp_decompose(tensor, k).tensor),
+        "hidden units, fitted": ([8, 64], lambda tensor, k: cp_decompose(tensor, k).tensor),
     }
     costs = {way: truncation_costs(model, at, ranks, windows, cut) for way, (ranks, cut) in ways.items()}
     whole = next(iter(costs.values()))

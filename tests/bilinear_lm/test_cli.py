@@ -164,7 +164,7 @@ def test_spoiled_checkpoints(folder, tmp_path, capsys, spoil, said):
         (["--text", " "], "empty"),
         (["--validation", "nowhere.txt"], "nowhere.txt: no such file"),
         (["-o", "/proc/page.html"], "/proc/page.html: cannot be written"),
-        (["-o", "."], "is a folder"),
+        (["-o", "."], "expected a new or empty folder"),
     ],
 )
 def test_bad_options_of_a_report(folder, tmp_path, capsys, monkeypatch, arguments, said):
