@@ -22,7 +22,7 @@ from analysis import (
 )
 
 _, TEXT = bl.shipped_scope("stories")
-WINDOWS = 8
+WINDOWS = 4
 
 
 def main(layer: str = "2", figure: str | None = None) -> None:

@@ -193,7 +193,7 @@ def test_two_processes_write_the_same_graphs_as_one(tmp_path):
     """On weights and on a prompt, one command after the other, for the processes take longest to start."""
     targets = {"feature": ["--feature", "3-mlp-out-540"], "prompt": ["--prompt", "Once upon a time"]}
     (tmp_path / "text.txt").write_text(TEXT)
-    more = ["--contexts", str(tmp_path / "text.txt"), "--device", "cpu", "-o"]
+    more = ["--contexts", str(tmp_path / "text.txt"), "--max-nodes", "60", "--device", "cpu", "-o"]
     given = {name: ["trace", *target, *more] for name, target in targets.items()}
     (tmp_path / "commands.py").write_text(COMMANDS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
