@@ -14,6 +14,22 @@ import bilinear_lm  # noqa: F401
 from bilinear_lm.first_use import names_on_first_use
 
 if TYPE_CHECKING:
+    from analysis import (  # noqa: F401
+        attention,
+        chains,
+        circuits,
+        convolutions,
+        features,
+        graphs,
+        guarantees,
+        interventions,
+        paths,
+        polynomials,
+        spectra,
+        text,
+        toys,
+        vision,
+    )
     from analysis.attention import (
         attention_layer,
         composition_scores,
@@ -55,6 +71,7 @@ if TYPE_CHECKING:
         random_terms,
         split_direction,
     )
+    from analysis.convolutions.figures import activation_plot, filter_plot, term_curve_plot
     from analysis.features import (
         FeatureLayer,
         dictionaries_in,
@@ -106,6 +123,17 @@ if TYPE_CHECKING:
     )
     from analysis.interventions import ablation_control, replaced_mlp, truncation_costs
     from analysis.paths import expand_logits, expand_mlp, measure, strongest_token_interactions, token_paths
+    from analysis.plots import (
+        ablation_plot,
+        causal_plot,
+        correlation_plot,
+        reach_plot,
+        save_figure,
+        spectrum_plot,
+        submatrix_plot,
+        token_plot,
+        truncation_plot,
+    )
     from analysis.polynomials import (
         approximate_layers,
         approximate_training,
@@ -168,6 +196,15 @@ if TYPE_CHECKING:
         image_directions,
         mask_study,
     )
+    from analysis.vision.figures import (
+        class_spectra_plot,
+        directions_grid,
+        eigenvector_grid,
+        explanation_plot,
+        radii_plot,
+        rank_plot,
+    )
+    from analysis.vision.mask_figures import mask_effects_plot, masks_plot
 
 __all__ = [
     "DirectionTarget",
@@ -334,218 +371,7 @@ __all__ = [
     "virtual_scores",
 ]
 
-_ROOMS = {
-    "attention": (
-        "attention_layer",
-        "composition_scores",
-        "composition_through",
-        "feature_outputs",
-        "feature_scores",
-        "strongest_outputs",
-        "strongest_scores",
-    ),
-    "chains": (
-        "as_chain",
-        "chain_error",
-        "diagonalise",
-        "orthogonalise",
-        "unfold",
-    ),
-    "circuits": (
-        "DirectionTarget",
-        "EigenvectorTarget",
-        "FeatureTarget",
-        "Intervention",
-        "LogitTarget",
-        "ScoreTarget",
-        "attribute",
-        "causal_check",
-        "coactivations",
-        "labelled",
-        "open_interactions",
-        "open_prompt",
-        "patch_node",
-        "scale_nodes",
-        "static_circuit",
-        "steer_node",
-        "trace",
-        "trace_prompts",
-    ),
-    "features": (
-        "FeatureLayer",
-        "dictionaries_in",
-        "explained_on_text",
-        "feature_layer",
-        "interaction_index",
-        "interaction_statistics",
-        "opposing_features",
-        "strongest_interactions",
-        "strongest_patterns",
-        "strongest_submatrix",
-        "top_contexts",
-    ),
-    "graphs": (
-        "Edge",
-        "Graph",
-        "GraphView",
-        "Node",
-        "Supernode",
-        "carried",
-        "completeness",
-        "describe",
-        "effects",
-        "load_graph",
-        "load_view",
-        "predict_target",
-        "save_circuit_tracer",
-        "save_graph",
-        "save_view",
-        "strongest_paths",
-        "summary",
-        "supernodes",
-        "to_networkx",
-    ),
-    "guarantees": (
-        "certified_margins",
-        "certified_radius",
-        "certify",
-        "certify_features",
-        "certify_logits",
-        "diff",
-        "difference",
-        "eigenvectors_needed",
-        "inputs_where",
-        "largest_change",
-        "null_changes",
-        "pairs_matrix",
-        "verify",
-    ),
-    "interventions": (
-        "ablation_control",
-        "replaced_mlp",
-        "truncation_costs",
-    ),
-    "paths": (
-        "expand_logits",
-        "expand_mlp",
-        "measure",
-        "strongest_token_interactions",
-        "token_paths",
-    ),
-    "polynomials": (
-        "approximate_layers",
-        "approximate_training",
-        "attack_success",
-        "eigen_attack",
-        "quadratic_model",
-        "replacement_losses",
-        "svd_attack",
-    ),
-    "spectra": (
-        "as_squares",
-        "cp_decompose",
-        "direction_similarity",
-        "effective_rank",
-        "eigendecompose",
-        "eigendecompose_to_folder",
-        "gaussian_similarity",
-        "hosvd",
-        "in_basis",
-        "keep_pairs",
-        "load_decomposition",
-        "match_vectors",
-        "pairwise_cosine",
-        "save_decomposition",
-        "shared_basis",
-        "singular_eigenvectors",
-        "strongest_eigenvectors",
-        "truncate",
-        "truncate_eigenvectors",
-    ),
-    "text": (
-        "Vocabulary",
-        "direct_scores",
-        "prompt_ids",
-        "read_tokens",
-        "token_direction",
-        "token_windows",
-        "virtual_scores",
-    ),
-    "toys": (
-        "canonical_encoder",
-        "dimensionality",
-        "find_hops",
-        "frequency_shares",
-        "gate_coefficients",
-        "geometry",
-        "name_gate",
-        "solo_reconstruction",
-    ),
-    "convolutions": (
-        "activation_maps",
-        "decompose_terms",
-        "dropping",
-        "eigenfilters",
-        "fit_probe",
-        "interest_vectors",
-        "keeping",
-        "random_terms",
-        "split_direction",
-    ),
-    "vision": (
-        "accuracy_by_rank",
-        "adversarial_mask",
-        "adversarial_masks",
-        "class_eigenvectors",
-        "compare_radii",
-        "edge_energy",
-        "eigenvector_similarity",
-        "explain_prediction",
-        "gradient_attack",
-        "image_directions",
-        "mask_study",
-    ),
-}
-"""By room, the names that come from it."""
-
-_FIGURES = (
-    "ablation_plot",
-    "causal_plot",
-    "correlation_plot",
-    "reach_plot",
-    "save_figure",
-    "spectrum_plot",
-    "submatrix_plot",
-    "token_plot",
-    "truncation_plot",
-)
-"""Drawn by matplotlib, which is loaded with the first of them."""
-
-_CLASSIFIER_FIGURES = (
-    "class_spectra_plot",
-    "directions_grid",
-    "eigenvector_grid",
-    "explanation_plot",
-    "radii_plot",
-    "rank_plot",
-)
-"""Figures of image classifiers, likewise."""
-
-_MASK_FIGURES = ("mask_effects_plot", "masks_plot")
-
-_FILTER_FIGURES = ("activation_plot", "filter_plot", "term_curve_plot")
-"""Figures of convolutions, likewise."""
-
-_ON_FIRST_USE = (
-    {room: f"analysis.{room}" for room in _ROOMS}
-    | {name: f"analysis.{room}" for room, names in _ROOMS.items() for name in names}
-    | dict.fromkeys(_FIGURES, "analysis.plots")
-    | dict.fromkeys(_CLASSIFIER_FIGURES, "analysis.vision.figures")
-    | dict.fromkeys(_MASK_FIGURES, "analysis.vision.mask_figures")
-    | dict.fromkeys(_FILTER_FIGURES, "analysis.convolutions.figures")
-)
-
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=set(_ON_FIRST_USE.values()))
+__getattr__ = names_on_first_use(__name__, light="all")
 
 
 def __dir__() -> list[str]:

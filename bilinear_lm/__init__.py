@@ -46,48 +46,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ON_FIRST_USE = {
-    "AttentionWeights": "bilinear_lm.weights",
-    "BilinearApproximation": "bilinear_lm.polynomials.bilinear",
-    "BilinearTensor": "bilinear_lm.tensor",
-    "Dictionary": "bilinear_lm.dictionaries.dictionary",
-    "FactoredCovariance": "bilinear_lm.polynomials.gaussian",
-    "GLUWeights": "bilinear_lm.glu_weights",
-    "Polynomial": "bilinear_lm.polynomials.polynomial",
-    "Site": "bilinear_lm.dictionaries.dictionary",
-    "TextLoss": "bilinear_lm.text.evaluate",
-    "approximate_glu": "bilinear_lm.polynomials.approximate",
-    "approximate_layer": "bilinear_lm.polynomials.approximate",
-    "approximate_mlp": "bilinear_lm.polynomials.approximate",
-    "attention_weights": "bilinear_lm.weights",
-    "bilinear_approximation": "bilinear_lm.polynomials.bilinear",
-    "checkpoint_info": "bilinear_lm.checkpoints.info",
-    "embedding": "bilinear_lm.weights",
-    "environments": "bilinear_lm.environments",
-    "explained_variance": "bilinear_lm.polynomials.explained",
-    "export": "bilinear_lm.checkpoints.save",
-    "fit_polynomial": "bilinear_lm.polynomials.measured",
-    "hook": "bilinear_lm.hooked.adapters",
-    "images": "bilinear_lm.images",
-    "load_dictionary": "bilinear_lm.dictionaries",
-    "load_hooked": "bilinear_lm.hooked.adapters",
-    "load_polynomial": "bilinear_lm.polynomials.polynomial_folder",
-    "load_pretrained": "bilinear_lm.checkpoints.load",
-    "load_tokenizer": "bilinear_lm.checkpoints.tokenizer",
-    "mlp_inputs": "bilinear_lm.sites",
-    "mlp_tensor": "bilinear_lm.weights",
-    "mlp_weights": "bilinear_lm.weights",
-    "networks": "bilinear_lm.networks",
-    "sample": "bilinear_lm.text.generate",
-    "save_dictionary": "bilinear_lm.dictionaries",
-    "save_polynomial": "bilinear_lm.polynomials.polynomial_folder",
-    "shipped_models": "bilinear_lm.shipped",
-    "shipped_scope": "bilinear_lm.shipped",
-    "swish": "bilinear_lm.polynomials.hermite",
-    "text_loss": "bilinear_lm.text.evaluate",
-    "unembedding": "bilinear_lm.weights",
-    "unhook": "bilinear_lm.hooked.adapters",
-}
 _LIGHT = (
     "bilinear_lm.checkpoints.info",
     "bilinear_lm.polynomials.bilinear",
@@ -97,6 +55,7 @@ _LIGHT = (
     "bilinear_lm.polynomials.hermite",
     "bilinear_lm.polynomials.polynomial",
     "bilinear_lm.shipped",
+    "bilinear_lm.sites",
     "bilinear_lm.networks",
     "bilinear_lm.images",
     "bilinear_lm.environments",
@@ -155,7 +114,7 @@ __all__ = [
 ]
 
 
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=_LIGHT)
+__getattr__ = names_on_first_use(__name__, light=_LIGHT)
 
 
 def __dir__() -> list[str]:

@@ -25,30 +25,6 @@ if TYPE_CHECKING:
     from finetune.networks.toy import ToyTraining, new_models, train_toy
     from finetune.pretraining.pretrain import pretrain
 
-_ON_FIRST_USE = {
-    "Conversion": "finetune.conversion.convert",
-    "Edit": "finetune.edits",
-    "EditReport": "finetune.edits",
-    "FitSettings": "finetune.conversion.glu_fit",
-    "Gates": "finetune.networks.tasks",
-    "ImageTraining": "finetune.networks.images_config",
-    "LayerConversion": "finetune.conversion.convert",
-    "Superposition": "finetune.networks.tasks",
-    "ToyTraining": "finetune.networks.toy",
-    "calibration_windows": "finetune.data.calibration",
-    "composed_table": "finetune.networks.tasks",
-    "convert": "finetune.conversion.convert",
-    "edit": "finetune.edits",
-    "finetune": "finetune.finetuning.finetune",
-    "fit_bilinear": "finetune.conversion.glu_fit",
-    "interaction": "finetune.edits",
-    "new_models": "finetune.networks.toy",
-    "pretrain": "finetune.pretraining.pretrain",
-    "train_classifier": "finetune.networks.images",
-    "train_dictionaries": "finetune.dictionaries.train",
-    "train_toy": "finetune.networks.toy",
-}
-
 __all__ = [
     "Conversion",
     "ConvertConfig",
@@ -85,7 +61,7 @@ _LIGHT = {
 }
 """Modules that do not need transformers."""
 
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=_LIGHT)
+__getattr__ = names_on_first_use(__name__, light=_LIGHT)
 
 
 def __dir__() -> list[str]:

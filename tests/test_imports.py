@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from bilinear_lm.first_use import modules_of
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bilinear_lm", "analysis", "finetune")
 
@@ -24,8 +26,9 @@ def test_heavy_libraries_load_on_first_use_only(package):
 def test_light_names_load_no_transformers():
     code = """
 import sys, bilinear_lm, finetune
+from bilinear_lm.first_use import modules_of
 finetune.fit_bilinear
-for name, module in bilinear_lm._ON_FIRST_USE.items():
+for name, module in modules_of("bilinear_lm").items():
     if module in bilinear_lm._LIGHT:
         getattr(bilinear_lm, name)
 print("transformers" in sys.modules)
@@ -107,7 +110,7 @@ def top_level(path: Path) -> list[ast.stmt]:
 
 def test_no_module_uses_a_name_on_first_use_while_it_is_imported():
     lazy = ("bilinear_lm", "bilinear_lm.checkpoints", "analysis", "finetune")
-    names = {package: import_module(package)._ON_FIRST_USE for package in lazy}
+    names = {import_module(package).__name__: modules_of(package) for package in lazy}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for node in top_level(path):
@@ -122,7 +125,13 @@ def test_bilinear_lm_is_imported_before_its_modules(package):
     assert ours[0] == "import bilinear_lm"
 
 
-@pytest.mark.parametrize("package", ["bilinear_lm", "bilinear_lm.checkpoints", "analysis", "finetune"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        *("bilinear_lm", "bilinear_lm.checkpoints", "bilinear_lm.environments", "bilinear_lm.hooked"),
+        *("analysis", "finetune"),
+    ],
+)
 def test_type_checkers_see_the_names_that_load_on_first_use(package):
     path = ROOT.joinpath(*package.split("."), "__init__.py")
     seen = {}
@@ -137,8 +146,7 @@ def test_type_checkers_see_the_names_that_load_on_first_use(package):
     assert seen
     for name, value in seen.items():
         assert value is None or getattr(import_module(package), name) is value, name
-    if package != "analysis":  # whose figures and rooms type checkers do without
-        assert seen.keys() == import_module(package)._ON_FIRST_USE.keys()
+    assert seen.keys() == modules_of(package).keys()
 
 
 def test_every_public_name_is_there():

@@ -12,16 +12,6 @@ if TYPE_CHECKING:
     from bilinear_lm.checkpoints.save import export, save_folder
     from bilinear_lm.checkpoints.tokenizer import has_tokenizer, load_tokenizer
 
-_ON_FIRST_USE = {
-    "CheckpointInfo": "bilinear_lm.checkpoints.info",
-    "checkpoint_info": "bilinear_lm.checkpoints.info",
-    "export": "bilinear_lm.checkpoints.save",
-    "has_tokenizer": "bilinear_lm.checkpoints.tokenizer",
-    "load_pretrained": "bilinear_lm.checkpoints.load",
-    "load_tokenizer": "bilinear_lm.checkpoints.tokenizer",
-    "save_folder": "bilinear_lm.checkpoints.save",
-}
-
 __all__ = [
     "CheckpointInfo",
     "checkpoint_info",
@@ -33,7 +23,7 @@ __all__ = [
 ]
 
 
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light={"bilinear_lm.checkpoints.info"})
+__getattr__ = names_on_first_use(__name__, light={"bilinear_lm.checkpoints.info"})
 
 
 def __dir__() -> list[str]:

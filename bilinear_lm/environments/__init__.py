@@ -29,24 +29,7 @@ __all__ = [
     "shipped_policies",
 ]
 
-_ON_FIRST_USE = {
-    "ACTIONS": "bilinear_lm.environments.maze",
-    "CHANNELS": "bilinear_lm.environments.maze",
-    "Environment": "bilinear_lm.environments.environment",
-    "EnvironmentName": "bilinear_lm.environments.environment",
-    "Episodes": "bilinear_lm.environments.episodes",
-    "MazeSettings": "bilinear_lm.environments.maze",
-    "MazeStates": "bilinear_lm.environments.maze",
-    "Mazes": "bilinear_lm.environments.maze",
-    "Policy": "bilinear_lm.environments.policy_folder",
-    "load_policy": "bilinear_lm.environments.policy_folder",
-    "make_environment": "bilinear_lm.environments.environment",
-    "play_episodes": "bilinear_lm.environments.episodes",
-    "save_policy": "bilinear_lm.environments.policy_folder",
-    "shipped_policies": "bilinear_lm.environments.policy_folder",
-}
-
-__getattr__ = names_on_first_use(__name__, _ON_FIRST_USE, light=set(_ON_FIRST_USE.values()))
+__getattr__ = names_on_first_use(__name__, light="all")
 
 
 def __dir__() -> list[str]:
