@@ -11,6 +11,25 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// A button that does something.
+function button(properties, act, ...content) {
+  const made = element("button", { type: "button", ...properties }, ...content);
+  made.addEventListener("click", act);
+  return made;
+}
+
+// Gives the reader a JSON file.
+function saveFile(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+// A text of tokens on one line, with its blanks to be seen.
+function visible(text) {
+  return text.replaceAll(" ", "␣") || "⟨empty⟩";
+}
+
 const MINUS = "−";
 
 function number(value, digits = 3) {

@@ -27,12 +27,6 @@ const explorer = {
   },
 };
 
-function plainButton(text, act) {
-  const made = element("button", { type: "button" }, text);
-  made.addEventListener("click", act);
-  return made;
-}
-
 // A number or a text with a button that does something with it.
 function fieldWithButton(label, input, text, act) {
   const form = element("form", { class: "with-field" }, element("label", {}, label, " ", input), element("button", {}, text));
@@ -72,9 +66,9 @@ function changeControls(graph, node, place) {
     element(
       "p",
       { class: "actions" },
-      plainButton("Ablate", () => change({ factor: 0 })),
-      plainButton("Scale × 2", () => change({ factor: 2 })),
-      plainButton("Scale × −1", () => change({ factor: -1 })),
+      button({}, () => change({ factor: 0 }), "Ablate"),
+      button({}, () => change({ factor: 2 }), "Scale × 2"),
+      button({}, () => change({ factor: -1 }), "Scale × −1"),
     ),
     Math.abs(value) > MIN_VALUE ? fieldWithButton("Value", numberField(value), "Set", (number) => change({ value: number })) : null,
     node.kind === "feature"
@@ -86,7 +80,7 @@ function changeControls(graph, node, place) {
 
 function featureControls(name, amount, place) {
   return [
-    element("p", { class: "actions" }, plainButton("Circuit by weights", () => explorer.weights(name, place))),
+    element("p", { class: "actions" }, button({}, () => explorer.weights(name, place), "Circuit by weights")),
     fieldWithButton("Times its direction", numberField(amount), "Steer", (times) => explorer.steer(name, times, place)),
   ];
 }

@@ -22,7 +22,7 @@ class ExploreBar {
   form() {
     const field = (label, ...inputs) => element("p", {}, element("label", { for: inputs[0].id }, label), " ", ...inputs);
     const row = (...parts) => element("div", { class: "row" }, ...parts);
-    this.sampling = plainButton("Sample", () => this.ask("sample", { prompt: this.prompt(), ...this.writing() }));
+    this.sampling = button({}, () => this.ask("sample", { prompt: this.prompt(), ...this.writing() }), "Sample");
     this.made = element(
       "form",
       { id: "explore-bar", "aria-label": "Ask the model" },
@@ -209,19 +209,13 @@ class ExploreBar {
     const name = jobWords(job);
     const goesOn = jobs.goesOn(job);
     const line = element("li", { "data-id": job.id, "data-state": state, "data-of": job.state });
-    line.append(job.state === "done" ? this.labelled("Open", name, () => this.open(job)) : element("span", {}, name), " ");
+    const open = () => button({ class: "node-link", "aria-label": `Open ${name}` }, () => this.open(job), name);
+    line.append(job.state === "done" ? open() : element("span", {}, name), " ");
     if (goesOn) line.append(element("span", { class: "progress" }, progressLine(job)));
     if (job.state === "failed") line.append(element("span", { class: "note problem" }, job.message));
     if (job.state === "cancelled") line.append(element("span", { class: "note" }, "cancelled"));
-    const remove = plainButton(goesOn ? "Cancel" : "Remove", () => jobs.remove(job.id));
-    remove.setAttribute("aria-label", `${goesOn ? "Cancel" : "Remove"} ${name}`);
-    line.append(" ", remove);
+    const does = goesOn ? "Cancel" : "Remove";
+    line.append(" ", button({ "aria-label": `${does} ${name}` }, () => jobs.remove(job.id), does));
     return line;
-  }
-
-  labelled(does, name, act) {
-    const made = element("button", { type: "button", class: "node-link", "aria-label": `${does} ${name}` }, name);
-    made.addEventListener("click", act);
-    return made;
   }
 }

@@ -70,7 +70,7 @@ function showReport(place) {
     if (place.dataset.whole) return;
     place.dataset.whole = "yes";
     if (!explorer.touched) return location.reload();
-    place.replaceChildren("The rest of the page is ready. ", plainButton("Show it", () => location.reload()));
+    place.replaceChildren("The rest of the page is ready. ", button({}, () => location.reload(), "Show it"));
   } else if (job?.state === "failed") {
     place.replaceChildren(element("span", { class: "problem" }, `The rest of the page could not be made: ${job.message}`));
   } else if (job && jobs.goesOn(job)) {

@@ -18,7 +18,7 @@ const featureData = {
     pageData.folder = element.dataset.folder ?? null;
     for (const layer of this.all.layers) {
       this.layers.set(layer.layer, layer);
-      for (const side of ["in", "out"]) Object.assign(layer[side], { key: `${layer.layer}-${side}`, name: null, pieces: new Map() });
+      for (const side of ["in", "out"]) Object.assign(layer[side], { key: `${layer.layer}-${side}`, name: null });
     }
   },
 
@@ -56,10 +56,6 @@ const featureData = {
   // The entries of one feature, from the columns of a piece.
   details(piece, at) {
     return Object.fromEntries(Object.entries(piece).map(([name, column]) => [name, column && column[at]]));
-  },
-
-  features(layer, side) {
-    return Array.from({ length: this.layers.get(layer)[side].n }, (_, place) => ({ layer, side, place }));
   },
 
   first() {
@@ -117,7 +113,7 @@ const featureData = {
   },
 
   label(token) {
-    return this.text(token).replaceAll(" ", "␣") || "⟨empty⟩";
+    return visible(this.text(token));
   },
 
   special(token) {

@@ -2,9 +2,7 @@
 // button work.
 
 function startFeatures() {
-  const source = document.getElementById("feature-data");
-  if (!source) return;
-  featureData.start(source);
+  featureData.start(document.getElementById("feature-data"));
   ownNames.start();
   startNameFiles();
   const section = document.getElementById("features");

@@ -180,10 +180,10 @@ function renamePart(feature) {
     element("label", { for: "rename-text" }, "Name"),
     field,
     element("button", { type: "submit" }, "Rename"),
-    ownNames.isOwn(feature) ? element("button", { type: "button", class: "made" }, `Back to ${ownNames.made(feature)}`) : null,
+    ownNames.isOwn(feature) ? button({ class: "made" }, () => give(""), `Back to ${ownNames.made(feature)}`) : null,
     says,
   );
-  const toggle = element("button", { type: "button", id: "rename", "aria-expanded": "false" }, "Rename");
+  const toggle = button({ id: "rename", "aria-expanded": "false" }, () => show(true), "Rename");
   const show = (open) => {
     form.hidden = !open;
     toggle.hidden = open;
@@ -197,12 +197,10 @@ function renamePart(feature) {
     if (form.isConnected) says.textContent = fault;
     else document.getElementById("rename")?.focus({ preventScroll: true });
   };
-  toggle.addEventListener("click", () => show(true));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     give(field.value);
   });
-  form.querySelector(".made")?.addEventListener("click", () => give(""));
   form.addEventListener("keydown", (event) => event.key === "Escape" && show(false));
   return element("div", { class: "rename" }, toggle, form);
 }
@@ -214,11 +212,7 @@ function startNameFiles() {
     save.disabled = !ownNames.count;
     save.textContent = ownNames.count ? `Save names (${ownNames.count})` : "Save names";
   };
-  save.addEventListener("click", () => {
-    const url = URL.createObjectURL(new Blob([ownNames.file()], { type: "application/json" }));
-    element("a", { href: url, download: "feature-names.json" }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
-  });
+  save.addEventListener("click", () => saveFile("feature-names.json", ownNames.file()));
   open.addEventListener("change", async () => {
     const [file] = open.files;
     open.value = "";

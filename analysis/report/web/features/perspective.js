@@ -2,8 +2,6 @@
 
 function startPerspective() {
   const section = document.getElementById("perspective");
-  const source = document.getElementById("feature-data");
-  if (!section || !source) return;
   const shown = document.getElementById("perspective-shown");
   const figures = [...section.querySelectorAll(".distribution")];
 

@@ -75,6 +75,11 @@ class Graph {
     return label && name.startsWith(label) ? `${this.name(this.target)}${name.slice(label.length)}` : name;
   }
 
+  // Shares of the target, the largest first, of the nodes that have some.
+  get strengths() {
+    return this.byStrength.map((node) => node.strength).filter((strength) => strength > 0);
+  }
+
   get hasSlopes() {
     return this.target.slope !== null;
   }
@@ -175,7 +180,7 @@ class Graph {
 
   token(position) {
     const text = this.texts?.[position];
-    return text === undefined ? `position ${position}` : text.replaceAll(" ", "␣") || "⟨empty⟩";
+    return text === undefined ? `position ${position}` : visible(text);
   }
 
   // At which positions what makes up a node is found, as far as it is followed: parts of its contributions with

@@ -11,6 +11,10 @@ function svgElement(tag, properties = {}, ...children) {
   return made;
 }
 
+function cut(text, length) {
+  return text.length > length ? `${text.slice(0, length - 1)}…` : text;
+}
+
 // The outline of a kind of node around 0, 0.
 function graphShape(kind, size = 6) {
   const s = size;
@@ -68,8 +72,7 @@ function drawGround(graph, layout) {
   for (const [key, { left, width }] of layout.columns) {
     if (key < 0) continue;
     const x = layout.gutter + left + (width - GRAPH.gap) / 2;
-    const token = graph.token(key);
-    const text = token.length > 12 ? `${token.slice(0, 11)}…` : token;
+    const text = cut(graph.token(key), 12);
     const turn = layout.tilted ? { transform: `rotate(-48 ${x + 3} ${layout.bottom + 12})`, "text-anchor": "end" } : { "text-anchor": "middle" };
     ground.append(svgElement("text", { x, y: layout.bottom + 16, class: "token-text", "data-position": key, ...turn }, text));
   }
@@ -125,9 +128,9 @@ function drawNode(graph, node, { x, y }) {
   return group;
 }
 
-// A node in a sentence.
-function graphSays(graph, node) {
-  const parts = [graph.kindName(node), graph.name(node), graph.where(node)];
+// A node in a sentence; an empty `name` leaves out what it is called.
+function graphSays(graph, node, name = graph.fullName(node)) {
+  const parts = [graph.kindName(node), name];
   if (node.members) parts.push(`${node.members.length} nodes`);
   if (node.value !== null) parts.push(`value ${number(node.value)}`);
   if (node !== graph.target) parts.push(`${percent(node.strength)} of the target`);

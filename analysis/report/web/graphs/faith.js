@@ -15,8 +15,8 @@ function faithLine(graph) {
   if (check) {
     parts.push(["change without a node, predicted against measured:", ""]);
     for (const [kind, , free, , held, , random] of check) {
-      const r = (value) => (value === null ? "–" : number(value, 2));
-      parts.push([`${(GRAPH_KINDS[kind] ?? kind).toLowerCase()} r`, r(free), `held ${r(held)}, random ${r(random)}`]);
+      const name = (GRAPH_KINDS[kind] ?? kind).toLowerCase();
+      parts.push([`${name} r`, number(free, 2), `held ${number(held, 2)}, random ${number(random, 2)}`]);
     }
   } else if (variance?.length) {
     parts.push(...[...variance].reverse().map(([layer, part]) => [`variance carried, layer ${layer}`, percent(part)]));
@@ -101,8 +101,7 @@ function scatter(graph, nodes, title, numbersOf, actions) {
 }
 
 function checkedTable(check) {
-  const shown = (value) => cell(value === null ? "–" : number(value));
-  const rows = check.map(([kind, n, ...numbers]) => [cell(GRAPH_KINDS[kind] ?? kind), cell(`${n}`), ...numbers.map(shown)]);
+  const rows = check.map(([kind, n, ...numbers]) => [cell(GRAPH_KINDS[kind] ?? kind), cell(`${n}`), ...numbers.map((value) => cell(number(value)))]);
   const columns = ["Taken away", "How many", "r", "Size", "r, held", "Size, held", "r, random", "Times random"];
   const caption = "By kind. r: how the predicted changes go with the measured ones; size: how many times larger the measured ones are; times random: how many times larger than those by random nodes.";
   return table(caption, columns, rows, "dense");

@@ -43,8 +43,8 @@ class GraphList {
   // The strongest node of each graph that is this feature.
   nodesOf(feature) {
     const hash = featureData.hash(feature);
-    const isIt = (graph, node) => graph.feature(node) && featureData.hash(graph.feature(node)) === hash;
-    const found = this.graphs.map((graph) => [graph, graph.byStrength.find((node) => isIt(graph, node))]);
+    const isIt = (other) => other && featureData.hash(other) === hash;
+    const found = this.graphs.map((graph) => [graph, graph.byStrength.find((node) => isIt(graph.feature(node)))]);
     return found.filter(([, node]) => node);
   }
 
@@ -67,10 +67,8 @@ class GraphList {
 }
 
 function startGraphs() {
-  const source = document.getElementById("graph-data");
-  if (!source) return null;
   const list = new GraphList(document.getElementById("circuits"));
-  for (const packed of JSON.parse(source.textContent)) list.add(packed, false);
+  for (const packed of JSON.parse(document.getElementById("graph-data").textContent)) list.add(packed, false);
   if (!list.route() && list.graphs.length) list.show(list.graphs[0]);
   return list;
 }
@@ -79,18 +77,10 @@ const graphs = startGraphs();
 
 // From a feature to the graphs that it is in.
 function graphLinks(feature) {
-  const links = graphs.nodesOf(feature).map(([graph, node]) => {
-    const made = element("button", { type: "button", class: "node-link" }, graph.title());
-    made.addEventListener("click", () => graphs.enter(graph, node));
-    return element("li", {}, made);
-  });
+  const links = graphs
+    .nodesOf(feature)
+    .map(([graph, node]) => element("li", {}, button({ class: "node-link" }, () => graphs.enter(graph, node), graph.title())));
   return links.length ? part("Graphs that it is in", element("ul", { class: "in-graphs" }, ...links)) : null;
 }
 
-if (graphs) {
-  featureExtras.push(graphLinks);
-  // The first feature may have been shown before.
-  const heading = document.querySelector("#feature > header");
-  const links = heading && graphLinks(featureData.find(location.hash) ?? featureData.first());
-  if (links) heading.after(links);
-}
+featureExtras.push(graphLinks);

@@ -42,15 +42,11 @@ function nodeTitle(graph, node) {
 
 // For the sheet of a narrow window; elsewhere the details stand beside the graph.
 function closeButton(actions) {
-  const made = element("button", { type: "button", id: "graph-close", "aria-label": "Close the details" }, "×");
-  made.addEventListener("click", () => actions.close());
-  return made;
+  return button({ id: "graph-close", "aria-label": "Close the details" }, () => actions.close(), "×");
 }
 
 function actionButton(id, text, key, act) {
-  const made = element("button", { type: "button", id: `graph-${id}`, "aria-keyshortcuts": key }, text, " ", element("kbd", {}, key));
-  made.addEventListener("click", act);
-  return made;
+  return button({ id: `graph-${id}`, "aria-keyshortcuts": key }, act, text, " ", element("kbd", {}, key));
 }
 
 function nodeFacts(graph, node) {
@@ -70,16 +66,13 @@ function nodeFacts(graph, node) {
 function supernodeParts(graph, node, actions) {
   const name = element("input", { type: "text", id: "graph-rename", value: node.name, "aria-label": "Name of the supernode", maxlength: 80 });
   name.addEventListener("change", () => actions.rename(node, name.value));
-  const button = (id, text, act) => {
-    const made = element("button", { type: "button", id: `graph-${id}` }, text);
-    made.addEventListener("click", () => act(node));
-    return made;
-  };
+  const open = button({ id: "graph-open-group" }, () => actions.openGroup(node), "Open");
+  const dissolve = button({ id: "graph-dissolve" }, () => actions.dissolve(node), "Dissolve");
   const base = graph.base;
   const members = [...node.members].sort((a, b) => b.strength - a.strength);
   return part(
     `${members.length} nodes as one`,
-    element("p", { class: "actions" }, name, button("open-group", "Open", actions.openGroup), button("dissolve", "Dissolve", actions.dissolve)),
+    element("p", { class: "actions" }, name, open, dissolve),
     element("ul", { class: "members" }, ...members.map((member) => element("li", {}, nodeButton(base, member, actions), ` ${percent(member.strength)}`))),
     element("p", { class: "note" }, `${graph.hasSlopes ? "Its value and slope are sums over these nodes: the slope is what the target gains at first order if all of them double at once. " : ""}Its share is what goes on to nodes outside; its edges are the sums of theirs.`),
   );
@@ -89,9 +82,8 @@ function supernodeParts(graph, node, actions) {
 function memberNote(graph, node, actions) {
   const group = actions.groupOf(node);
   if (!group) return "";
-  const made = element("button", { type: "button", class: "node-link", id: "graph-close-group" }, group.open ? "Show them as one" : "Show it");
-  made.addEventListener("click", () => actions.closeGroup(group));
-  return element("p", { class: "note" }, `Of the supernode “${group.name}”. `, made);
+  const show = button({ class: "node-link", id: "graph-close-group" }, () => actions.closeGroup(group), group.open ? "Show them as one" : "Show it");
+  return element("p", { class: "note" }, `Of the supernode “${group.name}”. `, show);
 }
 
 // What the target did without this node, beside what the graph says.
@@ -121,12 +113,14 @@ function noteField(node, actions) {
 
 function nodeButton(graph, node, actions) {
   const name = graph.name(node) || node.id;
-  const made = element("button", { type: "button", class: "node-link", title: graphSays(graph, node) });
   const where = graph.where(node);
-  made.append(smallShape(node), ` ${name}`);
-  if (where) made.append(element("small", {}, `, ${where}`));
-  made.addEventListener("click", () => actions.select(node, true));
-  return made;
+  return button(
+    { class: "node-link", title: graphSays(graph, node) },
+    () => actions.select(node, true),
+    smallShape(node),
+    ` ${name}`,
+    where && element("small", {}, `, ${where}`),
+  );
 }
 
 function smallShape(node) {
@@ -139,7 +133,7 @@ function nodeTable(graph, nodes, actions) {
   const rows = nodes.map((node) => [
     cell(nodeButton(graph, node, actions)),
     cell(graph.kindName(node)),
-    cell(node.value === null ? "–" : number(node.value)),
+    cell(number(node.value)),
     cell(percent(node.strength)),
   ]);
   return table(

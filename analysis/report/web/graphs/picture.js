@@ -68,7 +68,6 @@ class GraphPicture {
     const { graph, layout } = this;
     const nodes = graph.byStrength.filter((node) => layout.places.has(node) && node.kind !== "token" && !isFar(node));
     nodes.sort((a, b) => rank(a) - rank(b));
-    const cut = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
     const placed = placeLabels(nodes.slice(0, 120), layout, (node) => cut(graph.shortName(node), rank(node) < 2 ? 28 : 16));
     this.labels.replaceChildren(
       ...placed.map(({ node, text, x, y, anchor }) =>
@@ -86,9 +85,7 @@ class GraphPicture {
     const node = this.nodeOf(target);
     this.tip.hidden = !node;
     if (!node) return;
-    const name = this.graph.fullName(node);
-    const rest = graphSays(this.graph, node).replace(`${[this.graph.name(node), this.graph.where(node)].filter(Boolean).join(", ")}, `, "");
-    this.tip.replaceChildren(element("b", {}, name), element("br"), rest);
+    this.tip.replaceChildren(element("b", {}, this.graph.fullName(node)), element("br"), graphSays(this.graph, node, ""));
     const { x, y } = this.layout.places.get(node);
     const [left, top] = [x - this.canvas.scrollLeft, y - this.canvas.scrollTop];
     const half = this.tip.offsetWidth / 2;

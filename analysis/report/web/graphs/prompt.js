@@ -9,9 +9,8 @@ class PromptView {
     this.graph = graph;
     this.list.hidden = this.note.hidden = !graph.texts;
     this.buttons = (graph.texts ?? []).map((_, position) => {
-      const made = element("button", { type: "button", "aria-pressed": "false", "data-position": position }, graph.token(position));
-      made.addEventListener("click", () => this.pick(made.getAttribute("aria-pressed") === "true" ? null : position));
-      return made;
+      const pick = ({ currentTarget }) => this.pick(currentTarget.getAttribute("aria-pressed") === "true" ? null : position);
+      return button({ "aria-pressed": "false", "data-position": position }, pick, graph.token(position));
     });
     this.list.replaceChildren(...this.buttons.map((button) => element("li", {}, button)));
     this.answer.replaceChildren(...answerWords(graph));

@@ -7,12 +7,11 @@ const FIRST_SHOWN = 250;
 
 class GraphState {
   constructor(base) {
-    const strengths = base.byStrength.map((node) => node.strength).filter((strength) => strength > 0);
     this.base = base;
     this.chosen = base.target.id;
     this.pinned = new Set();
     this.hidden = new Set();
-    this.least = strengths[FIRST_SHOWN] ?? 0;
+    this.least = base.strengths[FIRST_SHOWN] ?? 0;
     this.groups = [];
     this.notes = new Map();
   }

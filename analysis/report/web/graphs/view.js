@@ -79,7 +79,7 @@ class GraphView {
     this.graph = state.graph();
     this.position = null;
     this.stage.hidden = false;
-    const strengths = base.byStrength.map((node) => node.strength).filter((strength) => strength > 0);
+    const { strengths } = base;
     const low = Math.log10(strengths.at(-1) ?? 1e-6);
     const high = Math.log10(Math.max(strengths[Math.min(5, strengths.length - 1)] ?? 1, strengths.at(-1) ?? 0));
     Object.assign(this.filter, { min: Math.floor(100 * low) / 100, max: Math.ceil(100 * high) / 100, step: 0.01 });
@@ -245,8 +245,7 @@ class GraphView {
   }
 
   download() {
-    const link = element("a", { href: `data:application/json;charset=utf-8,${encodeURIComponent(JSON.stringify(this.state, null, 1))}`, download: "graph-view.json" });
-    link.click();
+    saveFile("graph-view.json", JSON.stringify(this.state, null, 1));
   }
 
   async upload(input) {
@@ -273,8 +272,7 @@ class GraphView {
   }
 
   list() {
-    const old = this.all.querySelector("table");
-    (old?.closest(".scroll") ?? old)?.remove();
+    this.all.querySelector(".scroll")?.remove();
     if (!this.all.open) return;
     const nodes = this.graph.byStrength.filter((node) => this.picture.layout.places.has(node));
     this.all.append(nodeTable(this.graph, nodes, this.actions));
