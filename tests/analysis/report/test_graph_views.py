@@ -273,7 +273,7 @@ def test_files_of_other_graphs_are_refused(open_page, path, graph, tmp_path):
 def test_graphs_are_added_and_details_get_more_actions(open_page, tmp_path, graph, monkeypatch):
     """As scripts of a page that is served do it, behind those of graphs."""
     more = f"""
-        GraphView.extraActions.push((node, graph) => element("button", {{ id: "more" }}, graph.name(node)));
+        nodeExtras.push((graph, node) => element("button", {{ id: "more" }}, graph.name(node)));
         const given = {json.dumps(packed(graph))};
         document.getElementById("theme").addEventListener("click", () => graphs.add(given));
     """

@@ -20,7 +20,6 @@ function showNode(article, graph, node, actions) {
         actionButton("mark", actions.isMarked(node) ? "Unselect" : "Select", "s", () => actions.mark(node)),
       ]),
       feature && element("a", { href: featureData.hash(feature), class: "more" }, "All about this feature"),
-      ...GraphView.extraActions.map((make) => make(node, graph)),
     ),
     ...nodeExtras.map((make) => make(graph, node)).filter(Boolean),
     node.members ? supernodeParts(graph, node, actions) : memberNote(graph, node, actions),

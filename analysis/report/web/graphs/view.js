@@ -1,9 +1,6 @@
 // The graph part of the page: what is drawn and told of a graph, and what keys and buttons do to its state.
 
 class GraphView {
-  // Functions (node, graph) → an element for the details of a node, or null.
-  static extraActions = [];
-
   constructor(section) {
     const find = (id) => section.querySelector(`#graph-${id}`);
     for (const name of ["canvas", "filter", "status", "all", "legend", "faith"]) this[name] = find(name);
