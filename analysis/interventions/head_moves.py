@@ -1,4 +1,4 @@
-"""What attention heads move to one position of a prompt, taken away in the model piece by piece.
+"""Moves of attention heads to one position of a prompt, taken away in the model one by one.
 
 A move is what one head takes from one position to another: its attention there times the value. It is taken
 away from the input of the attention's output projection, with the head's pattern as it was; everything behind
@@ -32,7 +32,7 @@ Read = Callable[[Float[Tensor, "*axes d_vocab"]], Float[Tensor, "*axes"]]
 @shown
 @dataclass(frozen=True)
 class HeadMoves:
-    """What heads move to one position, as columns; the largest measured effect first."""
+    """Moves of heads to one position, as columns; the largest measured effect first."""
 
     position: int
     """The position that all of them write at."""
@@ -88,7 +88,8 @@ def head_moves(
             f"moves to position {query} from position {first} on; expected a position between the two"
         )
     measured = measure(model, ids)
-    moved = _moved(measured, query, first)  # [layer, heads, key, d_head]
+    attention = _attention(measured, query, first)
+    moved = _moved(measured, attention, first)
     with torch.enable_grad():
         zeros = torch.zeros_like(moved[:, :, 0]).requires_grad_()
         with _added(model, query, zeros.unsqueeze(0)):
@@ -104,27 +105,32 @@ def head_moves(
     tried, random = effects[: len(strongest)], effects[len(strongest) :]
     best = tried.abs().argsort(descending=True)
     layers, heads, keys = (part.cpu() for part in torch.unravel_index(strongest[best], slopes.shape))
-    pattern = torch.stack([layer.pattern[:, query, first:query] for layer in measured.layers])
     return HeadMoves(
         position=query,
         value=whole,
         layers=layers,
         heads=heads,
         keys=keys + first,
-        attention=pattern.flatten()[strongest[best]].cpu(),
+        attention=attention.flatten()[strongest[best]].cpu(),
         effects=tried[best].cpu(),
         first_order=slopes.flatten()[strongest[best]].detach().cpu(),
         random=random.cpu(),
     )
 
 
-def _moved(measured: Measured, query: int, first: int) -> Float[Tensor, "layer n_heads n_keys d_head"]:
+def _attention(measured: Measured, query: int, first: int) -> Float[Tensor, "layer n_heads n_keys"]:
+    """The attention at one position to those from `first` to the one before."""
+    at = torch.tensor([query], device=measured.ids.device)
+    return torch.stack([layer.attention.pattern_rows(at)[:, 0, first:query] for layer in measured.layers])
+
+
+def _moved(
+    measured: Measured, attention: Float[Tensor, "layer n_heads n_keys"], first: int
+) -> Float[Tensor, "layer n_heads n_keys d_head"]:
     """Attention times value of each head and position that is read, before the output projection."""
-    parts = []
-    for layer in measured.layers:
-        attention = layer.pattern[:, query, first:query].unsqueeze(-1)
-        parts.append(attention * layer.attention.values[:, first:query])
-    return torch.stack(parts)
+    end = first + attention.shape[-1]
+    values = torch.stack([layer.attention.values[:, first:end] for layer in measured.layers])
+    return attention.unsqueeze(-1) * values
 
 
 @torch.no_grad()
@@ -167,9 +173,8 @@ def _added(
 
 def _adding(query: int, delta: Float[Tensor, "batch width"]) -> Callable[..., Sequence[Tensor]]:
     def hook(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        at_query = torch.zeros_like(args[0]).index_add(
-            1, torch.tensor([query], device=args[0].device), delta.to(args[0]).unsqueeze(1)
-        )
-        return (args[0] + at_query, *args[1:])
+        mixed = args[0].clone()
+        mixed[:, query] += delta.to(mixed)
+        return (mixed, *args[1:])
 
     return hook

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -70,9 +70,9 @@ class LayerReading:
     strengths: Float[Tensor, " n"]
     """Their strengths."""
     directions: tuple[DirectionReading, ...]
-    random: RandomDirections | None = None
+    random: RandomDirections
     """Random output directions, beside which the others are read."""
-    bounded: bool = False
+    bounded: bool
     """Whether a norm in front bounds what the layer reads, so that its output has a largest value."""
 
 
@@ -179,21 +179,20 @@ def _read_layers(
             n_tokens=options.n_tokens,
             n_heads=options.n_heads,
         )
-        reading = _read_layer(reader, layer, words, U, asked, options.n_directions)
-        random = random_directions(
-            reader.tensor, reader.x, -(-N_RANDOM // len(layers)), options.n_eigenvectors, seed=layer
-        )
-        readings.append(replace(reading, random=random, bounded=has_range(model, layer)))
+        bounded, n_random = has_range(model, layer), -(-N_RANDOM // len(layers))
+        readings.append(_read_layer(reader, layer, bounded, words, U, asked, options.n_directions, n_random))
     return tuple(readings)
 
 
 def _read_layer(
     reader: LayerReader,
     layer: int,
+    bounded: bool,
     words: list[int],
     U: Float[Tensor, "n_words d_model"],
     asked: tuple[OutputDirection, ...],
     n_directions: int,
+    n_random: int,
 ) -> LayerReading:
     rows, strengths = strongest(reader.tensor, U, n_directions)
     listed = strengths.topk(min(LISTED, len(strengths)))
@@ -203,11 +202,13 @@ def _read_layer(
         listed=tuple(words[row] for row in listed.indices.tolist()),
         strengths=listed.values,
         directions=tuple(reader.read(direction) for direction in directions),
+        random=random_directions(reader.tensor, reader.x, n_random, reader.n_eigenvectors, seed=layer),
+        bounded=bounded,
     )
 
 
 def _moves(model: PreTrainedModel, graph: Graph, first: int) -> HeadMoves | None:
-    """What heads move to where a logit is read, for a graph of one on a prompt; None for other graphs."""
+    """The moves of heads to where a logit is read, for a graph of one on a prompt; None for other graphs."""
     target, position = graph.settings.get("target", {}), graph.node(graph.target).position
     if graph.tokens is None or position is None or position <= first or target.get("kind") != "LogitTarget":
         return None

@@ -129,7 +129,7 @@ def spectrum(values: Float[Tensor, " k"], marked: int, says: str) -> str:
     largest = values[values.abs().argsort(descending=True)[:marked]].tolist()
     ranks = [[other > 0 for other in largest[: i + 1]].count(value > 0) for i, value in enumerate(largest)]
     names = [
-        _label(place(rank), height(value), str(i), "mark")
+        _mark(place(rank), height(value), str(i))
         for i, (rank, value) in enumerate(zip(ranks, largest, strict=True), start=1)
     ]
     ticks = [f'<span style="left:{place(rank):.1f}%">{rank}</span>' for rank in _ticks(longest)]
@@ -161,5 +161,5 @@ def _dot(kind: str, x: float, y: float, title: str) -> str:
     return f'<path class="{kind} dot" d="M{x:.2f} {y:.2f}h0"><title>{escape(title)}</title></path>'
 
 
-def _label(x: float, y: float, text: str, kind: str) -> str:
-    return f'<span class="{kind}" style="left:{x:.1f}%;top:{100 * y / HEIGHT:.1f}%">{escape(text)}</span>'
+def _mark(x: float, y: float, text: str) -> str:
+    return f'<span class="mark" style="left:{x:.1f}%;top:{100 * y / HEIGHT:.1f}%">{text}</span>'

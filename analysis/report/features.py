@@ -100,20 +100,25 @@ class FeatureReading:
     interactions, strongest first; features are numbered by their order in `features`."""
     explained: Explained
     """How well the top eigenvectors of each output feature explain it on the text."""
+    random: RandomFeatures
+    """Features of the same dictionary turned at random, beside which spectra and `explained` are read."""
+    opposition: Opposition
+    """Pairs of output features that write in opposite directions."""
     most: Float[Tensor, " n"] | None = None
     """The largest pre-activation of each output feature that any input of the layer gives; None where no norm
     bounds the layer's input."""
-    random: RandomFeatures | None = None
-    """Features of the same dictionary turned at random, beside which spectra and `explained` are read."""
-    opposition: Opposition | None = None
-    """Pairs of output features that write in opposite directions."""
 
     def clarity(self) -> Float[Tensor, " n"]:
         """|strongest interaction| / strength of each output feature, times its correlation, where it is
         active, with its two largest eigenvectors."""
-        correlation = self.explained.active_tokens[:, :2][:, -1].nan_to_num(0)
+        correlation = with_two(self.explained.active_tokens).nan_to_num(0)
         strongest = self.index.values[:, 0].abs().cpu()
         return correlation * strongest / self.spectra.strength.cpu().clamp(min=1e-30)
+
+
+def with_two(correlations: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    """Correlations of features with their two largest eigenvectors, or with the one there is."""
+    return correlations[:, :2][:, -1]
 
 
 @shown
@@ -145,14 +150,14 @@ class FeatureData:
 
 
 class Keeper:
-    """Where the readings of layers go as they are made: this one keeps them as they are."""
+    """The place where readings of layers go as they are made: this one keeps them as they are."""
 
     def finished(self, layer: int, windows: Windows) -> FeatureReading | None:
         """The reading of a layer that was made before, as it is kept; None for others."""
         return None
 
     def keep(self, reading: FeatureReading, windows: Windows, n_listed: int) -> FeatureReading:
-        """What is kept of a reading, of which `n_listed` interactions of each feature are shown."""
+        """The reading as it is kept, of which `n_listed` interactions of each feature are shown."""
         return reading
 
 
@@ -273,9 +278,7 @@ class _Reader:
 
     def _decomposed(self, around: LayerDictionaries) -> tuple[FeatureLayer, Spectra, Probe]:
         """A layer between the features that are shown, its spectra, and its largest eigenvectors."""
-        read, written = (
-            self.active[site].most_active(self.source.n_features) for site in (around.read, around.written)
-        )
+        read, written = self._shown(around.read), self._shown(around.written)
         full = feature_layer(self.bilinear, around.layer, around.inputs, around.outputs)
         features = replace(full, inputs=full.inputs[read], outputs=full.outputs[written])
         spectra = _spectra(features, self.source)
@@ -316,22 +319,23 @@ class _Reader:
             index=index,
             corners=corners,
             explained=explained,
-            most=self._most(around),
             random=random,
-            opposition=opposition(
-                features, around.outputs.decoder[self.active[around.written].most_active(source.n_features)]
-            ),
+            opposition=opposition(features, around.outputs.decoder[self._shown(around.written)]),
+            most=self._most(around),
         )
+
+    def _shown(self, site: Site) -> Int[Tensor, " n"]:
+        """The features of a site that are shown, by number."""
+        return self.active[site].most_active(self.source.n_features)
 
     def _most(self, around: LayerDictionaries) -> Tensor | None:
         if not has_range(self.bilinear, around.layer):
             return None
-        written = self.active[around.written].most_active(self.source.n_features)
+        written = self._shown(around.written)
         return certify_features(self.bilinear, around.outputs, written.tolist(), layer=around.layer).high
 
     def _side(self, site: Site, dictionary: Dictionary) -> Side:
-        activity = self.active[site]
-        features = activity.most_active(self.source.n_features)
+        activity, features = self.active[site], self._shown(site)
         tokens = weight_tokens(self.model, dictionary, site, features, self.listed, self.source.n_tokens)
         made = activity.contexts.names
         if site in self.source.names:

@@ -20,7 +20,7 @@ SCRIPTS = (
     "features/list.js",
     "features/main.js",
 )
-"""In the order in which they build on each other, behind `html.BASE_SCRIPTS`."""
+"""In the order in which they build on each other, behind `document.BASE_SCRIPTS`."""
 
 
 def features_section(data: FeatureData, vocabulary: Vocabulary, files_beside: bool = False) -> str:

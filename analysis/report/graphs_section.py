@@ -62,8 +62,7 @@ def graph_name(graph: Graph) -> str:
     target = graph.node(graph.target)
     name = f"{target.label} ({target.id})" if target.label else target.id
     if target.kind == "logit" and target.label:
-        # Blanks of tokens are signs in labels: this one is before those that the logit is against.
-        name = target.label.partition(" - ")[0]
+        name, _ = _apart(target.label)
     if not graph.on_prompt:
         return f"{name}, from weights alone"
     if graph.texts is None:
@@ -121,9 +120,15 @@ def _answer(graph: Graph) -> list[Any] | None:
     if not graph.on_prompt:
         return None
     target = graph.node(graph.target)
-    # Blanks of tokens are signs in labels, so that this one is between two lists of them.
-    own, _, against = target.text.partition(" - ") if target.kind == "logit" else (target.text, "", "")
+    own, against = _apart(target.text) if target.kind == "logit" else (target.text, "")
     return [own, against, _short_or_none(graph.settings.get("probability"))]
+
+
+def _apart(logit: str) -> tuple[str, str]:
+    """The token of a logit and those that it is against, of its label."""
+    # Blanks of tokens are signs in labels, so that this one is between two lists of them.
+    own, _, against = logit.partition(" - ")
+    return own, against
 
 
 def _followed(graph: Graph) -> dict[By, int | float]:

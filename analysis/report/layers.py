@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.report.nulls import correlation
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
 from analysis.spectra.gram import strength
+from analysis.streaming import PairMoments
 from analysis.text.tokens import (
     OutputDirection,
     TokenReading,
@@ -77,7 +77,7 @@ class DirectionReading:
     def correlation(self) -> float:
         """Correlation of `outputs` with what the eigenvectors read give together; NaN of a constant."""
         together = torch.stack([part.activations for part in self.eigenvectors]).sum(dim=0)
-        return float(correlation(together, self.outputs))
+        return float(PairMoments.of(together, self.outputs).correlation)
 
     def share(self, k: int) -> float:
         """The share (0 to 1) of the k largest eigenvalues in Σ λ²."""

@@ -1,4 +1,4 @@
-"""What chance gives: the numbers beside which those of features and directions are read.
+"""Numbers that chance gives, beside which those of features and directions are read.
 
 For the few eigenvectors that explain a feature it is a dictionary whose encoder is turned by one random
 rotation of the layer's output: lengths, angles between features, biases and thresholds stay, so that as many
@@ -19,8 +19,10 @@ from analysis.features.explained import Explained, Probe
 from analysis.features.layer import FeatureLayer
 from analysis.features.patterns import OpposingFeatures, circuit_similarity, opposing_features
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
+from analysis.streaming import PairMoments
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.numerics.memory import rows_at_once
+from bilinear_lm.numerics.rescaling import unit_vectors
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
@@ -116,14 +118,8 @@ def random_directions(
     return RandomDirections(
         share=shares_of_squares(eigen.values)[:, :k][:, -1],
         effective_rank=effective_rank(eigen.values),
-        correlation=correlation(approximation, u @ tensor(x).T),
+        correlation=PairMoments.of(approximation.T, tensor(x) @ u.T).correlation,
     )
-
-
-def correlation(x: Float[Tensor, "*axes n"], y: Float[Tensor, "*axes n"]) -> Float[Tensor, "*axes"]:
-    """The Pearson correlation along the last axis; NaN of a constant."""
-    x, y = (part - part.mean(dim=-1, keepdim=True) for part in (x, y))
-    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
 
 
 def random_rotation(d: int, generator: torch.Generator) -> Float[Tensor, "d d"]:
@@ -145,7 +141,7 @@ def opposition(features: FeatureLayer, decoder: Float[Tensor, "n d_out"], seed: 
 
 def _lowest_cosine(directions: Float[Tensor, "n d"]) -> float:
     """The lowest cosine of two different rows; 1 of a single row."""
-    rows = torch.nn.functional.normalize(directions, dim=1)
+    rows = unit_vectors(directions, dim=1)
     return min(float((part @ rows.T).min()) for part in rows.split(rows_at_once(8 * len(rows))))
 
 

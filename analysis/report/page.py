@@ -162,11 +162,8 @@ def _summary(data: ReportData) -> str:
 
 def _chance(data: ReportData) -> str:
     """The same numbers of random directions, in a sentence."""
-    known = [at.random for at in data.layers if at.random is not None]
-    if not known:
-        return ""
     ranks, shares = (
-        sorted(value for one in known for value in getattr(one, name).tolist())
+        sorted(value for at in data.layers for value in getattr(at.random, name).tolist())
         for name in ("effective_rank", "share")
     )
     middle = len(ranks) // 2

@@ -7,15 +7,16 @@ feature that is chosen marked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.features.explained import Explained
 from analysis.report.drawing import histogram
-from analysis.report.features import FeatureData, FeatureReading
+from analysis.report.features import FeatureData, Spectra
+from analysis.report.nulls import RandomFeatures
 
 SCRIPT = "features/perspective.js"
 
@@ -53,33 +54,20 @@ def distributions(data: FeatureData, exact_bounds: bool) -> tuple[Distribution, 
 
 
 def _of(data: FeatureData, measure: str, k: int) -> Distribution:
-    values = torch.cat([_values(reading, measure, k) for reading in data.layers])
-    random = [part for reading in data.layers for part in _random(reading, measure, k)]
-    both = (values, torch.cat(random) if random else values[:0])
-    values, null = (side[side.isfinite()] for side in both)
-    return Distribution(measure, k, values, null)
+    both = (
+        torch.cat([_values(one.spectra, one.explained, measure, k) for one in data.layers]),
+        torch.cat([_values(one.random, one.random.explained, measure, k) for one in data.layers]),
+    )
+    values, random = (side[side.isfinite()] for side in both)
+    return Distribution(measure, k, values, random)
 
 
-def _values(reading: FeatureReading, measure: str, k: int) -> Tensor:
-    spectra, explained = reading.spectra, reading.explained
+def _values(spectra: Spectra | RandomFeatures, explained: Explained, measure: str, k: int) -> Tensor:
     if measure == "rank":
         return spectra.effective_rank.cpu()
     if measure == "error":
         return error_of_rank(spectra.values, k).cpu()
     return (explained.active_tokens if measure == "active" else explained.all_tokens)[:, k - 1].cpu()
-
-
-def _random(reading: FeatureReading, measure: str, k: int) -> Iterator[Tensor]:
-    random = reading.random
-    if random is None:
-        return
-    if measure == "rank":
-        yield random.effective_rank.cpu()
-    elif measure == "error":
-        yield error_of_rank(random.values, k).cpu()
-    else:
-        explained = random.explained
-        yield (explained.active_tokens if measure == "active" else explained.all_tokens)[:, k - 1].cpu()
 
 
 def error_of_rank(values: Float[Tensor, "n m"], k: int) -> Float[Tensor, " n"]:

@@ -33,7 +33,7 @@ PROMPT_SHOWN = 16
 
 
 def findings(data: ReportData) -> tuple[Finding, ...]:
-    """What the rules find: about a prompt, and about features, or about directions where there are none."""
+    """The findings by all rules: about a prompt, and about features, or directions where there are none."""
     found: list[Finding | None] = [head_reason(data.graphs, data.moves, data.vocabulary)]
     if data.features is None:
         found += [few_for_direction(data), direction_bound(data)]
@@ -80,13 +80,10 @@ def _framed(kicker: str, sentence: str, picture: str, rule: str, link: str, lead
 def _head(reason: HeadReason, where: str) -> str:
     left = reason.value - reason.effect
     verb = "falls" if reason.effect * reason.value > 0 else "rises"
-    rows = [
-        Row("as it is", reason.value, _two_digits(reason.value)),
-        Row("without this move", left, _two_digits(left)),
-    ]
+    rows = [_row("as it is", reason.value), _row("without this move", left)]
     for label, effect in (("without the next one", reason.next), ("without a random one", reason.median)):
         if effect is not None:
-            rows.append(Row(label, reason.value - effect, _two_digits(reason.value - effect), is_null=True))
+            rows.append(_row(label, reason.value - effect, is_null=True))
     return _framed(
         "A prediction and its reason",
         f"{_target(reason)} hangs on one look back: head {reason.head} of layer {reason.layer} reads "
@@ -124,11 +121,10 @@ def _target(reason: HeadReason) -> str:
 def _few(found: FewEigenvectors, vocabulary: Vocabulary) -> str:
     shown, several = found.shown, "eigenvectors" if found.n_eigenvectors > 1 else "eigenvector"
     rows = [
-        Row("this feature", found.correlation, f"{found.correlation:.2f}"),
-        Row("the median feature", found.median, f"{found.median:.2f}", is_null=True),
+        _row("this feature", found.correlation),
+        _row("the median feature", found.median, is_null=True),
+        _row("turned at random", found.random, is_null=True),
     ]
-    if found.random is not None:
-        rows.append(Row("turned at random", found.random, f"{found.random:.2f}", is_null=True))
     return _framed(
         "A feature and its circuit",
         f"Where {_feature(shown)} is active, {found.n_eigenvectors} of the {found.of:,} {several} of its "
@@ -144,11 +140,10 @@ def _few(found: FewEigenvectors, vocabulary: Vocabulary) -> str:
 
 
 def _opposite(found: OppositeFeatures, vocabulary: Vocabulary) -> str:
-    lowest = f"lowest of {found.n_features:,} at random"
     rows = [
-        Row("what they write", found.cosine, _two_digits(found.cosine)),
-        Row("what they compute", found.similarity, _two_digits(found.similarity)),
-        Row(lowest, found.lowest_random, _two_digits(found.lowest_random), is_null=True),
+        _row("what they write", found.cosine),
+        _row("what they compute", found.similarity),
+        _row(f"lowest of {found.n_features:,} at random", found.lowest_random, is_null=True),
     ]
     passages = _passage(found.left.passage, vocabulary) + _passage(found.right.passage, vocabulary)
     return _framed(
@@ -164,19 +159,11 @@ def _opposite(found: OppositeFeatures, vocabulary: Vocabulary) -> str:
 
 
 def _bound(found: FeatureBound, vocabulary: Vocabulary) -> str:
-    share = found.reached / found.most
     return _framed(
         "A guarantee",
         f"No input whatever can bring {_feature(found.shown)} above {found.most:.3g}. The text brings it to "
         f"{found.reached:.3g}.",
-        _passage(found.shown.passage, vocabulary)
-        + compared(
-            [
-                Row("possible, for any input", 1.0, "100%"),
-                Row("reached in the text", share, f"{share:.0%}"),
-                Row("reached by the median feature", found.median, f"{found.median:.0%}", is_null=True),
-            ]
-        ),
+        _passage(found.shown.passage, vocabulary) + _reached(found, "reached by the median feature"),
         "<dfn>Certified</dfn> from the weights, rounding aside. Chosen: the feature nearest to its bound.",
         _address(found.shown),
         "The feature",
@@ -186,11 +173,10 @@ def _bound(found: FeatureBound, vocabulary: Vocabulary) -> str:
 def _few_direction(found: FewForDirection, vocabulary: Vocabulary) -> str:
     several = "eigenvectors" if found.n_eigenvectors > 1 else "eigenvector"
     rows = [
-        Row("this direction", found.correlation, f"{found.correlation:.2f}"),
-        Row("the median direction", found.median, f"{found.median:.2f}", is_null=True),
+        _row("this direction", found.correlation),
+        _row("the median direction", found.median, is_null=True),
+        _row("a random direction", found.random, is_null=True),
     ]
-    if found.random is not None:
-        rows.append(Row("a random direction", found.random, f"{found.random:.2f}", is_null=True))
     return _framed(
         "A direction and its circuit",
         f"{found.n_eigenvectors} of {found.of:,} {several} are enough for what layer {found.layer} does to "
@@ -205,22 +191,31 @@ def _few_direction(found: FewForDirection, vocabulary: Vocabulary) -> str:
 
 
 def _bound_direction(found: DirectionBound, vocabulary: Vocabulary) -> str:
-    share = found.reached / found.most
     return _framed(
         "A guarantee",
         f"No input whatever makes layer {found.layer} raise "
         f"{direction_title(found.direction, vocabulary)} by more than {found.most:.3g}. The text makes it "
         f"{found.reached:.3g}.",
-        compared(
-            [
-                Row("possible, for any input", 1.0, "100%"),
-                Row("reached in the text", share, f"{share:.0%}"),
-                Row("reached by the median direction", found.median, f"{found.median:.0%}", is_null=True),
-            ]
-        ),
+        _reached(found, "reached by the median direction"),
         "<dfn>Certified</dfn> from the weights, rounding aside. Chosen: the direction nearest to its bound.",
         f"#layer-{found.layer}-direction-{found.index}",
         "The direction",
+    )
+
+
+def _row(label: str, value: float, is_null: bool = False) -> Row:
+    return Row(label, value, _two_digits(value), is_null)
+
+
+def _reached(found: FeatureBound | DirectionBound, median: str) -> str:
+    """Parts of the largest possible value, as bars."""
+    share = found.reached / found.most
+    return compared(
+        [
+            Row("possible, for any input", 1.0, "100%"),
+            Row("reached in the text", share, f"{share:.0%}"),
+            Row(median, found.median, f"{found.median:.0%}", is_null=True),
+        ]
     )
 
 

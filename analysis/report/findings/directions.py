@@ -35,8 +35,8 @@ class FewForDirection:
     """Their share in Σ λ²."""
     median: float
     """The median correlation of the directions on the page."""
-    random: float | None
-    """That of random directions of the same layers."""
+    random: float
+    """The median of random directions of the same layers."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def few_for_direction(data: ReportData) -> FewForDirection | None:
     if correlation < LEAST_CORRELATION:
         return None
     n = len(reading.eigenvectors)
-    random = [part.random.correlation.cpu() for part in data.layers if part.random is not None]
+    random = torch.cat([part.random.correlation.cpu() for part in data.layers])
     return FewForDirection(
         layer=at.layer,
         index=index,
@@ -78,7 +78,7 @@ def few_for_direction(data: ReportData) -> FewForDirection | None:
         of=len(reading.values),
         share=reading.share(n),
         median=float(torch.tensor([entry[0] for entry in read]).median()),
-        random=float(torch.cat(random).nanmedian()) if random else None,
+        random=float(random.nanmedian()),
     )
 
 

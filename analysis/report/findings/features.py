@@ -7,13 +7,14 @@ or more are looked at: of others the text says too little.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from analysis.features.explained import Explained
 from analysis.features.peaks import Context
-from analysis.report.features import FeatureData, FeatureReading, Side
+from analysis.report.features import FeatureData, FeatureReading, Side, with_two
 from analysis.text.vocabulary import Vocabulary
 
 LEAST_ACTIVE = 20
@@ -48,7 +49,7 @@ class FewEigenvectors:
 
     shown: FeatureShown
     correlation: float
-    """Of the feature, where it is active, with its two largest eigenvectors."""
+    """The correlation of the feature, where it is active, with its two largest eigenvectors."""
     everywhere: float
     """The same at all tokens of the text."""
     n_eigenvectors: int
@@ -63,8 +64,8 @@ class FewEigenvectors:
     n_passages: int
     median: float
     """The median correlation of all output features shown."""
-    random: float | None
-    """That of a dictionary turned at random."""
+    random: float
+    """The median of a dictionary turned at random."""
 
 
 @dataclass(frozen=True)
@@ -105,35 +106,33 @@ class FeatureBound:
 
 def few_eigenvectors(data: FeatureData, vocabulary: Vocabulary) -> FewEigenvectors | None:
     """The finding that `FewEigenvectors` describes; None where no feature is good enough."""
-    best: tuple[float, FeatureReading, int, float] | None = None
+    best: tuple[float, FeatureReading, int, int, float] | None = None
     later = any(reading.layer for reading in data.layers)
     for reading, index in _active(data):
         if later and not reading.layer:
             continue
-        correlation = float(_with_two(reading)[index])
+        correlation = float(with_two(reading.explained.active_tokens)[index])
         if correlation < LEAST_CORRELATION or (best is not None and correlation <= best[0]):
             continue
         word, purity = purest_word(reading.outputs, index)
         if purity >= LEAST_PURITY and _is_word(vocabulary, word):
-            best = correlation, reading, index, purity
+            best = correlation, reading, index, word, purity
     if best is None:
         return None
-    correlation, reading, index, purity = best
-    word, _ = purest_word(reading.outputs, index)
+    correlation, reading, index, word, purity = best
     feature = int(reading.outputs.features[index])
-    random = [part.random.explained.active_tokens[:, :2][:, -1] for part in data.layers if part.random]
     return FewEigenvectors(
         shown=_shown(reading, index, vocabulary),
         correlation=correlation,
-        everywhere=float(reading.explained.all_tokens[:, :2][index, -1]),
+        everywhere=float(with_two(reading.explained.all_tokens)[index]),
         n_eigenvectors=min(2, reading.explained.active_tokens.shape[1]),
         of=reading.spectra.vectors.shape[-1],
         n_active=int(reading.outputs.n_active[index]),
         word=vocabulary.label(word),
         purity=purity,
         n_passages=len(reading.outputs.contexts.of(feature)),
-        median=float(torch.cat([_with_two(part) for part in data.layers]).nanmedian()),
-        random=float(torch.cat(random).nanmedian()) if random else None,
+        median=_median([part.explained for part in data.layers]),
+        random=_median([part.random.explained for part in data.layers]),
     )
 
 
@@ -141,8 +140,6 @@ def opposite_features(data: FeatureData, vocabulary: Vocabulary) -> OppositeFeat
     """The finding that `OppositeFeatures` describes; None where no pair is good enough."""
     best: tuple[float, FeatureReading, int] | None = None
     for reading in data.layers:
-        if reading.opposition is None:
-            continue
         pairs = reading.opposition.pairs
         for place, (cosine, similarity) in enumerate(
             zip(pairs.cosines.tolist(), pairs.similarity.tolist(), strict=True)
@@ -156,17 +153,13 @@ def opposite_features(data: FeatureData, vocabulary: Vocabulary) -> OppositeFeat
     if best is None:
         return None
     _, reading, place = best
-    opposition = reading.opposition
-    assert opposition is not None
-    left, right = (
-        _shown(reading, int(side[place]), vocabulary)
-        for side in (opposition.pairs.left, opposition.pairs.right)
-    )
+    opposition, pairs = reading.opposition, reading.opposition.pairs
+    left, right = (_shown(reading, int(side[place]), vocabulary) for side in (pairs.left, pairs.right))
     return OppositeFeatures(
         left=left,
         right=right,
-        cosine=float(opposition.pairs.cosines[place]),
-        similarity=float(opposition.pairs.similarity[place]),
+        cosine=float(pairs.cosines[place]),
+        similarity=float(pairs.similarity[place]),
         n_features=len(reading.outputs.features),
         lowest_random=opposition.lowest_random,
         similarity_of_others=opposition.similarity_of_others,
@@ -217,9 +210,9 @@ def _active(data: FeatureData) -> Iterator[tuple[FeatureReading, int]]:
             yield reading, index
 
 
-def _with_two(reading: FeatureReading) -> torch.Tensor:
-    """Correlations where active with the two largest eigenvectors, or with the one there is."""
-    return reading.explained.active_tokens[:, :2][:, -1]
+def _median(explained: Sequence[Explained]) -> float:
+    """The median of correlations where active with two eigenvectors, over all layers."""
+    return float(torch.cat([with_two(part.active_tokens) for part in explained]).nanmedian())
 
 
 def _reached(reading: FeatureReading) -> torch.Tensor:

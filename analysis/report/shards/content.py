@@ -1,4 +1,4 @@
-"""What the pieces of the features part hold, as JSON values: an index, a list for each side, and details.
+"""The pieces of the features part, as JSON values: an index, a list for each side, and details.
 
 The index is always read: layers and their sides, the text, and which feature is shown first. The list of a
 side has a name and the numbers to sort by for each feature. Details are everything else about `PER_SHARD`
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from analysis.features.submatrix import Submatrix
-from analysis.report.features import FeatureData, FeatureReading, Side
+from analysis.report.features import FeatureData, FeatureReading, Side, with_two
 from analysis.report.html import rounded
 from analysis.text.vocabulary import Vocabulary, visible
 from analysis.text.windows import Windows
@@ -98,7 +98,7 @@ def _list(reading: FeatureReading, side: Side) -> dict[str, Any]:
     }
     if side is reading.inputs:
         return entries
-    explained = reading.explained.active_tokens[:, :2][:, -1]
+    explained = with_two(reading.explained.active_tokens)
     return entries | {"explained": _short(explained), "strength": _short(reading.spectra.strength)}
 
 

@@ -47,7 +47,7 @@ class ReportFolder(Keeper):
     path: Path
     settings: Mapping[str, Any]
     layers: list[int] = field(default_factory=list)
-    """Those that are done."""
+    """The layers that are done."""
     is_finished: bool = False
     """Whether the page is written too."""
 
@@ -76,7 +76,7 @@ class ReportFolder(Keeper):
         return cls(path, settings, list(manifest["layers"]), bool(manifest["finished"]))
 
     def finished(self, layer: int, windows: Windows) -> FeatureReading | None:
-        """What is kept of a layer that is done; None for others."""
+        """The reading of a layer that is done, as it is kept; None for others."""
         return load_reading(self.path / "parts", layer, windows) if layer in self.layers else None
 
     def keep(self, reading: FeatureReading, windows: Windows, n_listed: int) -> FeatureReading:

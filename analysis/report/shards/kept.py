@@ -6,7 +6,7 @@ Findings and histograms, which look over all layers, are made of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def _apart(value: Any, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, A
         part, name = getattr(value, field.name), f"{prefix}{field.name}"
         if isinstance(part, Tensor):
             tensors[name] = part.clone()  # a file refuses tensors that share memory
-        elif is_dataclass(part) and type(part) in _PARTS.get(type(value), {}).values():
+        elif field.name in _PARTS.get(type(value), {}):
             more, others = _apart(part, f"{name}.")
             tensors |= more
             rest[field.name] = others
@@ -107,14 +107,15 @@ def _together(
     rest: dict[str, Any],
     text: Windows,
 ) -> Any:
-    """What `_apart` took apart."""
+    """The dataclass that `_apart` took apart."""
     values: dict[str, Any] = {}
     for field in fields(kind):
         name, part = f"{prefix}{field.name}", rest.get(field.name)
         if name in tensors:
             values[field.name] = tensors[name]
-        elif part is not None and field.name in _PARTS.get(kind, {}):
-            values[field.name] = _together(_PARTS[kind][field.name], f"{name}.", tensors, part, text)
+        elif field.name in _PARTS.get(kind, {}):
+            inner = rest[field.name]
+            values[field.name] = _together(_PARTS[kind][field.name], f"{name}.", tensors, inner, text)
         elif field.name == "windows":
             values[field.name] = text
         elif field.name == "corners":

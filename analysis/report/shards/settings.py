@@ -1,4 +1,4 @@
-"""What a report on disk was made from: settings, and hashes of models, dictionaries and texts.
+"""Settings of a report on disk, and hashes of the models, dictionaries and texts it was made from.
 
 A report that was interrupted goes on only with the same.
 """

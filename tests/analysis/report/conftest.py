@@ -1,4 +1,4 @@
-"""What all tests of reports share."""
+"""The fixtures that all tests of reports share."""
 
 import pytest
 import torch

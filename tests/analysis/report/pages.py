@@ -1,4 +1,4 @@
-"""What tests of pages share."""
+"""Functions that tests of pages share."""
 
 import json
 import re
@@ -15,7 +15,7 @@ N_FEAT = 40
 
 
 def watched(tab):
-    """What the tab will say (on its console, in errors and dialogs), and which addresses it will ask for."""
+    """All that the tab will say (on its console, in errors and dialogs), and addresses it will ask for."""
     said, requested = [], []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))

@@ -1,4 +1,4 @@
-"""What the first screen claims: the rules of findings, the nulls beside them, and the distributions."""
+"""The claims of the first screen: the rules of findings, the nulls beside them, and the distributions."""
 
 import re
 from dataclasses import replace
@@ -39,7 +39,6 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def made():
-    torch.set_num_threads(1)
     model, tokenizer, pair = hostile_model([SCRIPT])
     source = FeatureSource((pair,), f"{STORY} {SCRIPT}", n_contexts=4, width=4, n_corner=4)
     return model, tokenizer, pair, collect_features(model, tokenizer, source, [1], progress=False)

@@ -60,7 +60,7 @@ def test_scripts_by_hash(request, name):
 
 @pytest.fixture
 def said_by(browser, tmp_path):
-    """What a page says in a browser, and what a marker in it has become."""
+    """A function that opens a page in a browser: all that it says, and its tab."""
     tabs = []
 
     def visit(page):
