@@ -14,7 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm as terminal_bar
 
 Listener = Callable[[str, int, int | None], None]
-"""It is called with what is done, how many steps are behind, and of how many (None: not known)."""
+"""A function of what is done, how many steps are behind, and of how many (None: not known)."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
@@ -47,14 +47,12 @@ class tqdm(terminal_bar):
     """A bar in the terminal; silent where a function listens, which is told in its place."""
 
     def __init__(self, iterable: Any = None, desc: str | None = None, **settings: Any):
-        self._listener = _listener.get()
-        self._what, self._done, self._of = desc or "", 0, settings.get("total")
-        if self._of is None and hasattr(iterable, "__len__"):
-            self._of = len(iterable)
+        self._listener, self._what = _listener.get(), desc or ""
         if self._listener is not None:
             settings["disable"] = True
-            self._listener(self._what, 0, self._of)
         super().__init__(iterable, desc=desc, **settings)
+        if self._listener is not None:
+            self._listener(self._what, 0, self.total)
 
     def __iter__(self) -> Iterator[Any]:
         if self._listener is None:
@@ -68,6 +66,6 @@ class tqdm(terminal_bar):
         """Counts steps that are done."""
         if self._listener is None:
             return super().update(n)
-        self._done += int(n or 0)
-        self._listener(self._what, self._done, self._of)
+        self.n += int(n or 0)
+        self._listener(self._what, self.n, self.total)
         return None

@@ -61,7 +61,7 @@ def shipped_names(checkpoint: str) -> dict[Site, tuple[str, ...]]:
 def shipped_dictionary_names(checkpoint: str, dictionary: str) -> tuple[str, ...]:
     """The names of all features of one of a shipped model's own dictionaries, given by name or path.
 
-    None for another dictionary, and for another checkpoint.
+    None (an empty tuple) for another dictionary, and for another checkpoint.
     """
     folder, _ = shipped_scope(checkpoint)
     path = shipped_or_local(dictionary, shipped_dictionaries())

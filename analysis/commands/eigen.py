@@ -115,15 +115,17 @@ def eigen(
 
 def _table(folder: Path, names: list[str], checkpoint: str, model: PreTrainedModel) -> str:
     """Each direction's largest eigenvalues, and the tokens at both ends of the largest eigenvector."""
-    from analysis.spectra.eigen_folder import load_decomposition
+    from analysis.spectra.eigen_folder import part_path
     from analysis.text.tokens import direct_scores, read_tokens
     from analysis.text.vocabulary import Vocabulary
     from bilinear_lm import embedding
     from bilinear_lm.checkpoints import load_tokenizer
+    from bilinear_lm.files import read_tensors
 
-    found, W_E = load_decomposition(folder), embedding(model).float()
+    W_E, part = embedding(model).float(), read_tensors(part_path(folder, 0), ("values", "vectors"))
     vocabulary = Vocabulary.of(load_tokenizer(checkpoint), len(W_E))
-    first = found.vectors[:PRINTED, 0, : W_E.shape[1]].to(W_E.device)
+    found = part["values"][:PRINTED]
+    first = part["vectors"][:PRINTED, 0, : W_E.shape[1]].to(W_E.device)
     ends = read_tokens(direct_scores(first, W_E), min(4, len(W_E)))
     rows = [
         (
@@ -132,12 +134,11 @@ def _table(folder: Path, names: list[str], checkpoint: str, model: PreTrainedMod
             *(" ".join(map(vocabulary.label, side)) for side in sides),
         )
         for name, values, *sides in zip(
-            names[:PRINTED], found.values.tolist(), ends.top.tolist(), ends.bottom.tolist(), strict=False
+            names[: len(found)], found.tolist(), ends.top.tolist(), ends.bottom.tolist(), strict=True
         )
     ]
-    rows += [("",) * len(rows[0])] * (len(names) - len(rows))
-    columns = ("direction", *(f"λ{at + 1}" for at in range(min(2, found.values.shape[1]))))
-    return table((*columns, "first eigenvector reads", "and"), rows, folder)
+    columns = ("direction", *(f"λ{at + 1}" for at in range(min(2, found.shape[1]))))
+    return table((*columns, "first eigenvector reads", "and"), rows, folder, len(names))
 
 
 def _require_one_choice(

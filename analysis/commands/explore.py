@@ -10,7 +10,6 @@ from bilinear_lm.checks import require_count, require_seed
 from bilinear_lm.commands.arguments import DEFAULT_MODEL, Checkpoint
 from bilinear_lm.device import DeviceName
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import told
 from bilinear_lm.shipped import shipped_scope
 
 NEEDED = ("starlette", "uvicorn")
@@ -99,14 +98,11 @@ def explore(
 
 def _checkpoint(checkpoint: str) -> Path:
     """Where a checkpoint lies; InputError unless it is one of a bilinear model."""
+    from analysis.explore.settings import require_bilinear
     from bilinear_lm.checkpoints.info import checkpoint_info
     from bilinear_lm.checkpoints.locate import locate
 
-    if not checkpoint_info(checkpoint).bilinear:
-        raise InputError(
-            f"explore: {told(checkpoint)} is not bilinear; convert it (`bilinear-lm convert MODEL -o DIR`), "
-            "or read it through quadratics (`bilinear-lm report --calibration FILE`)"
-        )
+    require_bilinear(checkpoint, checkpoint_info(checkpoint).bilinear)
     return locate(checkpoint)
 
 

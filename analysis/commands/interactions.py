@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ def interactions(
     from analysis.features.chosen_names import chosen_names
     from analysis.features.interactions import split_strongest_interactions
     from analysis.features.layer import feature_layer, require_site
+    from analysis.features.names import numbered
     from analysis.features.statistics import interaction_statistics
     from analysis.features.submatrix import strongest_submatrix
     from analysis.plots import save_figure
@@ -104,27 +105,21 @@ def interactions(
         certified = _certified(model, layer, ends[1], table.outputs.tolist())
         drawn = asked or [int(table.outputs[table.strength.argmax()])]
         submatrices = [strongest_submatrix(between, feature, min(k, between.n_in)) for feature in drawn]
-        kept = (
-            {}
-            if words is not None
-            else _shipped(checkpoint, dict(zip(by_site, (inputs, outputs), strict=True)))
-        )
+        paths = dict(zip(by_site, (inputs, outputs), strict=True))
+        kept = _shipped(checkpoint, paths) if words is None else {}
         chosen = chosen_names(model, tokenizer, by_site, kept, words, given, progress=shows)
-        name_input, name_output = (partial(_name, chosen[site]) for site in by_site)
-        reading = _Reading(name_input, name_output)
+        of_inputs, of_outputs = ([*map(numbered, count(), chosen[site])] for site in by_site)
+        reading = _Reading(of_inputs, of_outputs)
         if words is not None:
             reading = _read(reading, model, tokenizer, layer, ends, words, strongest, seed, shows)
     if part.rank:
         return
-    settings = {
-        "checkpoint": told(checkpoint),
-        "layer": layer,
-        "inputs": told(inputs),
-        "outputs": told(outputs),
-    }
     result = {
         "settings": {
-            **settings,
+            "checkpoint": told(checkpoint),
+            "layer": layer,
+            "inputs": told(inputs),
+            "outputs": told(outputs),
             "k": k,
             "text": None if contexts is None else told(contexts),
             "names": None if names is None else told(names),
@@ -147,20 +142,16 @@ def interactions(
 class _Reading:
     """Names of features, and the additions that a text makes: results for the JSON file, figures by name."""
 
-    name_input: Callable[[int], str]
-    name_output: Callable[[int], str]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
     results: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
 
 
-def _name(names: Sequence[str], feature: int) -> str:
-    return f"#{feature} {names[feature]}"
-
-
-def _shipped(checkpoint: str, paths: Mapping[Site | None, str]) -> dict[Site, tuple[str, ...]]:
+def _shipped(checkpoint: str, paths: Mapping[Site, str]) -> dict[Site, tuple[str, ...]]:
     """The names that ship, of the dictionaries that do."""
     named = {site: shipped_dictionary_names(checkpoint, path) for site, path in paths.items()}
-    return {site: names for site, names in named.items() if site is not None and names}
+    return {site: names for site, names in named.items() if names}
 
 
 def _read(
@@ -244,17 +235,16 @@ def _summary(
     certified: list[dict[str, Any]],
     reading: _Reading,
 ) -> dict[str, Any]:
-    name_output, name_input = reading.name_output, reading.name_input
+    inputs, outputs = reading.inputs, reading.outputs
     features = zip(table.rows(), certified, strict=True)
     return {
         "interactions": [
-            asdict(item)
-            | {"names": [name_output(item.output), name_input(item.left), name_input(item.right)]}
+            asdict(item) | {"names": [outputs[item.output], inputs[item.left], inputs[item.right]]}
             for item in strongest
         ],
         "n_deviations": table.n_deviations,
         "worst_case_error": WORST,
-        "features": [row | reach | {"name": name_output(row["output"])} for row, reach in features],
+        "features": [row | reach | {"name": outputs[row["output"]]} for row, reach in features],
         **reading.results,
     }
 
@@ -265,8 +255,8 @@ def _drawings(submatrices: list[Submatrix], reading: _Reading) -> dict[str, Figu
     return {
         f"submatrix-{submatrix.output}": submatrix_plot(
             submatrix,
-            [reading.name_input(feature) for feature in submatrix.features.tolist()],
-            f"interactions into output feature {reading.name_output(submatrix.output)}",
+            [reading.inputs[feature] for feature in submatrix.features.tolist()],
+            f"interactions into output feature {reading.outputs[submatrix.output]}",
         )
         for submatrix in submatrices
     }

@@ -1,4 +1,4 @@
-"""What can be asked of a model, as functions of the model: each answers one request of the page.
+"""Requests of the page as functions of the model: each answers one of them.
 
 They put together what the library has and add no method of their own: `attribute`, `static_circuit`,
 `causal_check` and `sample`, with the texts of tokens and the names of features.
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -31,8 +30,7 @@ from analysis.explore.edited import (
     with_direction,
     with_writes,
 )
-from analysis.explore.opened import Opened as Opened
-from analysis.explore.opened import feature_of, target_of, target_on
+from analysis.explore.opened import Opened, feature_of, target_of, target_on
 from analysis.graphs.graph import Graph
 from analysis.text.windows import prompt_ids
 from bilinear_lm.errors import InputError
@@ -40,9 +38,6 @@ from bilinear_lm.progress import tell
 from bilinear_lm.shown import shown
 from bilinear_lm.sites import Site
 from bilinear_lm.text.generate import sample as sample_texts
-
-if TYPE_CHECKING:
-    pass
 
 CONTROLS = 3
 """Random nodes of equal weight that are changed instead of those that were asked for."""
@@ -140,7 +135,7 @@ class Change:
 @shown
 @dataclass(frozen=True)
 class Intervened:
-    """What changed nodes do to the target, predicted by the graph and measured in the model."""
+    """The effect of changed nodes on the target, predicted by the graph and measured in the model."""
 
     changes: tuple[Intervention, ...]
     """The nodes with the factors that they were multiplied by."""
@@ -202,7 +197,7 @@ def _before_and_after(
     writing: Writing,
     edits: Sequence[Callable[[], AbstractContextManager[object]]],
 ) -> list[Said]:
-    """What the model says to a prompt as it is, and with each of the edits."""
+    """The answers of the model to a prompt as it is, and with each of the edits."""
     tell("writing before and after")
     speak = partial(said, opened.model, opened.tokenizer, opened.vocabulary, prompt, writing)
     return [speak(), *(speak(edited=edited) for edited in edits)]
@@ -243,7 +238,7 @@ def _value_on(opened: Opened, attribution: Attribution, name: str, prompt: str) 
 @shown
 @dataclass(frozen=True)
 class Steered:
-    """What a model says with a feature's direction added, beside a random direction of the same length."""
+    """The answers of a model with a feature's direction added, and with a random one of the same length."""
 
     amount: float
     length: float

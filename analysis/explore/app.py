@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -58,9 +59,9 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                own = {name for name, _ in message["headers"]}
-                added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in own)]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         refusal = self._refusal(scope)
@@ -71,14 +72,13 @@ class Guard:
         await self.app({**scope, "path": rest, "raw_path": rest.encode()}, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> tuple[str, int] | None:
-        given: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            given.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        if len(given.get("host", [])) != 1 or given["host"][0].lower() not in self.hosts:
+        given = Headers(scope=scope)
+        hosts = given.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "This server answers under its own address alone.", 403
-        if any(origin not in self.origins for origin in given.get("origin", [])):
+        if any(origin not in self.origins for origin in given.getlist("origin")):
             return "This server answers its own pages alone.", 403
-        if any(site not in ("same-origin", "none") for site in given.get("sec-fetch-site", [])):
+        if any(site not in ("same-origin", "none") for site in given.getlist("sec-fetch-site")):
             return "This server answers its own pages alone.", 403
         first = _path(scope).split("/", 2)[1:]
         if len(first) != 2 or not secrets.compare_digest(first[0].encode(), self.token.encode()):

@@ -1,4 +1,4 @@
-"""What can be asked of the model: the kinds of jobs and their arguments, checked before they are queued.
+"""Kinds of jobs that can be asked for, and their arguments, which are checked before they are queued.
 
 A job's arguments are a JSON object. Whatever has another form is refused in one line, so that the worker gets
 what it can read; what depends on the model (how long a prompt may be, which features exist) it checks itself.

@@ -36,7 +36,7 @@ class NextToken:
 @shown
 @dataclass(frozen=True)
 class Said:
-    """What a model expects behind a prompt, and what it writes."""
+    """The tokens that a model expects behind a prompt, and the text that it writes."""
 
     tokens: tuple[NextToken, ...]
     """The likeliest next tokens, first the likeliest."""
@@ -76,7 +76,7 @@ def said(
     k: int = 8,
     edited: Callable[[], AbstractContextManager[object]] = ExitStack,
 ) -> Said:
-    """What the model says to a prompt; each reading of it lies within a context of its own from `edited`."""
+    """The answer of the model to a prompt; each reading lies within a context of its own from `edited`."""
     ids = torch.tensor([prompt_ids(model, tokenizer, prompt)], device=model.device)
     with torch.inference_mode(), edited():
         logits = model(input_ids=ids).logits[0, -1].float()

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from analysis.explore.asked import checked_arguments
 from bilinear_lm.errors import InputError
@@ -46,7 +46,7 @@ class Job:
     arguments: dict[str, Any]
     state: State = "queued"
     message: str = ""
-    """What is said of a job that failed."""
+    """The reason why a job failed."""
     deaths: int = 0
     """How many workers ended while they ran it."""
 
@@ -170,5 +170,5 @@ def _read(path: Path) -> Job | None:
     except InputError:
         return None
     whole = all(type(record[name]) is int for name in ("number", "deaths"))
-    known = record["state"] in ("queued", "running", "done", "failed", "cancelled")
+    known = record["state"] in get_args(State)
     return Job(**record) if whole and known and isinstance(record["message"], str) else None

@@ -86,7 +86,7 @@ class Runner:
         self.running: dict[str, float | None] = {}
         """The jobs that the worker has, with the time by which it must have stopped at one."""
         self.begun: list[str] = []
-        """Those that it has turned to, and from each to the next."""
+        """The jobs that it has turned to, and from each to the next."""
         self._inbox: Queue[Callable[[], None]] = Queue()
         self._thread: Thread | None = None
         self._stopped = False

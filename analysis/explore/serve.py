@@ -21,13 +21,10 @@ import uvicorn
 from analysis.explore.app import make_app
 from analysis.explore.jobs import REPORT, Jobs
 from analysis.explore.runner import Runner
-from analysis.explore.settings import Settings, held, state_key
+from analysis.explore.settings import PAGE, Settings, held, state_key
 from analysis.explore.shell import shell_page
 from analysis.explore.worker import command
 from bilinear_lm.errors import InputError
-
-PAGE = "report.html"
-"""The whole page, in the state."""
 
 CONNECTIONS = 200
 """Requests at a time, beyond which a short refusal is the answer."""

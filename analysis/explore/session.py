@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.circuits.attribution import Attribution
-from analysis.circuits.labels import FeatureNames
 from analysis.explore.actions import (
     Change,
-    Opened,
     checked_graph,
     intervene,
     next_tokens,
@@ -24,7 +22,8 @@ from analysis.explore.actions import (
     weight_circuit,
 )
 from analysis.explore.edited import Writing
-from analysis.explore.settings import Settings
+from analysis.explore.opened import Opened
+from analysis.explore.settings import PAGE, Settings, require_bilinear
 from analysis.features.chosen_names import chosen_names
 from analysis.features.dictionaries import around_mlps, dictionaries_in, read_dictionaries
 from analysis.polynomials.quadratic_model import is_bilinear
@@ -34,7 +33,7 @@ from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries.names import load_feature_names, renamed
 from bilinear_lm.errors import InputError
-from bilinear_lm.files import read_json, told, write_json, write_text
+from bilinear_lm.files import read_json, write_json, write_text
 from bilinear_lm.progress import tell
 from bilinear_lm.shipped import shipped_names
 from bilinear_lm.site_names import Site
@@ -49,9 +48,6 @@ REMEMBERED = 6
 NAMES = "names.json"
 """The file of the state with the names of features."""
 
-PAGE = "report.html"
-"""The file of the state with the whole page."""
-
 
 @dataclass
 class Session:
@@ -59,6 +55,8 @@ class Session:
 
     opened: Opened
     settings: Settings
+    given: Mapping[Site, Mapping[int, str]]
+    """A user's own names for features."""
     _graphs: OrderedDict[str, Attribution] = field(default_factory=OrderedDict)
     """By what was asked for, the one used last at the end."""
 
@@ -68,19 +66,18 @@ class Session:
         chosen = Settings.of_json(settings)
         tell("loading the model")
         model = load_pretrained(chosen.checkpoint, device=find_device(chosen.device))
-        if not is_bilinear(model):
-            raise InputError(
-                f"explore: {told(chosen.checkpoint)} is not bilinear; convert it (`bilinear-lm convert MODEL "
-                "-o DIR`), or read it through quadratics (`bilinear-lm report --calibration FILE`)"
-            )
+        require_bilinear(chosen.checkpoint, is_bilinear(model))
         tokenizer = load_tokenizer(chosen.checkpoint)
         dictionaries = {}
         if chosen.dictionaries is not None:
             tell("loading the dictionaries")
             dictionaries = around_mlps(dictionaries_in(Path(chosen.dictionaries), model))
+        given = {}
+        if chosen.names is not None and dictionaries:
+            given = load_feature_names(Path(chosen.names), dictionaries)
         opened = Opened.of(model, tokenizer, dictionaries)
-        names = _names(opened, chosen)
-        return cls(Opened.of(model, tokenizer, dictionaries, names), chosen)
+        names = renamed(_names(opened, chosen), given)
+        return cls(replace(opened, names=names), chosen, given)
 
     def run(self, kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a job of `asked`, as JSON can hold it."""
@@ -96,7 +93,7 @@ class Session:
         from analysis.report.options import FeatureSource, ReportOptions
         from analysis.report.page import render
 
-        settings, opened, names = self.settings, self.opened, self.settings.names
+        settings, opened = self.settings, self.opened
         model = twin(opened.model)
         source = None
         if settings.features and settings.dictionaries is not None and settings.contexts is not None:
@@ -106,7 +103,7 @@ class Session:
                 n_features=settings.features,
                 first=settings.first,
                 names=shipped_names(settings.checkpoint) if settings.own_names else {},
-                given={} if names is None else load_feature_names(Path(names), opened.dictionaries),
+                given=self.given,
             )
         options = ReportOptions(seed=settings.seed)
         data = collect(model, opened.tokenizer, settings.name, options, source, progress=False)
@@ -131,23 +128,20 @@ def twin(model: PreTrainedModel) -> PreTrainedModel:
     return deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
-def _names(opened: Opened, settings: Settings) -> FeatureNames:
-    """The names of all features: those that ship, or made once and kept in the state; and a user's own."""
+def _names(opened: Opened, settings: Settings) -> Mapping[Site, Sequence[str]]:
+    """The names of all features: those that ship, or made once and kept in the state."""
     if not opened.dictionaries:
         return {}
-    given = {}
-    if settings.names is not None:
-        given = load_feature_names(Path(settings.names), opened.dictionaries)
-    file = Path(settings.state) / NAMES
     if settings.own_names and (own := shipped_names(settings.checkpoint)):
-        return renamed(own, given)
+        return own
+    file = Path(settings.state) / NAMES
     if file.is_file():
-        return renamed(_read_names(file), given)
+        return _read_names(file)
     tell("naming the features")
     text = None if settings.contexts is None else read_plain_text(Path(settings.contexts))
     made = chosen_names(opened.model, opened.tokenizer, opened.dictionaries, {}, text, {})
     write_json(file, {str(site): list(of) for site, of in made.items()})
-    return renamed(made, given)
+    return made
 
 
 def _read_names(path: Path) -> dict[Site, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What a served page is about, and where its state lies."""
+"""The model that a served page is about, and where its state lies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import reading, told
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+
+PAGE = "report.html"
+"""The file of the state with the whole page."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,15 @@ class Settings:
     def of_json(cls, record: dict[str, Any]) -> Settings:
         """The settings that `as_json` wrote."""
         return cls(**{**record, "first": tuple(record["first"]) if record["first"] else None})
+
+
+def require_bilinear(checkpoint: str, bilinear: bool) -> None:
+    """Raises InputError unless a checkpoint is of a bilinear model."""
+    if not bilinear:
+        raise InputError(
+            f"explore: {told(checkpoint)} is not bilinear; convert it (`bilinear-lm convert MODEL -o DIR`), "
+            "or read it through quadratics (`bilinear-lm report --calibration FILE`)"
+        )
 
 
 def state_key(settings: Settings, paths: list[Path]) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from analysis.explore.jobs import REPORT
 from bilinear_lm.errors import InputError, on_one_line
 from bilinear_lm.files import write_bytes
-from bilinear_lm.progress import listening, tell
+from bilinear_lm.progress import Listener, listening, tell
 
 if TYPE_CHECKING:
     from analysis.explore.session import Session
@@ -107,7 +107,7 @@ class Loop:
         result = self._session.run(job["kind"], job["arguments"])
         return json.dumps(result, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
-    def _steps(self, job: dict[str, Any]) -> Any:
+    def _steps(self, job: dict[str, Any]) -> Listener:
         name, is_report, told = job["id"], job["kind"] == REPORT, 0.0
 
         def step(what: str, done: int, of: int | None) -> None:
@@ -123,7 +123,7 @@ class Loop:
         return step
 
     def _run_others(self) -> None:
-        """What has come while the report is made, as if it were not."""
+        """Runs what has come while the report is made, as if it were not."""
         try:
             while True:
                 job = self.server.jobs.get_nowait()
@@ -143,7 +143,7 @@ def _as_outside() -> Iterator[None]:
 
 
 def command(settings: dict[str, Any]) -> list[str]:
-    """What starts a worker, with the modules that this process has."""
+    """The command that starts a worker, with the modules that this process has."""
     code = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from analysis.explore import worker; "
     code += "worker.main(json.loads(sys.argv[2]))"
     return [sys.executable, "-c", code, json.dumps(sys.path), json.dumps(settings)]

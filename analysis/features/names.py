@@ -127,7 +127,7 @@ def _sharing(names: Sequence[str]) -> list[int]:
 def _marks(
     peaks: PeakTokens, features: list[int], by_weights: list[str], label: Callable[[int], str]
 ) -> dict[int, list[str]]:
-    """What may tell each of the features apart, in the order in which it is tried."""
+    """Marks that may tell each of the features apart, in the order in which they are tried."""
     columns = []
     for word, tokens in (("after", peaks.before), ("before", peaks.after)):
         ranked, share = peaks.ranked(tokens)

@@ -31,7 +31,7 @@ from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import norms, sizes
 
 SLACK = 1 + 2.0**-18
-"""What norms, distances and thresholds are widened by, for their own rounding."""
+"""The factor that norms, distances and thresholds are widened by, for their own rounding."""
 
 MOST = 127
 """The largest whole number of a rounded row."""
@@ -157,7 +157,7 @@ def pairs_in_reach(
 def _plain_in_reach(
     products: Tensor, left: Rows, right: Rows, least: float, k: int, diagonal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of products in the precision of the rows, which are all within one small distance of the true ones."""
+    """The search in products in the precision of the rows, all within one small distance of the true ones."""
     n, sizes = len(products), products.abs_()
     if diagonal:
         sizes.diagonal().div_(2)
@@ -179,7 +179,7 @@ def _plain_in_reach(
 def _whole_in_reach(
     products: Tensor, left: Rows, right: Rows, least: float, k: int, diagonal: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of products in whole numbers, whose rows have steps and distances of their own."""
+    """The search in products in whole numbers, whose rows have steps and distances of their own."""
     n = len(products)
     widest, longest, farthest = (float(part.max()) for part in (right.steps, right.norms, right.distances))
     tiny = torch.finfo(torch.float32).tiny * left.numbers.shape[1]

@@ -10,16 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from analysis.features.contexts import feature_names
+from analysis.features.chosen_names import chosen_names
 from analysis.features.dictionaries import around_mlps, dictionaries_in
-from analysis.text.vocabulary import Vocabulary
-from analysis.text.windows import document_windows
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import write_json
 from bilinear_lm.shipped import NAMES, SHIPPED, shipped_scope
 from bilinear_lm.site_names import Point, Site
 from bilinear_lm.text.files import read_plain_text
-from bilinear_lm.weights import embedding
 
 
 def name_shipped(checkpoint: str, points: Sequence[Point] | None = None) -> dict[Site, tuple[str, ...]]:
@@ -42,10 +39,7 @@ def name_shipped(checkpoint: str, points: Sequence[Point] | None = None) -> dict
     dictionaries = around_mlps(dictionaries_in(folder, model))
     if points is not None:
         dictionaries = {site: one for site, one in dictionaries.items() if site.point in points}
-    windows = document_windows(tokenizer, read_plain_text(text), model.config.max_position_embeddings)
-    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
-    skip = int(tokenizer.bos_token_id is not None)
-    return feature_names(model, dictionaries, windows, vocabulary, skip)
+    return chosen_names(model, tokenizer, dictionaries, {}, read_plain_text(text), {})
 
 
 def made_of(checkpoint: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from bilinear_lm.weights import embedding, unembedding
 
 
 def token_verb(site: Site) -> str:
-    """What the features of a site do with tokens: those of what an MLP reads "reads", others "raises"."""
+    """The verb for what features of a site do with tokens: "reads" for what an MLP reads, else "raises"."""
     return "reads" if site.point in READ else "raises"
 
 

@@ -1,4 +1,4 @@
-"""What the page asks of a model, against the library used directly and against the model by hand."""
+"""Requests of the page, against the library used directly and against the model by hand."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,6 @@ from analysis.circuits import LogitTarget, attribute, causal_check, open_prompt,
 from analysis.circuits.targets import FeatureTarget
 from analysis.explore.actions import (
     Change,
-    Opened,
     checked_graph,
     intervene,
     next_tokens,
@@ -21,6 +20,7 @@ from analysis.explore.actions import (
     weight_circuit,
 )
 from analysis.explore.edited import Writing, with_writes
+from analysis.explore.opened import Opened
 from analysis.explore.session import twin
 from analysis.text.windows import prompt_ids
 from bilinear_lm import Dictionary, Site

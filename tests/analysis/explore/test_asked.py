@@ -1,4 +1,4 @@
-"""What can be asked, and what is refused in one line."""
+"""Jobs that can be asked for, and those that are refused in one line."""
 
 import pytest
 

@@ -61,7 +61,7 @@ def test_a_job_at_which_two_workers_die_has_failed(runner, ask, state, until):
 
 
 def test_cancelling(runner, ask, state, until):
-    """Of what waits at once; of what runs when it hears; of what does not hear by the end of the worker."""
+    """A job that waits ends at once; one that runs when it hears; one that does not hear with the worker."""
     running, queued = ask("wait", "graph"), ask("queued", "graph")
     until(lambda: state(running) == "running")
     runner.cancel(queued)

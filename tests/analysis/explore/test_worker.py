@@ -8,8 +8,8 @@ import pytest
 
 from analysis.explore.asked import checked_arguments
 from analysis.explore.jobs import REPORT
-from analysis.explore.session import NAMES, PAGE, Session
-from analysis.explore.settings import Settings, state_key
+from analysis.explore.session import NAMES, Session
+from analysis.explore.settings import PAGE, Settings, state_key
 from analysis.explore.worker import Cancelled, Loop, Server
 from bilinear_lm.errors import InputError
 

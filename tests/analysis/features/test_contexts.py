@@ -28,7 +28,7 @@ def dictionary():
 
 @pytest.fixture
 def windows():
-    """Of two lengths, so that they do not fit one batch."""
+    """Windows of two lengths, so that they do not fit one batch."""
     ids = torch.randint(300, (7, 20), generator=torch.Generator().manual_seed(1)).tolist()
     return [*ids[:5], ids[5][:9], ids[6]]
 

@@ -21,7 +21,7 @@ WORDS = [
 
 
 def peaks(rows):
-    """Of rows of (code, before, at, after)."""
+    """The tokens of rows of (code, before, at, after)."""
     k = max(map(len, rows))
     padded = [[*row, *[(0.0, -1, 0, -1)] * (k - len(row))] for row in rows]
     values, before, at, after = torch.tensor(padded, dtype=torch.float64).unbind(2)

@@ -103,7 +103,7 @@ def test_rows_that_are_given_stay_as_they_are():
 
 
 def test_pairs_out_of_reach_are_left_out():
-    """Of 150 random rows few pairs are near the strongest."""
+    """Few pairs of 150 random rows are near the strongest."""
     rows = draw(150, 64).float()
     products = rows.double() @ rows.double().T
     least = 2 * float(products.fill_diagonal_(0).abs().max())

@@ -12,10 +12,22 @@ def test_numbers_stand_at_the_right_and_words_at_the_left():
     ]
 
 
+def test_numbers_may_be_small_or_none():
+    rows = [("1.25e-05",), ("−3",), ("nan",), ("1,024",)]
+    assert table(("value",), rows, "x.json").splitlines() == [
+        "   value",
+        "1.25e-05",
+        "      −3",
+        "     nan",
+        "   1,024",
+    ]
+
+
 def test_the_rest_is_counted():
     lines = table(("n",), [(str(i),) for i in range(1025)], "x.json").splitlines()
     assert len(lines) == 22
     assert lines[-1] == "1,005 more are in x.json"
+    assert table(("n",), [(str(i),) for i in range(20)], "x.json", 1025).splitlines() == lines
 
 
 def test_no_rows():
