@@ -33,7 +33,7 @@ def test_names_are_made_of_what_ships():
 
 
 def test_names_are_those_of_the_text():
-    """Of the dictionaries of what MLPs write, by the model reading the whole text."""
+    """Dictionaries of what MLPs write, by the model reading the whole text."""
     names = shipped_names("stories")
     made = name_shipped("stories", ["mlp-out"])
     assert made == {site: of_site for site, of_site in names.items() if site.point == "mlp-out"}
