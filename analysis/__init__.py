@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         attention,
         chains,
         circuits,
+        colours,
         convolutions,
         features,
         graphs,

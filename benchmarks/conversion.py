@@ -1,4 +1,4 @@
-"""What it takes to make the MLPs of a SwiGLU model bilinear, a layer and all of TinyLlama's.
+"""Time and memory of making the MLPs of a SwiGLU model bilinear, a layer and all of TinyLlama's.
 
     python benchmarks/conversion.py [--device cuda]
 
@@ -18,11 +18,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import linear_regression
+from dataclasses import replace
 
 import torch
-from measure import Measured, begin, measure
+from measure import Measured, begin, exponent, measure, power_law
 from polynomial import pairwise, weights, with_biases, without_biases
 
 from bilinear_lm.glu_weights import GLUWeights
@@ -43,42 +42,26 @@ def fit(d: int, h: int, n_steps: int, device: str) -> Callable[[], object]:
     return lambda: fit_bilinear(layer, torch.nn.functional.silu, points, settings=settings)
 
 
-@dataclass(frozen=True)
-class Taken:
-    seconds: float
-    peak_bytes: float
-
-    def told(self, layers: int = 1) -> str:
-        return f"{self.seconds * layers:.3g} s, {self.peak_bytes / 2**20:.0f} MiB"
+def taken(measured: Measured, device: str) -> Measured:
+    """Time and memory of a way, on a CPU in seconds of all processors."""
+    return replace(measured, seconds=measured.processor_seconds) if device == "cpu" else measured
 
 
-def taken(measured: Measured, device: str) -> Taken:
-    seconds = measured.processor_seconds if device == "cpu" else measured.seconds
-    return Taken(seconds, measured.peak_bytes)
+def told(seconds: float, peak_bytes: float) -> str:
+    return f"{seconds:.3g} s, {peak_bytes / 2**20:.0f} MiB"
 
 
-def line(sizes: Sequence[tuple[int, int]], found: Sequence[Taken], name: str) -> tuple[float, float]:
-    """Slope and intercept of the log of a figure over the log of d."""
-    logs = [math.log(max(getattr(one, name), 1e-9)) for one in found]
-    fitted = linear_regression([math.log(d) for d, _ in sizes], logs)
-    return fitted.slope, fitted.intercept
-
-
-def exponents(sizes: Sequence[tuple[int, int]], found: Sequence[Taken]) -> str:
-    time, memory = (line(sizes, found, name)[0] for name in ("seconds", "peak_bytes"))
-    return f"time d^{time:.1f}, memory d^{memory:.1f}"
-
-
-def extended(sizes: Sequence[tuple[int, int]], found: Sequence[Taken], d: int) -> Taken:
+def extended(sizes: Sequence[int], found: Sequence[Measured], d: int) -> str:
     """The figures at a size that was not measured."""
-    lines = (line(sizes, found, name) for name in ("seconds", "peak_bytes"))
-    return Taken(*(math.exp(slope * math.log(d) + start) for slope, start in lines))
+    lines = (power_law(sizes, found, "seconds"), power_law(sizes, found, "peak_bytes"))
+    return told(*(math.exp(slope * math.log(d) + start) for slope, start in lines))
 
 
 def compare(device: str) -> None:
     print("| d, d_mlp | closed form | without biases | fit, start and end | fit, a step |")
     print("|---|---|---|---|---|")
-    columns: list[list[Taken]] = [[], [], [], []]
+    widths = [d for d, _ in SIZES]
+    columns: list[list[Measured]] = [[], [], [], []]
     for size in SIZES:
         repeats = 3 if size[0] < 1024 else 1
         for column, way in zip(columns, (with_biases, without_biases), strict=False):
@@ -88,26 +71,29 @@ def compare(device: str) -> None:
             for n in (0, STEPS)
         )
         columns[2].append(none)
-        columns[3].append(Taken((some.seconds - none.seconds) / STEPS, some.peak_bytes))
-        cells = [column[-1].told() for column in columns]
+        columns[3].append(replace(some, seconds=(some.seconds - none.seconds) / STEPS))
+        cells = [told(column[-1].seconds, column[-1].peak_bytes) for column in columns]
         print(f"| {size[0]}, {size[1]} | {' | '.join(cells)} |", flush=True)
-    print(f"| exponent | {' | '.join(exponents(SIZES, column) for column in columns)} |")
-    whole = [column[-1].told(SHAPE.n_layers) for column in columns[:3]]
-    steps = Taken(FitSettings().steps * columns[3][-1].seconds, columns[3][-1].peak_bytes)
-    whole.append(f"{steps.told(SHAPE.n_layers)} for {FitSettings().steps} steps")
+    print(f"| exponent | {' | '.join(exponent(widths, column) for column in columns)} |")
+    n_steps = FitSettings().steps
+    times = (1, 1, 1, n_steps)
+    whole = [
+        told(n * SHAPE.n_layers * column[-1].seconds, column[-1].peak_bytes)
+        for n, column in zip(times, columns, strict=True)
+    ]
+    whole[-1] += f" for {n_steps} steps"
     print(f"| {SHAPE.n_layers} layers of {SHAPE.d_model}, {SHAPE.d_mlp} | {' | '.join(whole)} |\n")
 
 
 def compare_pairs(device: str) -> None:
     print("| d, d_mlp | a row for each pair of inputs |")
     print("|---|---|")
-    found = []
+    widths, found = [d for d, _ in PAIRWISE_SIZES], []
     for size in PAIRWISE_SIZES:
         found.append(taken(measure(pairwise, *size, device=device, warm=WARM), device))
-        print(f"| {size[0]}, {size[1]} | {found[-1].told()} |", flush=True)
-    print(f"| exponent | {exponents(PAIRWISE_SIZES, found)} |")
-    whole = extended(PAIRWISE_SIZES, found, SHAPE.d_model)
-    print(f"| {SHAPE.d_model}, {SHAPE.d_mlp}, extended | {whole.told()} |\n")
+        print(f"| {size[0]}, {size[1]} | {told(found[-1].seconds, found[-1].peak_bytes)} |", flush=True)
+    print(f"| exponent | {exponent(widths, found)} |")
+    print(f"| {SHAPE.d_model}, {SHAPE.d_mlp}, extended | {extended(widths, found, SHAPE.d_model)} |\n")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import argparse
 import json
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,7 +187,8 @@ def main() -> None:
             print(f"| {beside} | {kind} | {mean:.2f} | {min(found):.2f} to {max(found):.2f} |")
     for site, layer in sorted(layers.items()):
         alike, before = (
-            len(n) - len({x for x in n if list(n).count(x) == 1}) for n in (layer.names, layer.plain)
+            sum(count for count in Counter(names).values() if count > 1)
+            for names in (layer.names, layer.plain)
         )
         print(f"{site}: {alike} features share a name, {before} by their peaks' tokens alone")
 

@@ -95,7 +95,7 @@ def floor(features: FeatureLayer, outputs: list[int]) -> None:
 
 
 def pairs_and_sums(features: FeatureLayer) -> list[float]:
-    """What a node of a static circuit needs, by sums in float64."""
+    """The sums that a node of a static circuit needs beside its pairs, in float64."""
     sums = features.inputs.new_zeros(4, dtype=torch.float64)
     exhaustive(features, [0], sums)
     return sums.tolist()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import linear_regression
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -39,11 +39,11 @@ def begin_parts(description: str | None, parts: Sequence[str]) -> tuple[str, lis
 @dataclass(frozen=True)
 class Measured:
     seconds: float
-    """Of the fastest repetition."""
+    """Seconds of the fastest repetition."""
     peak_bytes: int
     """Memory above what the process held before the first repetition."""
     processor_seconds: float
-    """Of all processors, the fewest of a repetition; other work on the machine adds little to them."""
+    """Seconds of all processors, the fewest of a repetition; other work adds little to them."""
 
 
 def measure(
@@ -68,7 +68,7 @@ def _measure(
         function(*warm, device)()
     call = function(*settings, device)
     on_gpu = device != "cpu"
-    before = torch.cuda.memory_allocated() if on_gpu else _resident()
+    before = torch.cuda.memory_allocated() if on_gpu else most_resident()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     seconds, of_processors = [], []
@@ -79,11 +79,11 @@ def _measure(
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
         of_processors.append(time.process_time() - processors)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else _resident()
+    peak = torch.cuda.max_memory_allocated() if on_gpu else most_resident()
     return Measured(min(seconds), peak - before, min(of_processors))
 
 
-def _resident() -> int:
+def most_resident() -> int:
     """The most memory this process has held, in bytes (Linux counts it in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -95,7 +95,15 @@ def told(measured: Measured) -> str:
 
 def exponent(sizes: Sequence[int], runs: Sequence[Measured], size: str = "d") -> str:
     """Slopes of log time and log memory over the log of a size."""
-    logs = [math.log(number) for number in sizes]
-    seconds = linear_regression(logs, [math.log(run.seconds) for run in runs]).slope
-    memory = linear_regression(logs, [math.log(max(run.peak_bytes, 1)) for run in runs]).slope
+    seconds, memory = power_law(sizes, runs, "seconds")[0], power_law(sizes, runs, "peak_bytes")[0]
     return f"time {size}^{seconds:.1f}, memory {size}^{memory:.1f}"
+
+
+def power_law(
+    sizes: Sequence[int], runs: Sequence[Measured], figure: Literal["seconds", "peak_bytes"]
+) -> tuple[float, float]:
+    """Slope and intercept of the log of a figure over the log of a size."""
+    least = 1 if figure == "peak_bytes" else 1e-9
+    logs = [math.log(max(getattr(run, figure), least)) for run in runs]
+    fitted = linear_regression([math.log(size) for size in sizes], logs)
+    return fitted.slope, fitted.intercept

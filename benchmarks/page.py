@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import most_resident
 from playwright.sync_api import Page, sync_playwright
 from torch import Tensor
 
@@ -90,7 +91,7 @@ def write(path: Path, n_layers: int, n_feat: int, width: int) -> Path:
     start = time.perf_counter()
     features = FeatureData(source, windows, has_first=True, layers=tuple(kept))
     folder.finish(render(replace(data, features=features), files_beside=True))
-    of_page, peak = time.perf_counter() - start, _most_resident()
+    of_page, peak = time.perf_counter() - start, most_resident()
     rows = {
         "layers x sides x features": f"{n_layers} x 2 x {n_feat:,}",
         "results of one layer in memory": f"{held / 2**20:,.0f} MiB",
@@ -314,11 +315,6 @@ def _resident() -> int:
     """The memory that this process holds, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
-
-
-def _most_resident() -> int:
-    """The most that it has held (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

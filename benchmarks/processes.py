@@ -46,7 +46,7 @@ def layer(d_model: int, n_features: int) -> FeatureLayer:
 
 
 def works(features: FeatureLayer, folder: Path) -> dict[str, Callable[[], object]]:
-    """What is timed, by name; each call does all of its work anew."""
+    """The calls that are timed, by name; each does all of its work anew."""
     tensor, u = features.tensor, features.outputs
     square = torch.randn(600, 600)
     model, tokenizer = load_pretrained("stories"), load_tokenizer("stories")

@@ -48,7 +48,7 @@ class Worker:
     @classmethod
     def own(cls) -> Worker:
         """This process in its torch.distributed group; the only one where there is none, and in `alone`."""
-        if _is_alone.get() or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        if _is_alone.get() or not in_group():
             return cls()
         return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
@@ -66,6 +66,11 @@ class Worker:
 
 WHOLE = Worker()
 """All the work."""
+
+
+def in_group() -> bool:
+    """Whether this process is one of a torch.distributed group."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 @contextmanager
@@ -164,7 +169,7 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
     On GPUs each takes the one of its number on its machine. Without torchrun it is all the work; where there
     is a group already, that is taken, and stays. `patience` is how long a process waits for another.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if in_group():
         yield Worker.own()
         return
     if not torch.distributed.is_torchelastic_launched():

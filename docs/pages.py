@@ -60,7 +60,7 @@ def cells(text: str) -> list[Cell]:
 
 
 def printed(path: Path) -> list[str]:
-    """What each block of a page prints, all of them run in one namespace, in a folder that is thrown away."""
+    """The outputs of a page's blocks, all run in one namespace, in a folder that is thrown away."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     outputs, before = [], Path.cwd()
     with tempfile.TemporaryDirectory() as folder:

@@ -72,18 +72,17 @@ def draw(rows: list[tuple[float, ...]], path: str) -> None:
     """Accuracy and errors against the share of inner dimensions that is cut."""
     from matplotlib.figure import Figure
 
-    from analysis import save_figure
-    from analysis.colours import NEGATIVE, POSITIVE
+    from analysis import colours, save_figure
 
     cuts, accuracy, low, measured, high = zip(*rows, strict=True)
     page = Figure(figsize=(8, 3), layout="constrained")
     left, right = page.subplots(1, 2)
-    left.plot(cuts, accuracy, "o-", color=POSITIVE)
+    left.plot(cuts, accuracy, "o-", color=colours.POSITIVE)
     left.set(xlabel="inner dimensions cut, %", ylabel="accuracy, %", ylim=(0, 105))
     right.fill_between(
-        cuts[1:], low[1:], high[1:], color=NEGATIVE, alpha=0.25, linewidth=0, label="predicted"
+        cuts[1:], low[1:], high[1:], color=colours.NEGATIVE, alpha=0.25, linewidth=0, label="predicted"
     )
-    right.plot(cuts[1:], measured[1:], "o-", color=NEGATIVE, label="measured")
+    right.plot(cuts[1:], measured[1:], "o-", color=colours.NEGATIVE, label="measured")
     right.set(xlabel="inner dimensions cut, %", ylabel="error of the whole tensor", yscale="log")
     right.yaxis.set_major_formatter("{x:g}")
     right.legend(frameon=False)

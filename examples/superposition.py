@@ -11,8 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis import canonical_encoder, geometry, save_figure, solo_reconstruction
-from analysis.colours import POSITIVE
+from analysis import canonical_encoder, colours, geometry, save_figure, solo_reconstruction
 from finetune import Superposition, ToyTraining, new_models, train_toy
 
 N, D, SPARSITY = 5, 2, (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -31,7 +30,7 @@ def main(steps: int, seeds: int, path: Path) -> None:
         back = int((solo[best, k] > 0.5).sum())
         print(f"sparsity {sparsity:4}: {back} of {N} features come back alone; {', '.join(shapes)}")
         for x, y in encoders[best, k].tolist():
-            axes.plot([0, x], [0, y], color=POSITIVE, marker="o", markersize=3, markevery=[1])
+            axes.plot([0, x], [0, y], color=colours.POSITIVE, marker="o", markersize=3, markevery=[1])
         axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), aspect="equal", xticks=[], yticks=[])
         axes.set_title(f"sparsity {sparsity}", fontsize=9)
     save_figure(figure, path)

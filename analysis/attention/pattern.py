@@ -49,9 +49,8 @@ class MeasuredAttention:
 
     def scores_at(self, head: int, query: int) -> Float[Tensor, " pos"]:
         """The scores of one head and query, without those of the others in memory."""
-        piece = self._piece(query)
-        row = self._scores(piece)[head, query - piece.start]
-        row = row.masked_fill(self._unread(piece)[query - piece.start], -torch.inf)
+        at = slice(query, query + 1)
+        row = self._scores(at)[head, 0].masked_fill(self._unread(at)[0], -torch.inf)
         return torch.nn.functional.pad(row, (0, self.queries.shape[1] - len(row)), value=-torch.inf)
 
     def pattern_of(self, head: int) -> Float[Tensor, "pos pos"]:
@@ -107,9 +106,9 @@ class MeasuredAttention:
 
     def heads_at(self, position: int) -> Float[Tensor, "n_heads d_model"]:
         """The output of each head at one position, without those at the others in memory."""
-        queries = self._piece(position)
-        mixed = self.pattern_at(queries) @ self.values[:, : queries.stop]
-        return (mixed @ self.W_O)[:, position - queries.start]
+        at = slice(position, position + 1)
+        mixed = self.pattern_at(at) @ self.values[:, : at.stop]
+        return (mixed @ self.W_O)[:, 0]
 
     @property
     def out(self) -> Float[Tensor, "pos d_model"]:
@@ -119,10 +118,6 @@ class MeasuredAttention:
 
     def _scores(self, queries: slice) -> Tensor:
         return self.queries[:, queries] @ self.keys[:, : queries.stop].mT * self.scale
-
-    def _piece(self, query: int) -> slice:
-        """The piece of the queries that has one of them."""
-        return next(piece for piece in self.query_pieces() if query < piece.stop)
 
     def _capped(self, scores: Tensor) -> Tensor:
         return scores if self.soft_cap is None else self.soft_cap * (scores / self.soft_cap).tanh()

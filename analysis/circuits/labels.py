@@ -6,20 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from analysis.features.contexts import feature_names
-from analysis.features.dictionaries import Dictionaries
 from analysis.features.names import numbered
 from analysis.graphs.elements import Node
 from analysis.graphs.graph import Graph
 from analysis.graphs.nodes import logit_tokens
 from analysis.text.vocabulary import Vocabulary
-from analysis.text.windows import document_windows
 from bilinear_lm.arguments import checked
 from bilinear_lm.errors import InputError
 from bilinear_lm.sites import Site
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    pass
 
 FeatureNames = Mapping[Site, Mapping[int, str] | Sequence[str]]
 """By site, the name of each feature without its number; not all have to have one."""
@@ -43,22 +40,6 @@ def labelled(graph: Graph, vocabulary: Vocabulary | None = None, names: FeatureN
         texts = tuple(_text(vocabulary, token) for token in graph.tokens)
     nodes = tuple(replace(node, label=labels[node.id]) for node in graph.nodes)
     return replace(graph, nodes=nodes, texts=texts)
-
-
-def names_on_text(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    vocabulary: Vocabulary,
-    dictionaries: Dictionaries,
-    graphs: Sequence[Graph],
-    text: str,
-    progress: bool = False,
-) -> dict[Site, tuple[str, ...]]:
-    """The names of all features of the dictionaries of graphs, by where they are most active in a text."""
-    windows = document_windows(tokenizer, text, model.config.max_position_embeddings)
-    skip = int(tokenizer.bos_token_id is not None)
-    moved = {site: dictionaries[site].to(model.device) for site in sites_of(*graphs)}
-    return feature_names(model, moved, windows, vocabulary, skip, progress)
 
 
 def sites_of(*graphs: Graph) -> list[Site]:

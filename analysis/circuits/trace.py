@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.circuits.attribution import Frozen, Interactions, attribute
 from analysis.circuits.causal import can_intervene, causal_check
-from analysis.circuits.labels import labelled, names_on_text
+from analysis.circuits.labels import labelled, sites_of
 from analysis.circuits.prompt.prompt import Prompt, open_prompt
 from analysis.circuits.static import static_circuit
 from analysis.circuits.targets import FeatureTarget, LogitTarget, ScoreTarget, parse_feature, parse_head
+from analysis.features.chosen_names import chosen_names
 from analysis.features.dictionaries import Dictionaries, dictionaries_by_site
 from analysis.graphs.elements import By
 from analysis.graphs.files import as_text, from_object
@@ -132,11 +133,7 @@ def trace(
             measured_changes = causal_check(model, attribution, n=n, each_kind=True)
             settings |= {"check": measured_changes.summary(), "checked": measured_changes.by_node()}
         graph = replace(attribution.graph, settings=settings)
-    if text is None or not dictionaries:
-        return graph
-    by_site = dictionaries_by_site(dictionaries)
-    names = names_on_text(model, tokenizer, vocabulary, by_site, [graph], text, progress)
-    return labelled(graph, vocabulary, names)
+    return _named([graph], model, tokenizer, vocabulary, dictionaries, text, progress)[0]
 
 
 @checked
@@ -171,11 +168,25 @@ def trace_prompts(
     with tqdm(total=len(Worker.own().of(len(prompts))), desc="prompts", disable=not progress) as bar:
         texts = divided(list(prompts), traced)
     graphs = [from_object(json.loads(one), _FILE) for one in texts]
+    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
+    return _named(graphs, model, tokenizer, vocabulary, dictionaries, text, progress)
+
+
+def _named(
+    graphs: list[Graph],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
+    dictionaries: Dictionaries | Sequence[Dictionary] | None,
+    text: str | None,
+    progress: bool,
+) -> list[Graph]:
+    """The graphs with their features named in one pass over the text; as they are where there is none."""
     if text is None or not dictionaries:
         return graphs
-    vocabulary = Vocabulary.of(tokenizer, embedding(model).shape[0])
     by_site = dictionaries_by_site(dictionaries)
-    names = names_on_text(model, tokenizer, vocabulary, by_site, graphs, text, progress)
+    named = {site: by_site[site] for site in sites_of(*graphs)}
+    names = chosen_names(model, tokenizer, named, {}, text, {}, progress)
     return [labelled(graph, vocabulary, names) for graph in graphs]
 
 

@@ -108,6 +108,8 @@ def to_circuit_tracer(
             "token_prob": probability,
         }
     ids = {node: written["node_id"] for node, written in nodes.items()}
+    if view is not None:
+        ids |= {group.id: ids[group.nodes[0]] for group in view.supernodes}
     return {
         "metadata": {
             "slug": slug,
@@ -183,12 +185,11 @@ def _chosen(view: GraphView | None, ids: dict[str, str]) -> dict[str, Any]:
     """A view as readers have it: nodes by the ids that they have there."""
     if view is None:
         return {"pinnedIds": [], "clickedId": "", "supernodes": []}
-    own = ids | {group.id: ids[group.nodes[0]] for group in view.supernodes}
-    pinned = [own[node] for node in view.pinned]
+    pinned = [ids[node] for node in view.pinned]
     pinned += [ids[node] for group in view.supernodes for node in group.nodes]
     return {
         "pinnedIds": list(dict.fromkeys(pinned)),
-        "clickedId": "" if view.chosen is None else own[view.chosen],
+        "clickedId": "" if view.chosen is None else ids[view.chosen],
         "supernodes": [[group.name, *(ids[node] for node in group.nodes)] for group in view.supernodes],
     }
 
@@ -196,10 +197,9 @@ def _chosen(view: GraphView | None, ids: dict[str, str]) -> dict[str, Any]:
 def _notes(view: GraphView | None, ids: dict[str, str]) -> dict[str, Any]:
     if view is None or not view.notes:
         return {}
-    own = ids | {group.id: ids[group.nodes[0]] for group in view.supernodes}
     notes: dict[str, list[str]] = defaultdict(list)
     for node, text in view.notes.items():
-        notes[own[node]].append(text)
+        notes[ids[node]].append(text)
     return {"notes": {node: "\n".join(texts) for node, texts in notes.items()}}
 
 

@@ -63,7 +63,7 @@ def _role(graph: Graph, node: Node) -> Hashable:
 
 
 def _thing(graph: Graph, nodes: list[Node]) -> str:
-    """What nodes at several positions are."""
+    """The name of one thing at several positions."""
     node = nodes[0]
     if node.kind == "error":
         return f"error at {node.site}"
@@ -76,7 +76,7 @@ def _thing(graph: Graph, nodes: list[Node]) -> str:
 
 
 def _readers(graph: Graph, nodes: list[Node]) -> str:
-    """What nodes of one role are for."""
+    """The name of nodes of one role: how many they are, and for which readers."""
     node, (reader, *others) = nodes[0], [graph.node(edge.target) for edge in graph.out_of(nodes[0].id)]
     kind = _PLURALS.get(node.kind, f"{node.kind}s")
     layer = "" if node.layer is None else f" of layer {node.layer}"

@@ -1,4 +1,4 @@
-"""What somebody has made of a graph: nodes chosen, pinned, hidden, grouped and written about; and its file.
+"""A user's view of a graph: nodes chosen, pinned, hidden, grouped and written about; and its file.
 
 The page of a graph writes and reads the same file. It belongs to one graph: the one of its target on its
 prompt that has the nodes it names.
@@ -58,7 +58,7 @@ class GraphView:
     """Nodes of a smaller share are left out."""
     supernodes: tuple[Supernode, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
-    """What was written about nodes."""
+    """Remarks about nodes."""
 
     @classmethod
     def of(cls, graph: Graph, **parts: Any) -> GraphView:

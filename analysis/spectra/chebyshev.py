@@ -85,7 +85,7 @@ def largest_eigenpairs(
     matrices, scale = _scaled(matrices)
     X = orthonormal(start.expand(n, -1, -1))
     for cycle in range(CYCLES):
-        ritz = rayleigh_ritz(X, X @ matrices, tolerance)
+        ritz = _rayleigh_ritz(X, X @ matrices, tolerance)
         done = ritz.residuals[:, : k + 1].amax(dim=1) <= tolerance
         rows, finished = going[done], ritz[done]
         values[rows] = finished.values[:, :k] * scale[rows, :, 0]
@@ -118,12 +118,12 @@ def orthonormal(X: Float[Tensor, "n b d"]) -> Float[Tensor, "n b d"]:
     for shift in (10 * X.shape[1] * info.eps, 0.0, 0.0):
         X = X / torch.linalg.vector_norm(X, dim=-1, keepdim=True).clamp(min=info.tiny)
         factors = torch.linalg.cholesky_ex(X @ X.mT + shift * unit).L
-        # A factorisation that breaks down leaves rows that are not orthonormal: `rayleigh_ritz` looks.
+        # A factorisation that breaks down leaves rows that are not orthonormal: `_rayleigh_ritz` looks.
         X = torch.linalg.solve_triangular(factors, unit, upper=False) @ X
     return X
 
 
-def rayleigh_ritz(X: Tensor, QX: Tensor, tolerance: float) -> _Ritz:
+def _rayleigh_ritz(X: Tensor, QX: Tensor, tolerance: float) -> _Ritz:
     """Where X is not orthonormal there are no Ritz pairs: the residuals are infinite."""
     unit = torch.eye(X.shape[1], dtype=X.dtype, device=X.device)
     sound = (X @ X.mT - unit).abs().amax(dim=(1, 2)) <= tolerance

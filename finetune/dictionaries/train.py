@@ -27,7 +27,7 @@ from bilinear_lm.checkpoints.load import load_pretrained
 from bilinear_lm.checkpoints.tokenizer import load_tokenizer
 from bilinear_lm.device import find_device
 from bilinear_lm.dictionaries import load_dictionary, save_dictionary
-from bilinear_lm.distributed import Worker, gather_texts, process_group, together
+from bilinear_lm.distributed import Worker, gather_texts, in_group, process_group, together
 from bilinear_lm.errors import InputError
 from bilinear_lm.files import new_folder, read_json, require_new, versions_of_run, write_json
 from bilinear_lm.sites import Site, watched
@@ -82,7 +82,7 @@ def train_dictionaries(config: DictionaryConfig) -> dict[Site, dict[str, Any]]:
     Any number of them goes on with a run.
     """
     config.check()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if in_group():
         raise InputError(
             "train_dictionaries in a torch.distributed group; call it outside of one, since it makes its own "
             "of the processes that torchrun started"

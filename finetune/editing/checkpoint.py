@@ -145,8 +145,7 @@ def _feature_names(config: EditConfig, directions: _Directions) -> tuple[Sequenc
             continue
         site = dictionary.site
         made = shipped_dictionary_names(config.model, path)
-        own = given.get(site, {})
-        sides.append(renamed({site: made or [""] * dictionary.n_feat}, {site: own})[site])
+        sides.append(renamed({site: made or [""] * dictionary.n_feat}, given)[site])
     return sides[0], sides[1]
 
 

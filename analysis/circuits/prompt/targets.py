@@ -5,7 +5,6 @@ Positions count from 0; negative ones count from the end of the prompt.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from analysis.circuits.prompt.prompt import Prompt
@@ -106,8 +105,7 @@ def read_score(prompt: Prompt, target: ScoreTarget) -> Score:
             f"{attention.n_heads - 1}"
         )
     if key is None:
-        queries = torch.tensor([query], device=prompt.like.device)
-        key = int(layer.measured.attention.pattern_rows(queries)[head].argmax())
+        key = int(layer.measured.attention.pattern_at(slice(query, query + 1))[head].argmax())
     for position in (key, against):
         if position is not None and not 0 <= query - position <= attention.max_offset:
             raise InputError(

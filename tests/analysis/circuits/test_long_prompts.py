@@ -75,7 +75,7 @@ def test_in_pieces_as_a_whole(model, target, points, settings, monkeypatch):
 
 @pytest.mark.parametrize("name", ["biases", "norms behind and soft caps"])
 def test_a_backward_pass_keeps_nothing_inside_of_blocks(family_model, name):
-    """And gives the derivative that autograd gives with everything kept."""
+    """The derivative is that which autograd gives with everything kept."""
     model = family_model(**SMALL | MODELS[name])
     ids, widths = torch.tensor([[3, 1, 4, 1, 5, 9]]), []
 

@@ -14,27 +14,13 @@ from analysis import eigendecompose
 from analysis.spectra.chebyshev import block_width, largest_eigenpairs, orthonormal
 from bilinear_lm import BilinearTensor, InputError
 
+from .layers import ONE, draw, random_layer, with_spectrum
+
 D, H, OUT = 96, 160, 6
 
 
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def layer(decay=0.0):
-    """A random layer; with a decay its hidden units, and so its eigenvalues, fall off as a power."""
-    sizes = torch.arange(1, H + 1, dtype=torch.float64) ** -decay
-    return BilinearTensor(draw(D, H), draw(D, H, seed=1), draw(H, OUT, seed=2) * sizes.unsqueeze(1))
-
-
-def with_spectrum(values):
-    """A layer with one output whose interaction matrix has these eigenvalues and random eigenvectors."""
-    values = torch.as_tensor(values, dtype=torch.float64)
-    rotation = torch.linalg.qr(draw(len(values), len(values), seed=5)).Q
-    return BilinearTensor(rotation * values, rotation, torch.ones(len(values), 1).double()), rotation
-
-
-ONE = torch.ones(1, dtype=torch.float64)
+    return random_layer(D, H, OUT, decay)
 
 
 @pytest.fixture

@@ -10,24 +10,13 @@ from analysis import eigendecompose
 from analysis.spectra.lanczos import _largest, lanczos_eigenpairs
 from bilinear_lm import BilinearTensor
 
+from .layers import ONE, draw, random_layer, with_spectrum
+
 D, H, OUT = 160, 200, 5
-ONE = torch.ones(1, dtype=torch.float64)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def layer(decay=0.0):
-    sizes = torch.arange(1, H + 1, dtype=torch.float64) ** -decay
-    return BilinearTensor(draw(D, H), draw(D, H, seed=1), draw(H, OUT, seed=2) * sizes.unsqueeze(1))
-
-
-def with_spectrum(values):
-    """A layer with one output whose interaction matrix has these eigenvalues and random eigenvectors."""
-    values = torch.as_tensor(values, dtype=torch.float64)
-    rotation = torch.linalg.qr(draw(len(values), len(values), seed=5)).Q
-    return BilinearTensor(rotation * values, rotation, torch.ones(len(values), 1).double()), rotation
+    return random_layer(D, H, OUT, decay)
 
 
 @pytest.fixture
