@@ -1,4 +1,4 @@
-"""What makes a model say " sad", and " swim" rather than " run" or " fly": eigenvectors read in tokens.
+"""Eigenvectors behind " sad", and behind " swim" rather than " run" or " fly", read in tokens.
 
     python examples/eigenvectors.py [CHECKPOINT]
 
