@@ -1,8 +1,9 @@
-"""Time and peak memory of a function, each in a process of its own."""
+"""Time and peak memory of a function: on the CPU each in a process of its own, on a GPU all in this one."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import multiprocessing
 import platform
@@ -56,7 +57,12 @@ def measure(
     """Runs `function(*settings, device)`, which prepares its inputs and returns the call to measure.
 
     `warm` are settings of a small run before it, so that code that is loaded on first use does not count.
+    Of a GPU torch counts the memory, so that what ran before in the process does not count either.
     """
+    if device != "cpu":
+        gc.collect()
+        torch.cuda.empty_cache()
+        return _measure(function, settings, device, repeats, warm)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure, (function, settings, device, repeats, warm))
 

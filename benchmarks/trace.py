@@ -58,7 +58,8 @@ def fresh_model(shape: Preset, n_pos: int, device: str) -> tuple[PreTrainedModel
     tqdm.set_lock(threading.RLock())
     torch.manual_seed(0)
     shape = replace(shape, n_ctx=max(shape.n_ctx, n_pos))
-    model = new_model(shape).eval().to(device)
+    with torch.device(device):
+        model = new_model(shape).eval()
     return model, torch.randint(shape.d_vocab, (n_pos,), device=device)
 
 

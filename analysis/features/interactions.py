@@ -207,8 +207,11 @@ def _reach(left: Tensor, right: Tensor, size: int) -> list[list[float]]:
 
 
 def _tile_size(features: FeatureLayer) -> int:
-    """About 16 tiles a side; not too small for fast products, nor larger than a chunk of memory."""
-    least = 256 if features.inputs.device.type == "cpu" else 1024
+    """About 16 tiles a side; not too small for fast products, nor larger than a chunk of memory.
+
+    A GPU waits for the host once a tile and more, so that few large ones are faster than the products spared.
+    """
+    least = 256 if features.inputs.device.type == "cpu" else 4096
     most = math.isqrt(rows_at_once(features.inputs.element_size()))
     return min(max(least, -(-features.n_in // 16)), most)
 

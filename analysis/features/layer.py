@@ -30,7 +30,7 @@ from bilinear_lm.sites import Point, Site
 from bilinear_lm.tensor import BilinearTensor
 from bilinear_lm.weights import mlp_tensor
 
-STRIP_ROWS = 512
+STRIP_ROWS, STRIP_ROWS_ON_GPU = 512, 2048
 """Rows of an interaction matrix that are computed at once: enough for a fast matrix product."""
 
 READ: tuple[Point, ...] = ("mlp-in", "resid-mid")
@@ -206,7 +206,8 @@ class FeatureLayer:
 
     @property
     def _strip_rows(self) -> int:
-        return min(STRIP_ROWS, rows_at_once(self.n_in * self.tensor.dtype.itemsize))
+        rows = STRIP_ROWS if self.inputs.device.type == "cpu" else STRIP_ROWS_ON_GPU
+        return min(rows, rows_at_once(self.n_in * self.tensor.dtype.itemsize))
 
     @cached_property
     def quadratic(self) -> BilinearTensor:

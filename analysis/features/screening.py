@@ -7,9 +7,10 @@ L̃_i, R̃_j of fewer digits with known distances from the true ones, so that
 
 What this rules out is not computed further; a pair that is left gets its value by a sum in float64
 (`Factored.values`). So results do not depend on how they were screened. Rows are whole numbers of −127 to 127
-times a step each: products of these are exact, and several times as fast as in float32 where a processor has
-instructions for them. Whether they are is measured once a process and width; else, and where there are too
-few products to make up for the rounding, rows are plain.
+times a step each: products of these are exact, and several times as fast as in float32 where a CPU has
+instructions for them. Whether they are is measured once a process and width; else, where there are too few
+products to make up for the rounding, and on GPUs, which search products longer than they multiply, rows are
+plain.
 
 Rounding of sums of w products is at most w · eps of the product of the norms (Higham, Accuracy and Stability
 of Numerical Algorithms, section 3.1; twice the bound there); measured distances and norms have `SLACK`.
@@ -93,7 +94,7 @@ class Screen:
         device, dtype, width = self.right.device, self.right.dtype, self.right.shape[1]
         if whole is None:
             enough = len(self.right) >= LEAST_FEATURES and width >= LEAST_WIDTH
-            whole = enough and whole_numbers_are_faster(device, dtype, width)
+            whole = enough and device.type == "cpu" and whole_numbers_are_faster(dtype, width)
         self.whole = whole
         self.rows = (rounded_rows if self.whole else plain_rows)(self.right)
 
@@ -163,13 +164,13 @@ def _plain_in_reach(
         sizes.diagonal().div_(2)
     away = float((left.distances * right.norms.max() + left.norms * right.distances.max()).max()) * SLACK
     away += torch.finfo(sizes.dtype).tiny * left.numbers.shape[1]
-    bound = (least / 2 - away) / SLACK
+    bound, largest = (least / 2 - away) / SLACK, sizes.amax(1)
     if not least and sizes.numel() > k:
-        bound = float(sizes.flatten().topk(k, sorted=False).values.min()) / SLACK - 2 * away
-    if float(sizes.max()) < bound:
-        none = torch.empty(0, dtype=torch.long, device=sizes.device)
-        return none, none, sizes.new_empty(0)
-    row, column = torch.nonzero(sizes >= bound, as_tuple=True)
+        strong = largest if n > k else sizes.flatten()  # where rows suffice, the largest of each
+        bound = float(strong.topk(k, sorted=False).values.min()) / SLACK - 2 * away
+    hot = torch.nonzero(largest >= bound).squeeze(1)
+    at, column = torch.nonzero(sizes[hot] >= bound, as_tuple=True)
+    row = hot[at]
     if diagonal and bound <= 0:
         upper = (row <= column) | (column >= n)
         row, column = row[upper], column[upper]
@@ -217,32 +218,25 @@ def _least_of_rows(products: Tensor, left: Rows, right: Rows, away: Tensor, k: i
 
 
 def _products(left: Tensor, right: Tensor) -> Tensor:
-    if left.dtype != torch.int8:
-        return left @ right.T
-    n = len(left)
-    if left.device.type == "cpu":
-        return torch._int_mm(left, right.T)
-    # On GPUs sizes are multiples of 8, and of 32 of the rows that come first.
-    left, right = (torch.nn.functional.pad(side, (0, 0, 0, -len(side) % 32)) for side in (left, right))
-    return torch._int_mm(left, right.T)[:n]
+    return torch._int_mm(left, right.T) if left.dtype == torch.int8 else left @ right.T
 
 
 @cache
-def whole_numbers_are_faster(device: torch.device, dtype: torch.dtype, width: int) -> bool:
-    """Whether products of whole numbers take less time than those of a precision, at this width of rows."""
-    sides = [torch.ones(512, -(-width // 8) * 8, dtype=dtype, device=device) for _ in range(2)]
+def whole_numbers_are_faster(dtype: torch.dtype, width: int) -> bool:
+    """Whether a CPU multiplies whole numbers faster than those of a precision, at this width of rows."""
+    sides = [torch.ones(512, -(-width // 8) * 8, dtype=dtype) for _ in range(2)]
     whole = [side.to(torch.int8) for side in sides]
     try:
-        return _seconds(lambda: _products(*whole), device) < _seconds(lambda: sides[0] @ sides[1].T, device)
+        return _seconds(lambda: _products(*whole)) < _seconds(lambda: sides[0] @ sides[1].T)
     except RuntimeError:
         return False
 
 
-def _seconds(call: Callable[[], Tensor], device: torch.device) -> float:
+def _seconds(call: Callable[[], Tensor]) -> float:
     """The shortest of three calls, after one that warms up."""
     taken = []
     for _ in range(4):
         start = time.perf_counter()
-        float(call()[0, 0])  # waits for the device
+        call()
         taken.append(time.perf_counter() - start)
     return min(taken[1:])
