@@ -11,11 +11,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 WORDS = "Once upon a time a cat and a dog ran to the park. They saw a big red ball and were happy. "
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores: tests that wait for processes of their own leave theirs free."""
-    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
-
-
 def pytest_plugin_registered(plugin):
     """Where tests run, once the options are known; a process that only deals them out needs none of it."""
     if isinstance(plugin, pytest.Config):
