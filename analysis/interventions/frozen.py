@@ -20,6 +20,7 @@ from analysis.attention.pattern import MeasuredAttention, attend
 from analysis.paths.measured import Measured
 from bilinear_lm.families import attention_norm, decoder, decoder_block, family_of, mlp_norm, plain
 from bilinear_lm.norms import norm_epsilon, norm_factor, norm_scale
+from bilinear_lm.numerics.shared_keys import keys_of_each_head
 from bilinear_lm.weights import attention_weights
 
 
@@ -55,7 +56,8 @@ def frozen(
                 plain(module.o_proj).register_forward_pre_hook(mixed),
             ]
     try:
-        yield
+        with keys_of_each_head():
+            yield
     finally:
         for handle in handles:
             handle.remove()

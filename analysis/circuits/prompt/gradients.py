@@ -25,6 +25,7 @@ from analysis.circuits.targets import Target
 from analysis.graphs.elements import Node
 from analysis.interventions.frozen import exact_in_float64, frozen
 from bilinear_lm.families import decoder, plain
+from bilinear_lm.numerics.shared_keys import keys_of_each_head
 from bilinear_lm.sites import Point, Site, replaced
 
 WRITTEN_TO: tuple[Point, ...] = ("attn-out", "mlp-in", "mlp-out")
@@ -130,10 +131,14 @@ def _recomputed(model: nn.Module) -> Iterator[None]:
 
 
 def _on_copy(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """The forward pass of a block on a copy of its input, which hooks overwrite (`bilinear_lm.sites`)."""
+    """The forward pass of a block on a copy of its input, which hooks overwrite (`bilinear_lm.sites`).
+
+    A GPU's backward pass computes it anew in a thread of its own.
+    """
 
     def on_copy(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return forward(x.clone(), *args, **kwargs)
+        with keys_of_each_head():
+            return forward(x.clone(), *args, **kwargs)
 
     return on_copy
 
