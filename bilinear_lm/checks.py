@@ -75,6 +75,18 @@ def require_finite_numbers(numbers: Any, name: str) -> None:
         raise InputError(f"{name} holds NaN or infinity; expected finite numbers")
 
 
+def require_labels(labels: Any, n: int, n_classes: int, what: str = "inputs") -> None:
+    """Raises InputError unless `labels` is a tensor of a class, 0 to n_classes − 1, for each of n inputs."""
+    if not is_tensor(labels):
+        raise InputError(f"labels in a {type(labels).__name__}; expected a torch tensor of whole numbers")
+    whole = not (labels.is_floating_point() or labels.is_complex()) and str(labels.dtype) != "torch.bool"
+    if not whole or labels.shape != (n,) or not bool(((labels >= 0) & (labels < n_classes)).all()):
+        raise InputError(
+            f"labels {list(labels.shape)} in {labels.dtype} for {n} {what}; expected whole numbers "
+            f"[{n}], 0 to {n_classes - 1}"
+        )
+
+
 def is_index(index: Any, n: int) -> bool:
     """Whether `index` is a whole number from 0 to n − 1, of Python, numpy or a tensor."""
     if is_tensor(index):

@@ -89,7 +89,7 @@ def diff(
     for option, path in (("--contexts", contexts), ("--names", names)):
         if path is not None and not described:
             raise InputError(f"diff: {option} {path} without dictionaries whose features it is to name")
-    given = {} if names is None else load_feature_names(names, described)
+    given = load_feature_names(names, described)
     kept = {} if dictionaries or contexts else shipped_names(checkpoint)
     text = None if contexts is None else read_plain_text(contexts)
 

@@ -98,7 +98,7 @@ def interactions(
         model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
         between = feature_layer(model, layer, *ends)
         by_site = {end.site: end for end in ends if end.site is not None}
-        given = {} if names is None else load_feature_names(names, by_site)
+        given = load_feature_names(names, by_site)
         asked = list(dict.fromkeys(features)) or None
         strongest = split_strongest_interactions(between, asked, k, progress=shows)
         table = interaction_statistics(between, asked, progress=shows)

@@ -126,7 +126,7 @@ def report(
                 n_features=features,
                 first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
                 names={} if dictionaries or contexts else shipped_names(checkpoint),
-                given={} if names is None else load_feature_names(names, _by_site(around)),
+                given=load_feature_names(names, _by_site(around)),
             )
         if checkpoint == DEFAULT_MODEL and prompt is None:
             prompt = PROMPT

@@ -119,7 +119,7 @@ def trace(
         followed = {} if eigenvectors or folder is None else _followed(folder, model)
         if names is not None and not followed:
             raise InputError(f"trace: --names {names} without dictionaries whose features they name")
-        given = {} if names is None else load_feature_names(names, followed)
+        given = load_feature_names(names, followed)
         settings: dict[str, Any] = {
             "token": token,
             "feature": feature,

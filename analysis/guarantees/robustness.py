@@ -21,7 +21,7 @@ from analysis.guarantees.forms import QuadraticForm
 from analysis.guarantees.secular import maximise
 from analysis.spectra.eigen import require_full_precision
 from bilinear_lm.arguments import checked
-from bilinear_lm.checks import require_finite_numbers, require_number
+from bilinear_lm.checks import require_finite_numbers, require_labels, require_number
 from bilinear_lm.errors import InputError
 from bilinear_lm.shown import Words, shown
 from bilinear_lm.tensor import BilinearTensor
@@ -188,10 +188,5 @@ def _labels(tensor: BilinearTensor, x: Tensor, labels: Tensor | None) -> Tensor:
         )
     if labels is None:
         return tensor(x).argmax(1)
-    fits = not labels.is_floating_point() and labels.shape == x.shape[:1]
-    if not fits or not bool(((labels >= 0) & (labels < tensor.d_out)).all()):
-        raise InputError(
-            f"labels {list(labels.shape)} in {labels.dtype} for {len(x)} inputs; expected whole numbers [n], "
-            f"0 to {tensor.d_out - 1}"
-        )
+    require_labels(labels, len(x), tensor.d_out)
     return labels.to(x.device).long()

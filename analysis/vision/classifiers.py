@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from bilinear_lm.checks import require_choice, require_finite_numbers, require_index
+from bilinear_lm.checks import require_choice, require_finite_numbers, require_index, require_labels
 from bilinear_lm.errors import InputError
 from bilinear_lm.networks.image import ImageClassifier
 from bilinear_lm.numerics.parts import quadratic_part
@@ -103,13 +103,7 @@ class Reading:
 
     def labels(self, labels: Tensor, n: int) -> Int[Tensor, " n"]:
         """Labels of n images, checked."""
-        whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-        fits = whole and labels.shape == (n,)
-        if not fits or not bool(((labels >= 0) & (labels < self.n_classes)).all()):
-            raise InputError(
-                f"labels {list(labels.shape)} in {labels.dtype} for {n} images; expected whole numbers "
-                f"[{n}], 0 to {self.n_classes - 1}"
-            )
+        require_labels(labels, n, self.n_classes, "images")
         return labels.to(self.tensor.device).long()
 
     def span(self) -> Float[Tensor, "r d"]:

@@ -66,8 +66,10 @@ def save_feature_names(
 
 
 @checked
-def load_feature_names(path: Path, dictionaries: Mapping[Site, Dictionary]) -> dict[Site, dict[int, str]]:
-    """The names in a file, by site and number, for the dictionaries that are given.
+def load_feature_names(
+    path: Path | None, dictionaries: Mapping[Site, Dictionary]
+) -> dict[Site, dict[int, str]]:
+    """The names in a file, by site and number, for the dictionaries that are given; without a file none.
 
     Sites of the file that have no dictionary here are passed over, as long as one has.
 
@@ -77,6 +79,8 @@ def load_feature_names(path: Path, dictionaries: Mapping[Site, Dictionary]) -> d
     Raises InputError for a file of another format, of another dictionary (by its number of features or its
     fingerprint), for features that do not exist or are named twice, and for one name of two features.
     """
+    if path is None:
+        return {}
     content = _content(path)
     here: dict[Site, dict[int, str]] = {}
     for text, part in content.items():

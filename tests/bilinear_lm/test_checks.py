@@ -10,6 +10,7 @@ from bilinear_lm.checks import (
     require_finite_numbers,
     require_floating,
     require_index,
+    require_labels,
     require_number,
     require_seed,
 )
@@ -93,3 +94,32 @@ def test_an_error_is_one_line_whatever_a_name_in_it_holds():
         str(InputError("a/b\nbilinear-lm: all is well\x1b[31m\u202e"))
         == r"a/b bilinear-lm: all is well\x1b[31m\u202e"
     )
+
+
+def test_labels_of_all_inputs():
+    for dtype in (torch.uint8, torch.int32, torch.int64):
+        require_labels(torch.tensor([0, 2, 1], dtype=dtype), 3, 3)
+    require_labels(torch.zeros(0, dtype=torch.long), 0, 2)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([0, 1]),
+        torch.tensor([0, 1, 3]),
+        torch.tensor([0, -1, 2]),
+        torch.tensor([[0, 1, 2]]),
+        torch.zeros(3),
+        torch.tensor([True, False, True]),
+        torch.zeros(3, dtype=torch.complex64),
+    ],
+    ids=str,
+)
+def test_labels_that_do_not_fit(labels):
+    with pytest.raises(InputError, match=r"for 3 images; expected whole numbers \[3\], 0 to 2"):
+        require_labels(labels, 3, 3, "images")
+
+
+def test_labels_in_a_list():
+    with pytest.raises(InputError, match="labels in a list; expected a torch tensor"):
+        require_labels([0, 1], 2, 2)
