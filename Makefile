@@ -46,8 +46,10 @@ bench: $(TOOLS)
 	$(BIN)/python benchmarks/trace.py
 	$(BIN)/python benchmarks/finetune_speed.py
 
-# What a graph says of an intervention, what a difference says of a finetune, and what an edit does: TEXT=FILE.
+# Published figures; what a graph says of an intervention, what a difference says of a finetune, and what an edit
+# does: TEXT=FILE.
 studies: $(TOOLS)
+	$(BIN)/python -m pytest -q -m studies
 	$(BIN)/python benchmarks/faithfulness.py $(TEXT)
 	$(BIN)/python benchmarks/diff.py $(TEXT) $(TEXT)
 	$(BIN)/python benchmarks/edits.py $(TEXT)

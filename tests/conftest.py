@@ -16,6 +16,7 @@ def pytest_plugin_registered(plugin):
     if isinstance(plugin, pytest.Config):
         deals_out = getattr(plugin.known_args_namespace, "numprocesses", None)
         if "PYTEST_XDIST_WORKER" in os.environ or not deals_out:
+            gc.disable()  # while all is imported and the tests are found
             from . import before_ours  # noqa: F401
 
 
@@ -28,6 +29,7 @@ def pytest_make_parametrize_id(config, val, argname):
 def imported_for_good():
     """Garbage is not looked for among all that was imported, which takes longest, in some runs twice."""
     gc.freeze()
+    gc.enable()
     yield
     gc.unfreeze()
 

@@ -1,4 +1,4 @@
-"""Commands and analyses in two processes as torchrun starts them: the same bytes as from one, and a kill."""
+"""Commands and analyses in two processes that torchrun starts: the same bytes as from one, and a kill."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from analysis import eigendecompose_to_folder, load_decomposition, trace_prompts
+from analysis.graphs.files import load_graph
 from bilinear_lm import BilinearTensor, Dictionary, InputError, Site, save_dictionary
 from bilinear_lm.checkpoints import save_folder
 from bilinear_lm.distributed import alone, divided, gather_texts, process_group, together
@@ -54,6 +55,12 @@ def commands(into, rank=0):
         assert main([str(into / part) if part == each[each.index("-o") + 1] else part for part in each]) == 0
     measure(into.name, rank)
 
+def traces(way):
+    # Of the model that ships, on weights and on a prompt.
+    for name, target in (("feature", "3-mlp-out-540"), ("prompt", "Once upon a time")):
+        given = ["trace", "--" + name, target, *text, "--max-nodes", "60"]
+        assert main([*given, "-o", str(folder / f"{name}.{way}.json")]) == 0
+
 def measure(name, rank=0):
     # The measuring of dictionaries that are trained.
     output = folder / name / "dictionaries"
@@ -79,6 +86,7 @@ def same(one, other):
 
 def shared(part):
     commands(folder / "two", part.rank)
+    traces("two")
     assert divided(range(5), lambda some: torch.tensor(some) ** 2, 2).tolist() == [0, 1, 4, 9, 16]
     assert divided([7], lambda some: (torch.tensor(some), ["\\u00e9"] * len(some)))[1] == ["\\u00e9"]
     assert gather_texts(["a", ""] if part.rank else []) == ["a", ""]
@@ -155,26 +163,44 @@ def forked(work, rank):
         traceback.print_exc()
         os._exit(1)
 
-def launched(work, rank, port):
+def launched(work, rank, meeting):
     # A process as torchrun starts it.
     def run():
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-        os.environ |= meeting | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        os.environ |= meeting
         with process_group(CPU, patience=timedelta(seconds=100)) as part:
             work(part)
     run.__name__ = work.__name__
     return forked(run, rank)
 
+def single(work):
+    # A process that torchrun did not start.
+    def run():
+        del os.environ["TORCHELASTIC_RUN_ID"]
+        work()
+    run.__name__ = work.__name__
+    return forked(run, 0)
+
 def by_one():
     commands(folder / "one")
+    traces("one")
 
-for work, port in zip((shared, eigen_killed, measure_killed), sys.argv[2:]):
-    running = [launched(work, rank, port) for rank in range(2)]
-    if work is shared:
-        running.append(forked(by_one, 0))
+def measured():
+    measure("killed-measuring")
+
+def ended(name, running):
     ends = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in running]
-    (folder / f"{work.__name__}.ends").write_text(str(ends))
-measure("killed-measuring")
+    (folder / f"{name}.{rank}.ends").write_text(str(ends))
+
+rank = int(os.environ["RANK"])
+# Addresses of the first group stay in torchrun's store: the others meet in stores of their own.
+meetings = [{"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": port} for port in sys.argv[2:]]
+for work, meeting in zip((shared, eigen_killed, measure_killed), [{}, *meetings]):
+    running = [launched(work, rank, meeting)]
+    if rank == 0 and work is shared:
+        running.append(single(by_one))
+    ended(work.__name__, running)
+if rank == 0:
+    ended("measured", [single(measured)])
 """
 
 
@@ -205,6 +231,16 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def require_same_graphs(one, two):
+    assert [node.id for node in two.nodes] == [node.id for node in one.nodes]
+    assert [(edge.source, edge.target) for edge in two.edges] == [(e.source, e.target) for e in one.edges]
+    # Where tensors lie in memory decides the last bits of their products.
+    assert [e.weight for e in two.edges] == pytest.approx([e.weight for e in one.edges], rel=1e-5)
+    sums = [[pruned.signed for pruned in graph.pruned.values()] for graph in (one, two)]
+    assert sums[1] == pytest.approx(sums[0], rel=1e-4, abs=1e-4)
+    assert [p.count for p in two.pruned.values()] == [p.count for p in one.pruned.values()]
+
+
 def test_two_processes_write_what_one_writes(tmp_path, make_model, tiny_tokenizer):
     save_folder(make_model(d_vocab=len(tiny_tokenizer)), tiny_tokenizer, tmp_path / "model")
     torch.manual_seed(0)
@@ -230,13 +266,24 @@ def test_two_processes_write_what_one_writes(tmp_path, make_model, tiny_tokenize
     for name in ("one", "two", "killed-measuring"):
         (tmp_path / name).mkdir()
     (tmp_path / "script.py").write_text(SCRIPT)
-    run = [sys.executable, str(tmp_path / "script.py"), str(tmp_path), *free_ports(3)]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    run += ["--nproc-per-node", "2", str(tmp_path / "script.py"), str(tmp_path), *free_ports(2)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(run, env=environment, capture_output=True, timeout=300)
-    said = "".join(file.read_text() for file in tmp_path.glob("*.txt"))
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
+    said = "".join([done.stderr, *(file.read_text() for file in tmp_path.glob("*.txt"))])
+    assert done.returncode == 0, said
     ends = {file.stem: json.loads(file.read_text()) for file in tmp_path.glob("*.ends")}
-    assert ends == {"shared": [0, 0, 0], "eigen_killed": [0, -9], "measure_killed": [-9, 0]}, said
+    assert ends == {
+        **{"shared.0": [0, 0], "shared.1": [0], "measured.0": [0]},
+        **{"eigen_killed.0": [0], "eigen_killed.1": [-9]},
+        **{"measure_killed.0": [-9], "measure_killed.1": [0]},
+    }, said
     assert (tmp_path / "shared.1.txt").read_text() == ""
+    printed = (tmp_path / "shared.0.txt").read_text().splitlines()
+    for name in ("feature", "prompt"):
+        paths = {way: tmp_path / f"{name}.{way}.json" for way in ("one", "two")}
+        assert printed.count(str(paths["two"])) == 1
+        require_same_graphs(*(load_graph(path) for path in paths.values()))
 
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert {

@@ -81,7 +81,7 @@ def test_no_features_where_none_are_asked_for(folder):
 
 def test_the_model_that_ships_has_features(tmp_path):
     page = tmp_path / "page.html"
-    assert main(["report", "-o", str(page), *FEW, "--layers", str(SHOWN_FIRST[0]), "--features", "700"]) == 0
+    assert main(["report", "-o", str(page), *FEW, "--layers", str(SHOWN_FIRST[0]), "--features", "500"]) == 0
     found = data_of(page.read_text())
     assert found["nTokens"] > 10_000
     (layer,) = found["layers"]

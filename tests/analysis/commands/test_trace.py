@@ -1,10 +1,6 @@
 """`bilinear-lm trace`: what it writes and says, and what bad input gives."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -175,51 +171,6 @@ def test_refusals(folder, capsys, given, said):
 def test_a_model_that_is_not_bilinear_is_to_be_converted(folder, capsys, given):
     assert main(["trace", "swiglu", "-o", "graph.json", *given]) == 2
     assert "bilinear-lm convert" in capsys.readouterr().err
-
-
-COMMANDS = """
-import json, os, sys
-from bilinear_lm.cli import main
-
-first, second = json.loads(sys.argv[1])
-assert main(first) == 0
-# Addresses of the first group stay in torchrun's store: the second meets in a store of its own.
-os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": sys.argv[2]}
-assert main(second) == 0
-"""
-
-
-def test_two_processes_write_the_same_graphs_as_one(tmp_path):
-    """On weights and on a prompt, one command after the other, for the processes take longest to start."""
-    targets = {"feature": ["--feature", "3-mlp-out-540"], "prompt": ["--prompt", "Once upon a time"]}
-    (tmp_path / "text.txt").write_text(TEXT)
-    more = ["--contexts", str(tmp_path / "text.txt"), "--max-nodes", "60", "--device", "cpu", "-o"]
-    given = {name: ["trace", *target, *more] for name, target in targets.items()}
-    (tmp_path / "commands.py").write_text(COMMANDS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command += ["--nproc-per-node", "2", str(tmp_path / "commands.py")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command += [json.dumps([[*each, str(tmp_path / f"{name}.2.json")] for name, each in given.items()])]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        command += [str(free.getsockname()[1])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    for name, each in given.items():
-        alone, shared = tmp_path / f"{name}.1.json", tmp_path / f"{name}.2.json"
-        assert done.stdout.splitlines().count(str(shared)) == done.stdout.count(str(shared)) == 1
-        assert main([*each, str(alone)]) == 0
-        require_same_graphs(load_graph(alone), load_graph(shared))
-    assert done.stdout.splitlines()[-1] == str(shared)
-
-
-def require_same_graphs(one, two):
-    assert [node.id for node in two.nodes] == [node.id for node in one.nodes]
-    assert [(edge.source, edge.target) for edge in two.edges] == [(e.source, e.target) for e in one.edges]
-    # Where tensors lie in memory decides the last bits of their products.
-    assert [e.weight for e in two.edges] == pytest.approx([e.weight for e in one.edges], rel=1e-5)
-    sums = [[pruned.signed for pruned in graph.pruned.values()] for graph in (one, two)]
-    assert sums[1] == pytest.approx(sums[0], rel=1e-4, abs=1e-4)
-    assert [p.count for p in two.pruned.values()] == [p.count for p in one.pruned.values()]
 
 
 def test_a_check_in_the_model(folder, capsys):

@@ -1,4 +1,4 @@
-"""A worker without a model: what it does with a job is said by the prompt."""
+"""A worker without a model: what it does with a job is said by the prompt, but for full stops at its end."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def wait(job, heed=True):
 
 def run(job):
     say("begun", job)
-    does = "wait" if job["kind"] == "report" else job["arguments"]["prompt"]
+    does = "wait" if job["kind"] == "report" else job["arguments"]["prompt"].rstrip(".")
     if does == "die" or (does == "die once" and not Path(f"{job['result']}.died").exists()):
         Path(f"{job['result']}.died").touch()
         os.kill(os.getpid(), 9)

@@ -53,6 +53,19 @@ def interrupted(config, monkeypatch, step):
     return config.output.with_name("model.run")
 
 
+RUNS = {}
+
+
+def stopped_at_25(config, monkeypatch):
+    """The folder of such a run: done once, and copied from then on."""
+    run = config.output.with_name("model.run")
+    if "stopped" not in RUNS:
+        interrupted(config, monkeypatch, step=25)
+        RUNS["stopped"] = run.rename(run.parents[1] / "stopped at 25")
+    shutil.copytree(RUNS["stopped"], run)
+    return run
+
+
 WHOLE = {}
 
 
@@ -97,7 +110,7 @@ def flip(path):
     ],
 )
 def test_a_damaged_checkpoint(config, name, spoil, monkeypatch, capsys):
-    run = interrupted(config, monkeypatch, step=25)
+    run = stopped_at_25(config, monkeypatch)
     assert {path.name for path in run.glob("checkpoint-*")} == {"checkpoint-10", "checkpoint-20"}
     spoil(run / "checkpoint-20" / name)
     capsys.readouterr()
@@ -129,7 +142,7 @@ def test_cut_off_in_the_first_checkpoint(config, monkeypatch, capsys):
 
 
 def test_no_checkpoint_is_left(config, monkeypatch):
-    run = interrupted(config, monkeypatch, step=25)
+    run = stopped_at_25(config, monkeypatch)
     for number in (10, 20):
         truncate(run / f"checkpoint-{number}" / "optimizer.pt")
     with pytest.raises(InputError) as told:
