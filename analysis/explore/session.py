@@ -168,7 +168,10 @@ def _weights(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _intervene(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    changes = [Change(**change) for change in arguments["changes"]]
+    changes = [
+        Change(**{part: given for part, given in change.items() if part != "name"})
+        for change in arguments["changes"]
+    ]
     attribution = session.attribution(arguments)
     writing, seed = _writing(arguments), arguments["seed"]
     return asdict(intervene(session.opened, attribution, arguments["prompt"], changes, writing, seed))

@@ -25,6 +25,7 @@ SERVED_SCRIPTS = (
     "explore/words.js",
     "explore/results.js",
     "explore/actions.js",
+    "explore/measured.js",
     "explore/bar.js",
 )
 """Scripts of a page that is served, behind `BASE_SCRIPTS`: features and graphs call what they add."""

@@ -91,7 +91,7 @@ def options(folder, tmp_path_factory):
         *(folder / "model", "--dictionaries", folder / "scope", "--contexts", folder / "text.txt"),
         *(
             "--features",
-            8,
+            40,
             "--prompt",
             PROMPT,
             "--state",
@@ -170,6 +170,10 @@ def test_in_a_browser(served, browser):
     rows = tab.locator("#explore-result .interactions tbody th").all_inner_texts()
     assert rows[:2] == ["predicted by the graph", "measured in the model"]
     assert tab.evaluate("document.activeElement.id") == "explore-result-title"
+    name = tab.locator("#graph-node-title").inner_text()
+    assert re.search(r", layer 1 at .* \(\d+\)$", name)
+    assert tab.locator("#explore-result h3").inner_text() == f"{name} ablated on “Lily saw a big dog”"
+    tab.locator("#explore-jobs li", has_text=f"{name} ablated").wait_for()
     shown = len(drawn(tab))
     tab.reload()
     tab.locator("#graph-prompt", has_text="dog").wait_for()
@@ -185,30 +189,76 @@ def test_in_a_browser(served, browser):
     context.close()
 
 
-def test_from_a_feature_to_its_circuit_and_back_by_keyboard(served, browser):
-    """The focus goes where each step leads; the address shows the same in a browser that has not seen it."""
+def focused(tab):
+    """The id of the element with the focus, and its text."""
+    return tab.evaluate("[document.activeElement.id, (document.activeElement.innerText ?? '').trim()]")
+
+
+def walk(tab, text):
+    """Presses Tab until the focus is in a thing whose text begins so."""
+    for _ in range(120):
+        tab.keyboard.press("Tab")
+        if focused(tab)[1].startswith(text):
+            return
+    raise AssertionError(f"Tab does not lead to {text!r}")
+
+
+def is_seen(tab, selector):
+    """Whether the first element of a selector is in the window as a whole, and under nothing else."""
+    return tab.locator(selector).first.evaluate(
+        """(element) => {
+            const { left, right, top, bottom } = element.getBoundingClientRect();
+            const there = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+            return top >= 0 && bottom <= innerHeight && right <= innerWidth && element.contains(there);
+        }"""
+    )
+
+
+@pytest.mark.parametrize("size", [(400, 800), (1440, 900)], ids=lambda size: f"{size[0]}")
+def test_from_a_feature_to_its_circuit_a_node_its_passages_and_back_by_keyboard(served, browser, size):
+    """Keys alone lead on at every step, to what is seen; the address shows the same in another browser."""
     served.wait_for_the_whole()
-    context, other = browser.new_context(), browser.new_context()
+    shape = {"viewport": {"width": size[0], "height": size[1]}, "reduced_motion": "reduce"}
+    context, other = browser.new_context(**shape), browser.new_context(**shape)
     tab, fresh = context.new_page(), other.new_page()
     said, _ = watched(tab)
     said_there, _ = watched(fresh)
     chosen = tab.locator("#graph-canvas .chosen:focus")
     tab.goto(served.address)
     tab.locator("#graph-prompt li").first.wait_for()
-    tab.locator("#feature").get_by_role("button", name="Circuit by weights").press("Enter")
+    walk(tab, "Features")
+    tab.keyboard.press("Enter")
+    walk(tab, "Circuit by weights")
+    tab.keyboard.press("Enter")
     tab.locator("#graph-prompt").wait_for(state="hidden")
     chosen.wait_for()
+    assert is_seen(tab, "#graph-canvas .chosen")
+    circuit = tab.locator("#graph-node-title").inner_text()
+    lead = tab.get_by_role("link", name="All about this feature")
+    for key in ("ArrowDown", "ArrowDown", "Enter"):  # past products, to a feature that one of them reads
+        tab.keyboard.press(key)
+    assert lead.count()
+    title = tab.locator("#graph-node-title").inner_text()
+    assert title != circuit
+    assert is_seen(tab, "#graph-canvas .chosen")
     tab.keyboard.press("Enter")
-    assert tab.evaluate("document.activeElement.id") == "graph-node-title"
-    tab.get_by_role("link", name="All about this feature").press("Enter")
+    assert focused(tab) == ["graph-node-title", title]
+    assert is_seen(tab, "#graph-node-title")
+    walk(tab, "All about this feature")
+    tab.keyboard.press("Enter")
     tab.locator("#feature-title:focus").wait_for()
+    assert title.split(", layer")[0] in focused(tab)[1]
+    assert all(is_seen(tab, part) for part in ("#feature-title", "#feature .contexts li"))
     tab.go_back()
     chosen.wait_for()
-    circuit = tab.locator("#graph-node-title").inner_text()
+    assert tab.locator("#graph-node-title").inner_text() == title
+    assert is_seen(tab, "#graph-canvas .chosen")
     fresh.goto(tab.url)
     fresh.locator("#graph-prompt").wait_for(state="hidden")
-    fresh.locator("#graph-node-title", has_text=circuit).wait_for()
+    fresh.locator("#graph-node-title", has_text=title).wait_for(state="attached")  # a sheet, in a narrow window
     assert fresh.locator("#graph-status").inner_text() == ""
+    tab.go_back()
+    tab.locator("#feature-title:focus").wait_for()
     assert said == said_there == []
     context.close()
     other.close()
