@@ -19,7 +19,7 @@ pytest.importorskip("starlette")
 
 from bilinear_lm.checkpoints import save_folder
 
-from ..report.pages import drawn, watched
+from ..report.pages import drawn, node, watched
 from .conftest import HOSTILE
 
 PROMPT = f"Lily saw {HOSTILE[0]} a {HOSTILE[2]}"
@@ -146,6 +146,17 @@ def test_the_report_comes(served):
     assert served.ask()["report"]["state"] == "done"
 
 
+def group_of_two(tab):
+    """Makes a supernode of two nodes by hand; their places in the graph."""
+    features = tab.locator("#graph-canvas .feature")
+    places = [int(features.nth(i).get_attribute("data-place")) for i in range(2)]
+    for place in places:
+        node(tab, place).press("s")
+    tab.locator("#graph-group-name").fill("a pair")
+    tab.locator("#graph-group-name").press("Enter")
+    return places
+
+
 def test_in_a_browser(served, browser):
     """A graph by hand, a node ablated, a circuit by weights; loaded again, the page shows what it showed."""
     served.wait_for_the_whole()
@@ -174,16 +185,39 @@ def test_in_a_browser(served, browser):
     assert re.search(r", layer 1 at .* \(\d+\)$", name)
     assert tab.locator("#explore-result h3").inner_text() == f"{name} ablated on “Lily saw a big dog”"
     tab.locator("#explore-jobs li", has_text=f"{name} ablated").wait_for()
-    shown = len(drawn(tab))
+    pair = group_of_two(tab)
+    tab.locator("#graph-changes").wait_for()
+    changes = tab.locator("#graph-changes tbody td").all_inner_texts()
+    all_jobs = served.ask()["jobs"]
+    ids = served.result([job["id"] for job in all_jobs if job["kind"] == "graph"][-1])["graph"]["id"]
+    (job,) = (job for job in all_jobs if job["arguments"].get("max_tokens") == 0)
+    asked = [(change["node"], change["factor"]) for change in job["arguments"]["changes"]]
+    assert asked == [(ids[place], 0) for place in pair]
+    measured = served.result(job["id"])
+    numbers = [measured[name] for name in ("predicted", "measured", "predicted_held", "measured_held")]
+    shown = [float(text.replace("−", "-")) for text in (*changes[:2], *changes[3:5])]
+    assert shown == pytest.approx(numbers, rel=0.006)
+    tab.locator("#explore-jobs li", has_text="a pair (2 nodes) ablated on").wait_for()
+    tab.locator("#graph-node").get_by_role("button", name="Scale × 2").click()
+    tab.locator("#explore-result h3", has_text="a pair (2 nodes) × 2 on").wait_for()
+    n_jobs, shown = len(served.ask()["jobs"]), len(drawn(tab))
     tab.reload()
     tab.locator("#graph-prompt", has_text="dog").wait_for()
-    assert len(drawn(tab)) == shown
+    tab.locator("#graph-changes").wait_for()
+    assert tab.locator("#graph-changes tbody td").all_inner_texts() == changes
+    assert (len(served.ask()["jobs"]), len(drawn(tab))) == (n_jobs, shown)
     tab.locator("#feature").get_by_role("button", name="Circuit by weights").click()
     tab.locator("#explore-jobs li", has_text="by weights").first.wait_for()
     tab.locator("#graph-prompt").wait_for(state="hidden")
     tab.locator("#explore-prompt").fill(" ")
     tab.get_by_role("button", name="Trace").click()
     assert "The prompt is empty" in tab.locator("#explore-says").inner_text()
+    tab.evaluate("location.hash = '#circuit-1-mlp-out-3'")  # as links of findings lead there
+    tab.locator("#graph-answer", has_text="#3 ").wait_for()
+    n_jobs = len(served.ask()["jobs"])
+    tab.evaluate("location.hash = '#circuit-1-mlp-out-3'")
+    tab.wait_for_function("location.hash.startsWith('#graph=')")
+    assert len(served.ask()["jobs"]) == n_jobs
     assert said == []
     assert all(url.startswith(served.address) or url.startswith("data:") for url in requested)
     context.close()
