@@ -126,7 +126,9 @@ def _change(change: Any) -> dict[str, Any]:
 def _name(value: Any) -> str:
     """The name under which the page shows a change: it says nothing to the worker."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
-        raise InputError(f"name {value!r:.60} of a change; expected a text of at most {LONGEST_NAME} characters")
+        raise InputError(
+            f"name {value!r:.60} of a change; expected a text of at most {LONGEST_NAME} characters"
+        )
     return _unicode("name", value)
 
 

@@ -46,7 +46,7 @@ def findings(data: ReportData) -> tuple[Finding, ...]:
 
 
 def findings_section(data: ReportData, served: bool = False) -> str:
-    """The cards of all findings; nothing where there are none. `served`: a server makes circuits on demand."""
+    """The cards of all findings; nothing where there are none. `served`: a server makes circuits."""
     cards = "".join(_card(one, data, served) for one in findings(data))
     if not cards:
         return ""

@@ -289,7 +289,9 @@ def test_from_a_feature_to_its_circuit_a_node_its_passages_and_back_by_keyboard(
     assert is_seen(tab, "#graph-canvas .chosen")
     fresh.goto(tab.url)
     fresh.locator("#graph-prompt").wait_for(state="hidden")
-    fresh.locator("#graph-node-title", has_text=title).wait_for(state="attached")  # a sheet, in a narrow window
+    fresh.locator("#graph-node-title", has_text=title).wait_for(
+        state="attached"
+    )  # a sheet, in a narrow window
     assert fresh.locator("#graph-status").inner_text() == ""
     tab.go_back()
     tab.locator("#feature-title:focus").wait_for()
