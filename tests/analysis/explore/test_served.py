@@ -197,7 +197,7 @@ def test_in_a_browser(served, browser):
     numbers = [measured[name] for name in ("predicted", "measured", "predicted_held", "measured_held")]
     shown = [float(text.replace("−", "-")) for text in (*changes[:2], *changes[3:5])]
     assert shown == pytest.approx(numbers, rel=0.006)
-    tab.locator("#explore-jobs li", has_text="a pair (2 nodes) ablated on").wait_for()
+    tab.locator("#explore-jobs li", has_text="a pair (2 nodes) ablated, no text, on").wait_for()
     tab.locator("#graph-node").get_by_role("button", name="Scale × 2").click()
     tab.locator("#explore-result h3", has_text="a pair (2 nodes) × 2 on").wait_for()
     n_jobs, shown = len(served.ask()["jobs"]), len(drawn(tab))

@@ -196,7 +196,12 @@ def test_hostile_tokens_are_text(tab):
     assert len(names) == 40
     assert "<script>alert(1)</script>" in " ".join(names)
     draw(tab)
-    assert tab.locator("#features script:not([type='application/json'], [type='text/plain']), #features img").count() == 0
+    assert (
+        tab.locator(
+            "#features script:not([type='application/json'], [type='text/plain']), #features img"
+        ).count()
+        == 0
+    )
 
 
 def test_the_theme_is_switched_and_kept(tab):

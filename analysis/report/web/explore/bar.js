@@ -198,7 +198,7 @@ class ExploreBar {
     const shown = all.filter(({ kind }) => kind !== "tokens").reverse();
     const lines = new Map([...this.list.children].map((line) => [line.dataset.id, line]));
     const made = shown.map((job) => {
-      const state = JSON.stringify([job.state, job.message, job.progress]);
+      const state = JSON.stringify([job.state, job.message, job.progress, jobWords(job)]);
       const old = lines.get(job.id);
       if (old?.dataset.state === state) return old;
       if (old && job.state === "running" && old.dataset.of === "running") {

@@ -18,8 +18,10 @@ function changesWords(changes) {
   return [...new Set(changes.map(changeWords))].join(", ");
 }
 
-// A feature LAYER-POINT-NUMBER by its name, where the page has it; other texts as they are.
+// A feature LAYER-POINT-NUMBER by its name, where the page has it or its circuit; other texts as they are.
 function featureWords(text) {
+  const circuit = graphs.circuit(text);
+  if (circuit) return circuit.fullName(circuit.target);
   const [, layer, point, number] = /^(\d+)-([a-z-]+)-(\d+)$/.exec(text) ?? [];
   const feature = point && featureData.find(`#layer-${layer}-${point === "mlp-out" ? "out" : "in"}-${number}`);
   if (!feature || featureData.lists(feature).site !== `${layer}-${point}`) return text;
@@ -35,7 +37,7 @@ function jobWords({ kind, arguments: asked }) {
   const on = asked.prompt === undefined ? "" : ` on “${shortened(asked.prompt)}”`;
   if (kind === "graph") return `Graph of ${targetWords(asked.target)}${on}`;
   if (kind === "weights") return `Circuit of ${targetWords(asked.target)} by weights`;
-  if (kind === "intervene") return `${changesWords(asked.changes)}${on}`;
+  if (kind === "intervene") return `${changesWords(asked.changes)}${asked.max_tokens ? "" : ", no text,"}${on}`;
   if (kind === "steer") return `Steered by ${number(asked.amount)} × ${featureWords(asked.feature)}${on}`;
   if (kind === "sample") return `Sample${on}`;
   return kind;
