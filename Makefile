@@ -32,6 +32,7 @@ lint: $(TOOLS)
 # The site of the documentation, in site/.
 docs: $(TOOLS)
 	$(BIN)/python docs/pages.py
+	$(BIN)/python docs/commands.py
 	$(BIN)/mkdocs build --strict
 
 bench: $(TOOLS)

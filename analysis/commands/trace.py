@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -13,12 +13,6 @@ from bilinear_lm.errors import InputError
 from bilinear_lm.files import require_writable, write_text
 from bilinear_lm.shipped import shipped_names, shipped_scope
 from bilinear_lm.text.files import read_plain_text
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from bilinear_lm.dictionaries.dictionary import Dictionary
-    from bilinear_lm.sites import Site
 
 
 def trace(
@@ -86,6 +80,7 @@ def trace(
     from analysis.circuits.trace import trace as trace_graph
     from analysis.circuits.trace import trace_prompts
     from analysis.features.chosen_names import chosen_names
+    from analysis.features.dictionaries import followed_dictionaries
     from analysis.graphs.export import file_slug, save_circuit_tracer
     from analysis.graphs.files import save_graph
     from analysis.graphs.summary import summary
@@ -116,7 +111,7 @@ def trace(
     where = find_device(device)
     with process_group(where) as part:
         model, tokenizer = load_pretrained(checkpoint, device=where), load_tokenizer(checkpoint)
-        followed = {} if eigenvectors or folder is None else _followed(folder, model)
+        followed = {} if eigenvectors or folder is None else followed_dictionaries(folder, model)
         if names is not None and not followed:
             raise InputError(f"trace: --names {names} without dictionaries whose features they name")
         given = load_feature_names(names, followed)
@@ -170,15 +165,3 @@ def _outputs(output: Path, n_prompts: int) -> list[Path]:
     if n_prompts < 2:
         return [output]
     return [output.with_name(f"{output.stem}-{number}{output.suffix}") for number in range(n_prompts)]
-
-
-def _followed(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
-    from analysis.features.dictionaries import around_mlps, dictionaries_in
-
-    dictionaries = around_mlps(dictionaries_in(folder, model))
-    if not dictionaries:
-        raise InputError(
-            f"{folder}: no dictionary at mlp-in, resid-mid or mlp-out; expected a folder for each, such as "
-            "4-mlp-out"
-        )
-    return dictionaries

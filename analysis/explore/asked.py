@@ -17,7 +17,8 @@ LONGEST_PROMPT = 20_000
 """Characters of a prompt that are taken in; how many tokens fit is the model's to say."""
 
 MOST_NODES = 1000
-MOST_CHANGES = 50
+MOST_CHANGES = 200
+LONGEST_NAME = 1000
 MOST_TOKENS = 400
 MOST_SAMPLES = 8
 
@@ -114,11 +115,21 @@ def _changes(name: str, value: Any) -> list[dict[str, Any]]:
 def _change(change: Any) -> dict[str, Any]:
     if not isinstance(change, dict) or not isinstance(change.get("node"), str) or len(change["node"]) > 500:
         raise InputError("a change: expected an object with a node, by its id in the graph")
-    given = change.keys() - {"node"}
+    given = change.keys() - {"node", "name"}
     if len(given) != 1 or not given <= _HOW.keys():
         raise InputError(f"a change of {change['node']!r}; expected one of {', '.join(_HOW)} beside the node")
     (how,) = given
-    return {"node": _unicode("node", change["node"]), how: _HOW[how](how, change[how])}
+    named = {"name": _name(change["name"])} if "name" in change else {}
+    return {"node": _unicode("node", change["node"]), **named, how: _HOW[how](how, change[how])}
+
+
+def _name(value: Any) -> str:
+    """The name under which the page shows a change: it says nothing to the worker."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
+        raise InputError(
+            f"name {value!r:.60} of a change; expected a text of at most {LONGEST_NAME} characters"
+        )
+    return _unicode("name", value)
 
 
 _HOW: Mapping[str, Check] = {"factor": _FACTOR, "value": _FACTOR, "patch": _prompt}

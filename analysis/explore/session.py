@@ -25,7 +25,7 @@ from analysis.explore.edited import Writing
 from analysis.explore.opened import Opened
 from analysis.explore.settings import PAGE, Settings, require_bilinear
 from analysis.features.chosen_names import chosen_names
-from analysis.features.dictionaries import around_mlps, dictionaries_in, read_dictionaries
+from analysis.features.dictionaries import followed_dictionaries, read_dictionaries
 from analysis.polynomials.quadratic_model import is_bilinear
 from analysis.report.graphs_section import packed
 from bilinear_lm.checkpoints.load import load_pretrained
@@ -71,7 +71,7 @@ class Session:
         dictionaries = {}
         if chosen.dictionaries is not None:
             tell("loading the dictionaries")
-            dictionaries = around_mlps(dictionaries_in(Path(chosen.dictionaries), model))
+            dictionaries = followed_dictionaries(Path(chosen.dictionaries), model)
         given = {}
         if chosen.names is not None and dictionaries:
             given = load_feature_names(Path(chosen.names), dictionaries)
@@ -168,7 +168,10 @@ def _weights(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _intervene(session: Session, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    changes = [Change(**change) for change in arguments["changes"]]
+    changes = [
+        Change(**{part: given for part, given in change.items() if part != "name"})
+        for change in arguments["changes"]
+    ]
     attribution = session.attribution(arguments)
     writing, seed = _writing(arguments), arguments["seed"]
     return asdict(intervene(session.opened, attribution, arguments["prompt"], changes, writing, seed))

@@ -145,6 +145,20 @@ def around_mlps(dictionaries: Mapping[Site, Dictionary]) -> dict[Site, Dictionar
     }
 
 
+def followed_dictionaries(folder: Path, model: nn.Module) -> dict[Site, Dictionary]:
+    """The dictionaries in a folder of what MLPs read and write, which graphs follow (`around_mlps`).
+
+    Raises InputError where there are none, and as `dictionaries_in` does.
+    """
+    dictionaries = around_mlps(dictionaries_in(folder, model))
+    if not dictionaries:
+        raise InputError(
+            f"{folder}: no dictionary at mlp-in, resid-mid or mlp-out; expected a folder for each, such as "
+            "4-mlp-out"
+        )
+    return dictionaries
+
+
 def _load(part: Path, model: nn.Module) -> tuple[Site, Dictionary]:
     dictionary = load_dictionary(part, d_in=embedding(model).shape[1])
     site, config = dictionary.site or _named(part), cast(Any, model.config)

@@ -8,6 +8,7 @@ ask its own server besides, and one with files beside it load scripts from where
 from __future__ import annotations
 
 import json
+import zlib
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -25,6 +26,7 @@ SERVED_SCRIPTS = (
     "explore/words.js",
     "explore/results.js",
     "explore/actions.js",
+    "explore/measured.js",
     "explore/bar.js",
 )
 """Scripts of a page that is served, behind `BASE_SCRIPTS`: features and graphs call what they add."""
@@ -47,7 +49,7 @@ def document(
 ) -> str:
     """A whole page of HTML parts, and names of files for their style and behaviour.
 
-    `plotly`: whether figures are drawn on it; the library is most of a page, so that it stands there as text,
+    `plotly`: whether figures are drawn on it; the library is large, so that it stands there as packed text,
     which becomes a script where the first figure is drawn. With `files_beside` it is a file in the folder
     `data`, where the page may read more. `served`: whether a server is there to be asked.
     """
@@ -62,7 +64,9 @@ def document(
         theme=theme,
         nav=nav,
         main=main,
-        library=f'<script type="text/plain" id="plotly"{source}>{text}</script>' if plotly else "",
+        library=f'<script type="text/plain" id="plotly"{source}>{packed_text(text)}</script>'
+        if plotly
+        else "",
         script=script,
     )
 
@@ -119,9 +123,14 @@ def script_safe(text: str) -> str:
     return text.replace("<", "\\u003c")
 
 
+def packed_text(text: str) -> str:
+    """A text as pages carry large ones: its UTF-8 by zlib, in base64; `unpacked` of data.js reads it."""
+    return b64encode(zlib.compress(text.encode(), 9)).decode() if text else ""
+
+
 def shard_element(name: str, value: Any) -> str:
-    """A piece of data in the page, which data.js reads when it is asked for it by name."""
-    return f'<script type="application/json" data-shard="{escape(name)}">{script_json(value)}</script>'
+    """A piece of data in the page, packed, which data.js reads when it is asked for it by name."""
+    return f'<script type="text/plain" data-shard="{escape(name)}">{packed_text(script_json(value))}</script>'
 
 
 def shard_script(name: str, value: Any) -> str:

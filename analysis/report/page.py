@@ -35,7 +35,7 @@ def render(data: ReportData, served: bool = False, files_beside: bool = False) -
 
     With `files_beside` the data of features lie in files in the folder `data` beside it.
     """
-    found = findings_section(data)
+    found = findings_section(data, served)
     parts = [_header(data), found]
     styles, scripts = ["page.css", "report.css"], list[str]()
     if data.features is not None or data.graphs or served:

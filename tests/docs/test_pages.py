@@ -1,4 +1,9 @@
-"""The documentation: its code prints what its pages show, its site is built, its notebooks run."""
+"""The documentation: its code prints what its pages show, its commands are taken, its site is built.
+
+Blocks of Python are run, all of a page in one namespace. Commands of `sh` are run where docs/commands.py says
+that they are quick (`QUICK`) and nothing is to be filled in; every other is read by the parser of the program
+that it is for, without being run.
+"""
 
 import importlib.util
 import re
@@ -21,7 +26,7 @@ def load(name: str):
     return module
 
 
-pages = load("pages")
+pages, commands = load("pages"), load("commands")
 
 
 @pytest.mark.parametrize("path", pages.pages(), ids=lambda path: path.stem)
@@ -29,6 +34,31 @@ def test_the_code_of_a_page_prints_what_the_page_shows(path):
     found = pages.cells(path.read_text(encoding="utf-8"))
     for cell, out in zip(found, pages.printed(path), strict=True):
         assert cell.shown is None or pages.alike(cell.shown, out), f"line {cell.line} prints\n{out}"
+
+
+@pytest.mark.parametrize("path", commands.pages(), ids=lambda path: path.stem)
+def test_the_commands_of_a_page_are_taken(path):
+    assert list(commands.check(path)) == []
+
+
+def test_what_is_run_and_what_is_read():
+    every = {command for path in commands.pages() for command in commands.commands(path.read_text("utf-8"))}
+    ran = {" ".join(command.words[1:]) for command in every if command.is_run}
+    assert {name for name in commands.QUICK if any(one.startswith(name) for one in ran)} == {*commands.QUICK}
+    assert {command.words[0] for command in every} >= {"bilinear-lm", "make", "pip", "python", "accelerate"}
+    for text, says in (
+        ("bilinear-lm report MODEL --context TEXT", "--context"),
+        ("bilinear-lm policy reed -o DIR", "reed"),
+        ("accelerate launch --num_processes 2 -m bilinear_lm finetune MODEL -o DIR --dat TEXT", "--dat"),
+        ("bilinear-lm trace --feature 9-mlp-out-1 -o a.json", "status 2"),
+        ("make dema", "dema"),
+        ("pip install '.[exlore]'", "exlore"),
+        ("python examples/gate.py", "no such file"),
+        ("blinear-lm info stories", "nothing here reads"),
+    ):
+        (command,) = commands.commands(f"```sh\n{text}\n```\n")
+        with pytest.raises(commands.NotTaken, match=says):
+            commands.run(command) if command.is_run else commands.read(command)
 
 
 def test_an_output_that_differs_is_told():

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from random import Random
 
+import cases_explore
 import cases_indexes
 import cases_models
 import cases_options
@@ -15,7 +16,7 @@ import cases_tokenizers
 from sandbox import Case
 
 MODULES = (cases_models, cases_indexes, cases_tokenizers, cases_permissions, cases_options, cases_texts)
-MODULES += (cases_results,)
+MODULES += (cases_results, cases_explore)
 
 
 def catalogue(seed: int) -> list[Case]:

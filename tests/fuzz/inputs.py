@@ -155,8 +155,9 @@ def _write(folder, weights, tensors, config_name=None, config=None):
 
 
 def _scope(folder):
-    """Dictionaries of what the MLPs read and write."""
+    """Dictionaries of what the MLPs read and write, and a name for a feature of the last one."""
     from bilinear_lm import Dictionary, Site, save_dictionary
+    from bilinear_lm.dictionaries.names import save_feature_names
 
     for layer in range(LAYERS):
         for point in ("mlp-in", "mlp-out"):
@@ -164,6 +165,7 @@ def _scope(folder):
             site = Site(layer, point)
             made = Dictionary(encoder, decoder, activation="topk", k=4, site=site)
             save_dictionary(made, folder / str(site))
+    save_feature_names(folder.with_name("names.json"), {site: {2: "a cat's"}}, {site: made})
 
 
 def _results(folder):

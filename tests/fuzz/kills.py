@@ -33,7 +33,13 @@ class Run:
     output: str
     kind: str
     keeps: str | None = None
-    """What an interrupted run leaves, from which `--resume` goes on."""
+    """What an interrupted run leaves, from which `resume` goes on."""
+    resume: tuple[str, ...] = ("--resume",)
+    """What is added to go on."""
+    unfinished: str = ""
+    """The kind of an output that is there and may lack parts: where the run goes on in the output itself."""
+    drafts: str = ""
+    """The drafts of such an output's parts."""
 
 
 _FINETUNE = ("finetune", "in/swiglu", "--data", "in/train.txt", "--validation", "in/held-out.txt")
@@ -89,6 +95,8 @@ RUNS = {
         "out/result",
         "eigen",
         "out/result",
+        unfinished="partial",
+        drafts=".part-*",
     ),
     "report": Run(
         (
@@ -98,6 +106,19 @@ RUNS = {
         ("model", "scope", "train.txt"),
         "out/result.html",
         "page",
+    ),
+    "report-folder": Run(
+        (
+            *("report", "in/model", "--dictionaries", "in/scope", "--contexts", "in/train.txt"),
+            *("--prompt", "A cat", "--output", "out/result", *CPU),
+        ),
+        ("model", "scope", "train.txt"),
+        "out/result",
+        "page",
+        "out/result",
+        resume=(),
+        unfinished="partial-report",
+        drafts="data/.*",
     ),
     "convert": Run(
         (
@@ -127,7 +148,7 @@ class Kill:
 
 
 def kills(seed: int) -> list[Kill]:
-    """Thirty kills: of each run one by each signal and one while its output is written, two more drawn."""
+    """The kills: of each run one by each signal and one while its output is written, two more drawn."""
     random = Random(f"{seed} kills")
     planned = []
     for run in RUNS:
@@ -270,7 +291,7 @@ def kill(
     goes_on = run.keeps is not None and (folder / run.keeps).exists()
     finished = ended.status == 0 or (run.keeps != run.output and (folder / run.output).exists())
     if not finished:
-        last = Started((*run.arguments, *(["--resume"] if goes_on else [])), folder, cache).end()
+        last = Started((*run.arguments, *(run.resume if goes_on else ())), folder, cache).end()
         if last.status:
             faults.append(f"{'resuming' if goes_on else 'running again'}: {last_line(last.err)[:300]}")
     for path in sorted(snapshot(folder).keys() - before.keys()):
@@ -300,7 +321,7 @@ def _drafts(folder: Path, run: Run):
         if draft.startswith(f".{name}.") and not draft.startswith(f".{name}.run")
     )
     if run.keeps == run.output:
-        yield from (folder / run.output).glob(".part-*")
+        yield from (folder / run.output).glob(run.drafts)
     elif run.keeps is not None and (folder / run.keeps).is_dir():  # where the finished model is filled
         yield from (folder / run.keeps).glob(".[ft]*ed.*")  # finished, of dictionaries trained
 
@@ -325,7 +346,7 @@ def _half_written(run: Run, folder: Path, server: Server):
     output = folder / run.output
     if not output.exists():
         return
-    kind = "partial" if run.keeps == run.output else run.kind
+    kind = run.unfinished or run.kind
     read = server.call(folder, "loaders:check", (kind, run.output))
     if read.status:
         yield f"half-written: {last_line(read.err)[:300]}"

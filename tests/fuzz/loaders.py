@@ -3,7 +3,9 @@
 A loader that accepts a file must give finite numbers; `Wrong` is raised where it does not.
 """
 
+import base64
 import json
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -143,31 +145,35 @@ def _graph_file(path):
 
 
 class _Page(HTMLParser):
-    """Collects the tags that end and the scripts of JSON."""
+    """Collects the tags that end and the scripts of JSON, packed or not."""
 
     def __init__(self):
         super().__init__()
-        self.ended, self.json, self.reading = [], [], False
+        self.ended, self.json, self.reading = [], [], None
 
     def handle_starttag(self, tag, attrs):
-        self.reading = tag == "script" and ("type", "application/json") in attrs
+        self.reading = None
+        if tag == "script" and ("type", "application/json") in attrs:
+            self.reading = self.json.append
+        elif tag == "script" and "data-shard" in dict(attrs):
+            self.reading = self._unpack
 
     def handle_endtag(self, tag):
         self.ended.append(tag)
-        self.reading = False
+        self.reading = None
 
     def handle_data(self, data):
         if self.reading:
-            self.json.append(data)
+            self.reading(data)
+
+    def _unpack(self, data):
+        self.json.append(zlib.decompress(base64.b64decode(data, validate=True)).decode())
 
 
 def _page(path):
     """A page in one file, or in a folder with its data."""
     if path.is_dir():
-        for file in (path / "data").glob("*-*.js"):
-            text = file.read_text(encoding="utf-8")
-            if not (text.startswith(f'shard("{file.stem}", \'{{') and text.endswith("}');\n")):
-                raise Wrong(f"{file}: no shard")
+        _shards(path)
         path /= "index.html"
     page = _Page()
     page.feed(path.read_text(encoding="utf-8"))
@@ -175,6 +181,25 @@ def _page(path):
         raise Wrong(f"{path}: does not end")
     for data in page.json:
         strict_json(data)
+
+
+def _shards(path):
+    for file in (path / "data").glob("[!.]*-*.js"):
+        text = file.read_text(encoding="utf-8")
+        if not (text.startswith(f'shard("{file.stem}", \'{{') and text.endswith("}');\n")):
+            raise Wrong(f"{file}: no shard")
+
+
+def _partial_report_folder(path):
+    """A page that is being written: the layers that are said to be done are there."""
+    _shards(path)
+    manifest = strict_json((path / "report.json").read_text())
+    if manifest["finished"]:
+        return _page(path)
+    for layer in manifest["layers"]:
+        for part in (f"data/{layer}-in-list.js", f"data/{layer}-out-0.js", f"parts/{layer}.json"):
+            if not (path / part).is_file():
+                raise Wrong(f"{path}: layer {layer} is done, without {part}")
 
 
 CHECKS = {
@@ -186,4 +211,5 @@ CHECKS = {
     "dictionaries": _dictionary_folders,
     "graph": _graph_file,
     "page": _page,
+    "partial-report": _partial_report_folder,
 }

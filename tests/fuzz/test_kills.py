@@ -1,4 +1,4 @@
-"""Thirty kills of seven kinds of run: nothing lost, nothing half-written; run by `make kills`."""
+"""Kills of eight kinds of run: nothing lost, nothing half-written; run by `make kills`."""
 
 import shutil
 

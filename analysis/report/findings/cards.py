@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from analysis.features.peaks import Context
+from analysis.graphs.graph import Graph
 from analysis.report.collect import ReportData
 from analysis.report.drawing import Row, compared
 from analysis.report.findings.directions import (
@@ -43,9 +45,9 @@ def findings(data: ReportData) -> tuple[Finding, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def findings_section(data: ReportData) -> str:
-    """The cards of all findings; nothing where there are none."""
-    cards = "".join(_card(one, data) for one in findings(data))
+def findings_section(data: ReportData, served: bool = False) -> str:
+    """The cards of all findings; nothing where there are none. `served`: a server makes circuits."""
+    cards = "".join(_card(one, data, served) for one in findings(data))
     if not cards:
         return ""
     return (
@@ -54,12 +56,12 @@ def findings_section(data: ReportData) -> str:
     )
 
 
-def _card(finding: Finding, data: ReportData) -> str:
+def _card(finding: Finding, data: ReportData, served: bool) -> str:
     match finding:
         case HeadReason():
             return _head(finding, "model" if data.quadratic is None else "quadratics")
         case FewEigenvectors():
-            return _few(finding, data.vocabulary)
+            return _few(finding, data.vocabulary, served or _has_circuit(data.graphs, finding.shown))
         case OppositeFeatures():
             return _opposite(finding, data.vocabulary)
         case FeatureBound():
@@ -93,7 +95,7 @@ def _head(reason: HeadReason, where: str) -> str:
         _prompt(reason) + compared(rows),
         f'In <dfn data-term="logit">logits</dfn>, measured in the {where}; random: median of '
         f'{reason.n_random}. Chosen: the <dfn data-term="head">head</dfn> and word of largest effect.',
-        "#circuits",
+        f"#graph-{reason.graph}",
         "Its graph",
     )
 
@@ -118,7 +120,7 @@ def _target(reason: HeadReason) -> str:
     return f"{_code(reason.token)} as the next word, ahead of {others},"
 
 
-def _few(found: FewEigenvectors, vocabulary: Vocabulary) -> str:
+def _few(found: FewEigenvectors, vocabulary: Vocabulary, has_circuit: bool) -> str:
     shown, several = found.shown, "eigenvectors" if found.n_eigenvectors > 1 else "eigenvector"
     rows = [
         _row("this feature", found.correlation),
@@ -134,8 +136,17 @@ def _few(found: FewEigenvectors, vocabulary: Vocabulary) -> str:
         f"at {found.n_active:,} tokens, beside <dfn>chance</dfn>; {_two_digits(found.everywhere)} at all "
         f"tokens. {found.purity:.0%} of its {found.n_passages} peaks are at {_code(found.word)}. Chosen: the "
         "highest of features of one word.",
-        _address(shown),
-        "Its circuit",
+        f"#circuit-{shown.site}-{shown.feature}" if has_circuit else _address(shown),
+        "Its circuit" if has_circuit else "The feature",
+    )
+
+
+def _has_circuit(graphs: Sequence[Graph], shown: FeatureShown) -> bool:
+    """Whether one of the graphs is the circuit of a feature, by weights alone."""
+    targets = (graph.node(graph.target) for graph in graphs if not graph.on_prompt)
+    return any(
+        (target.kind, target.site, target.index) == ("feature", str(shown.site), shown.feature)
+        for target in targets
     )
 
 

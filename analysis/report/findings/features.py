@@ -16,6 +16,7 @@ from analysis.features.explained import Explained
 from analysis.features.peaks import Context
 from analysis.report.features import FeatureData, FeatureReading, Side, with_two
 from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.sites import Site
 
 LEAST_ACTIVE = 20
 LEAST_PURITY = 0.75
@@ -32,6 +33,8 @@ class FeatureShown:
     """An output feature, and the passage where it is most active."""
 
     layer: int
+    site: Site
+    """What it is a feature of."""
     feature: int
     name: str
     """Its name, without the number."""
@@ -229,7 +232,7 @@ def _shown(reading: FeatureReading, index: int, vocabulary: Vocabulary) -> Featu
     side = reading.outputs
     feature = int(side.features[index])
     passage = _cut(side.contexts.of(feature)[0])
-    return FeatureShown(reading.layer, feature, side.names[feature], passage)
+    return FeatureShown(reading.layer, side.site, feature, side.names[feature], passage)
 
 
 def _cut(context: Context) -> Context:

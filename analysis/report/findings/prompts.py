@@ -25,6 +25,8 @@ class HeadReason:
     five times as much as without a random move.
     """
 
+    graph: int
+    """The place of its graph among those of the page."""
     texts: tuple[str, ...]
     """The prompt, without what follows the prediction; empty for marks that are no text."""
     token: str
@@ -52,14 +54,14 @@ def head_reason(
     graphs: Sequence[Graph], moves: Sequence[HeadMoves | None], vocabulary: Vocabulary
 ) -> HeadReason | None:
     """The finding that `HeadReason` describes, of the first graph that has one; None where none has."""
-    for graph, moved in zip(graphs, moves, strict=False):
-        reason = None if moved is None else _reason(graph, moved, vocabulary)
+    for place, (graph, moved) in enumerate(zip(graphs, moves, strict=False)):
+        reason = None if moved is None else _reason(place, graph, moved, vocabulary)
         if reason is not None:
             return reason
     return None
 
 
-def _reason(graph: Graph, moved: HeadMoves, vocabulary: Vocabulary) -> HeadReason | None:
+def _reason(place: int, graph: Graph, moved: HeadMoves, vocabulary: Vocabulary) -> HeadReason | None:
     effect, n_random = float(moved.effects[0]), len(moved.random)
     median = float(moved.random.abs().median()) if n_random else None
     enough = abs(effect) >= LEAST_PART * abs(moved.value)
@@ -68,6 +70,7 @@ def _reason(graph: Graph, moved: HeadMoves, vocabulary: Vocabulary) -> HeadReaso
     target, special = graph.settings["target"], set(vocabulary.tokenizer.all_special_ids)
     read = graph.tokens[: moved.position + 1]
     return HeadReason(
+        graph=place,
         texts=tuple("" if token in special else vocabulary.texts[token] for token in read),
         token=vocabulary.label(target["token"]),
         against=tuple(map(vocabulary.label, target["against"])),

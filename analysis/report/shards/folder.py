@@ -73,7 +73,9 @@ class ReportFolder(Keeper):
                 f"{path}: holds a report made from other inputs ({differs}); give the same ones, or choose "
                 "another folder"
             )
-        return cls(path, settings, list(manifest["layers"]), bool(manifest["finished"]))
+        folder = cls(path, settings, list(manifest["layers"]), bool(manifest["finished"]))
+        folder._clear()
+        return folder
 
     def finished(self, layer: int, windows: Windows) -> FeatureReading | None:
         """The reading of a layer that is done, as it is kept; None for others."""
@@ -96,7 +98,12 @@ class ReportFolder(Keeper):
         write_text(self.path / PAGE, page)
         self.is_finished = True
         self._tell()
-        shutil.rmtree(self.path / "parts", ignore_errors=True)
+        self._clear()
+
+    def _clear(self) -> None:
+        """Removes what is kept of layers once the page is written."""
+        if self.is_finished:
+            shutil.rmtree(self.path / "parts", ignore_errors=True)
 
     def _tell(self) -> None:
         manifest = {

@@ -1,6 +1,14 @@
 // Data of the page in pieces ("shards"), each read when it is asked for: from a script element with its name, or
 // from a file of its own in the folder that the page names.
 
+// A text that `packed_text` of document.py packed: zlib's stream of it, in base64.
+async function unpacked(packed) {
+  if (!window.DecompressionStream) throw new Error("This browser is too old to read the data of this page; expected one of 2023 or later.");
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).text();
+}
+
 // Pieces that are kept once they were read; the least recently asked for is dropped.
 const MOST_PIECES = 64;
 
@@ -22,7 +30,7 @@ const pageData = {
     if (this.folder !== null) return JSON.parse(await this.loaded(name));
     const element = document.querySelector(`script[data-shard="${CSS.escape(name)}"]`);
     if (!element) throw new Error(`The page has no data called ${name}.`);
-    return JSON.parse(element.textContent);
+    return JSON.parse(await unpacked(element.textContent));
   },
 
   // The JSON in a file, which is a script: pages that are opened as files may load nothing else.

@@ -17,7 +17,7 @@ const plotting = {
     if (kept.dataset.source) {
       await loadScript(kept.dataset.source);
     } else {
-      const script = element("script", {}, kept.textContent);
+      const script = element("script", {}, await unpacked(kept.textContent));
       document.head.append(script);
       script.remove();
     }

@@ -7,7 +7,11 @@ from bilinear_lm.errors import InputError
 
 
 def test_what_is_left_out_has_a_default():
-    changes = [{"node": "a", "factor": 0}, {"node": "b", "value": 1.5}, {"node": "c", "patch": "on this"}]
+    changes = [
+        {"node": "a", "name": "what a is", "factor": 0},
+        {"node": "b", "value": 1.5},
+        {"node": "c", "patch": "on this"},
+    ]
     assert checked_arguments("intervene", {"prompt": "a b", "changes": changes, "max_nodes": 9}) == {
         **{"prompt": "a b", "target": None, "max_nodes": 9, "changes": changes},
         **{"max_tokens": 40, "temperature": 0.0, "seed": 0},
@@ -31,11 +35,17 @@ def test_what_is_left_out_has_a_default():
         ("graph", {"prompt": "a", "max_nodes": 10**6}, "from 2 to 1000"),
         ("graph", {"prompt": "a", "max_nodes": True}, "from 2 to 1000"),
         ("weights", {}, "no target"),
-        ("intervene", {"prompt": "a"}, "a list of 1 to 50"),
+        ("intervene", {"prompt": "a"}, "a list of 1 to 200"),
         ("intervene", {"prompt": "a", "changes": [{}]}, "a node, by its id"),
         ("intervene", {"prompt": "a", "changes": [{"node": "b"}]}, "one of factor, value, patch"),
         ("intervene", {"prompt": "a", "changes": [{"node": "b", "factor": 0, "value": 1}]}, "one of factor"),
         ("intervene", {"prompt": "a", "changes": [{"node": "b", "factor": float("nan")}]}, "factor=nan"),
+        ("intervene", {"prompt": "a", "changes": [{"node": "b", "name": "", "factor": 0}]}, "name ''"),
+        (
+            "intervene",
+            {"prompt": "a", "changes": [{"node": "b", "name": ["c"], "factor": 0}]},
+            "a text of at",
+        ),
         ("steer", {"prompt": "a"}, "expected LAYER-POINT-NUMBER"),
         ("steer", {"prompt": "a", "feature": "../1-mlp-out-2"}, "expected LAYER-POINT-NUMBER"),
         ("sample", {"prompt": "a", "temperature": -1}, "temperature=-1"),

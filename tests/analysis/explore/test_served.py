@@ -19,7 +19,7 @@ pytest.importorskip("starlette")
 
 from bilinear_lm.checkpoints import save_folder
 
-from ..report.pages import drawn, watched
+from ..report.pages import drawn, node, watched
 from .conftest import HOSTILE
 
 PROMPT = f"Lily saw {HOSTILE[0]} a {HOSTILE[2]}"
@@ -91,7 +91,7 @@ def options(folder, tmp_path_factory):
         *(folder / "model", "--dictionaries", folder / "scope", "--contexts", folder / "text.txt"),
         *(
             "--features",
-            8,
+            40,
             "--prompt",
             PROMPT,
             "--state",
@@ -146,6 +146,17 @@ def test_the_report_comes(served):
     assert served.ask()["report"]["state"] == "done"
 
 
+def group_of_two(tab):
+    """Makes a supernode of two nodes by hand; their places in the graph."""
+    features = tab.locator("#graph-canvas .feature")
+    places = [int(features.nth(i).get_attribute("data-place")) for i in range(2)]
+    for place in places:
+        node(tab, place).press("s")
+    tab.locator("#graph-group-name").fill("a pair")
+    tab.locator("#graph-group-name").press("Enter")
+    return places
+
+
 def test_in_a_browser(served, browser):
     """A graph by hand, a node ablated, a circuit by weights; loaded again, the page shows what it showed."""
     served.wait_for_the_whole()
@@ -170,45 +181,120 @@ def test_in_a_browser(served, browser):
     rows = tab.locator("#explore-result .interactions tbody th").all_inner_texts()
     assert rows[:2] == ["predicted by the graph", "measured in the model"]
     assert tab.evaluate("document.activeElement.id") == "explore-result-title"
-    shown = len(drawn(tab))
+    name = tab.locator("#graph-node-title").inner_text()
+    assert re.search(r", layer 1 at .* \(\d+\)$", name)
+    assert tab.locator("#explore-result h3").inner_text() == f"{name} ablated on “Lily saw a big dog”"
+    tab.locator("#explore-jobs li", has_text=f"{name} ablated").wait_for()
+    pair = group_of_two(tab)
+    tab.locator("#graph-changes").wait_for()
+    changes = tab.locator("#graph-changes tbody td").all_inner_texts()
+    all_jobs = served.ask()["jobs"]
+    ids = served.result([job["id"] for job in all_jobs if job["kind"] == "graph"][-1])["graph"]["id"]
+    (job,) = (job for job in all_jobs if job["arguments"].get("max_tokens") == 0)
+    asked = [(change["node"], change["factor"]) for change in job["arguments"]["changes"]]
+    assert asked == [(ids[place], 0) for place in pair]
+    measured = served.result(job["id"])
+    numbers = [measured[name] for name in ("predicted", "measured", "predicted_held", "measured_held")]
+    shown = [float(text.replace("−", "-")) for text in (*changes[:2], *changes[3:5])]
+    assert shown == pytest.approx(numbers, rel=0.006)
+    tab.locator("#explore-jobs li", has_text="a pair (2 nodes) ablated, no text, on").wait_for()
+    tab.locator("#graph-node").get_by_role("button", name="Scale × 2").click()
+    tab.locator("#explore-result h3", has_text="a pair (2 nodes) × 2 on").wait_for()
+    n_jobs, shown = len(served.ask()["jobs"]), len(drawn(tab))
     tab.reload()
     tab.locator("#graph-prompt", has_text="dog").wait_for()
-    assert len(drawn(tab)) == shown
+    tab.locator("#graph-changes").wait_for()
+    assert tab.locator("#graph-changes tbody td").all_inner_texts() == changes
+    assert (len(served.ask()["jobs"]), len(drawn(tab))) == (n_jobs, shown)
     tab.locator("#feature").get_by_role("button", name="Circuit by weights").click()
     tab.locator("#explore-jobs li", has_text="by weights").first.wait_for()
     tab.locator("#graph-prompt").wait_for(state="hidden")
     tab.locator("#explore-prompt").fill(" ")
     tab.get_by_role("button", name="Trace").click()
     assert "The prompt is empty" in tab.locator("#explore-says").inner_text()
+    tab.evaluate("location.hash = '#circuit-1-mlp-out-3'")  # as links of findings lead there
+    tab.locator("#graph-answer", has_text="#3 ").wait_for()
+    n_jobs = len(served.ask()["jobs"])
+    tab.evaluate("location.hash = '#circuit-1-mlp-out-3'")
+    tab.wait_for_function("location.hash.startsWith('#graph=')")
+    assert len(served.ask()["jobs"]) == n_jobs
     assert said == []
     assert all(url.startswith(served.address) or url.startswith("data:") for url in requested)
     context.close()
 
 
-def test_from_a_feature_to_its_circuit_and_back_by_keyboard(served, browser):
-    """The focus goes where each step leads; the address shows the same in a browser that has not seen it."""
+def focused(tab):
+    """The id of the element with the focus, and its text."""
+    return tab.evaluate("[document.activeElement.id, (document.activeElement.innerText ?? '').trim()]")
+
+
+def walk(tab, text):
+    """Presses Tab until the focus is in a thing whose text begins so."""
+    for _ in range(120):
+        tab.keyboard.press("Tab")
+        if focused(tab)[1].startswith(text):
+            return
+    raise AssertionError(f"Tab does not lead to {text!r}")
+
+
+def is_seen(tab, selector):
+    """Whether the first element of a selector is in the window as a whole, and under nothing else."""
+    return tab.locator(selector).first.evaluate(
+        """(element) => {
+            const { left, right, top, bottom } = element.getBoundingClientRect();
+            const there = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+            return top >= 0 && bottom <= innerHeight && right <= innerWidth && element.contains(there);
+        }"""
+    )
+
+
+@pytest.mark.parametrize("size", [(400, 800), (1440, 900)], ids=lambda size: f"{size[0]}")
+def test_from_a_feature_to_its_circuit_a_node_its_passages_and_back_by_keyboard(served, browser, size):
+    """Keys alone lead on at every step, to what is seen; the address shows the same in another browser."""
     served.wait_for_the_whole()
-    context, other = browser.new_context(), browser.new_context()
+    shape = {"viewport": {"width": size[0], "height": size[1]}, "reduced_motion": "reduce"}
+    context, other = browser.new_context(**shape), browser.new_context(**shape)
     tab, fresh = context.new_page(), other.new_page()
     said, _ = watched(tab)
     said_there, _ = watched(fresh)
     chosen = tab.locator("#graph-canvas .chosen:focus")
     tab.goto(served.address)
     tab.locator("#graph-prompt li").first.wait_for()
-    tab.locator("#feature").get_by_role("button", name="Circuit by weights").press("Enter")
+    walk(tab, "Features")
+    tab.keyboard.press("Enter")
+    walk(tab, "Circuit by weights")
+    tab.keyboard.press("Enter")
     tab.locator("#graph-prompt").wait_for(state="hidden")
     chosen.wait_for()
+    assert is_seen(tab, "#graph-canvas .chosen")
+    circuit = tab.locator("#graph-node-title").inner_text()
+    lead = tab.get_by_role("link", name="All about this feature")
+    for key in ("ArrowDown", "ArrowDown", "Enter"):  # past products, to a feature that one of them reads
+        tab.keyboard.press(key)
+    assert lead.count()
+    title = tab.locator("#graph-node-title").inner_text()
+    assert title != circuit
+    assert is_seen(tab, "#graph-canvas .chosen")
     tab.keyboard.press("Enter")
-    assert tab.evaluate("document.activeElement.id") == "graph-node-title"
-    tab.get_by_role("link", name="All about this feature").press("Enter")
+    assert focused(tab) == ["graph-node-title", title]
+    assert is_seen(tab, "#graph-node-title")
+    walk(tab, "All about this feature")
+    tab.keyboard.press("Enter")
     tab.locator("#feature-title:focus").wait_for()
+    assert title.split(", layer")[0] in focused(tab)[1]
+    assert all(is_seen(tab, part) for part in ("#feature-title", "#feature .contexts li"))
     tab.go_back()
     chosen.wait_for()
-    circuit = tab.locator("#graph-node-title").inner_text()
+    assert tab.locator("#graph-node-title").inner_text() == title
+    assert is_seen(tab, "#graph-canvas .chosen")
     fresh.goto(tab.url)
     fresh.locator("#graph-prompt").wait_for(state="hidden")
-    fresh.locator("#graph-node-title", has_text=circuit).wait_for()
+    fresh.locator("#graph-node-title", has_text=title).wait_for(
+        state="attached"
+    )  # a sheet, in a narrow window
     assert fresh.locator("#graph-status").inner_text() == ""
+    tab.go_back()
+    tab.locator("#feature-title:focus").wait_for()
     assert said == said_there == []
     context.close()
     other.close()

@@ -2,6 +2,8 @@
 
 import json
 import re
+import zlib
+from base64 import b64decode
 
 import torch
 
@@ -60,8 +62,15 @@ def whole(index, shards):
 def data_of(page):
     """The data of the features part of a page in one file."""
     text = page.split('id="feature-data">')[1]
-    shards = re.findall(r'<script type="application/json" data-shard="([^"]*)">(.*?)</script>', text)
-    return whole(json.loads(text.split("</script>")[0]), {name: json.loads(value) for name, value in shards})
+    shards = re.findall(r'<script type="text/plain" data-shard="([^"]*)">(.*?)</script>', text)
+    return whole(
+        json.loads(text.split("</script>")[0]), {name: json.loads(unpacked(value)) for name, value in shards}
+    )
+
+
+def unpacked(text):
+    """A text that a page carries packed."""
+    return zlib.decompress(b64decode(text)).decode()
 
 
 def data_in(folder):

@@ -9,6 +9,7 @@ import torch
 from analysis import certify, eigendecompose, feature_layer
 from analysis.graphs.elements import Node
 from analysis.graphs.graph import Graph
+from analysis.graphs.nodes import feature_node
 from analysis.interventions.head_moves import HeadMoves
 from analysis.report import glossary
 from analysis.report.collect import collect
@@ -29,7 +30,7 @@ from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.page import render
 from analysis.report.perspective import distributions, error_of_rank, perspective_section
 from analysis.text.vocabulary import Vocabulary
-from bilinear_lm import BilinearTensor
+from bilinear_lm import BilinearTensor, Site
 from bilinear_lm.weights import mlp_tensor, unembedding
 
 from .pages import hostile_model
@@ -101,6 +102,28 @@ def test_the_feature_of_one_word_that_two_eigenvectors_follow_best(made, vocabul
     assert few_eigenvectors(replace(features, layers=(strong,)), vocabulary) is None
 
 
+def test_a_link_leads_to_the_circuit_where_there_is_one(made, vocabulary, data):
+    features = with_peaks_at(planted(made[3]), 3, vocabulary.words[0])
+    (reading,) = features.layers
+    correlations = torch.full_like(reading.explained.active_tokens, 0.3)
+    correlations[3, 1] = 0.95
+    explained = replace(reading.explained, active_tokens=correlations)
+    features = replace(features, layers=(replace(reading, explained=explained),))
+    number = int(reading.outputs.features[3])
+    own, other = (feature_node(Site(1, "mlp-out"), index) for index in (number, number + 1))
+    circuit, elsewhere = (Graph((node,), (), node.id) for node in (own, other))
+    to_circuit = f'<a href="#circuit-1-mlp-out-{number}">Its circuit</a>'
+    to_feature = f'<a href="#layer-1-out-{number}">The feature</a>'
+    for graphs, served, link in (
+        ((), False, to_feature),
+        ((elsewhere,), False, to_feature),
+        ((elsewhere, circuit), False, to_circuit),
+        ((), True, to_circuit),
+    ):
+        whole = replace(data, features=features, graphs=graphs, moves=(None,) * len(graphs))
+        assert link in findings_section(whole, served)
+
+
 def test_the_feature_nearest_to_its_bound(made, vocabulary):
     features = planted(made[3])
     (reading,) = features.layers
@@ -157,6 +180,7 @@ def test_a_head_has_to_carry_a_tenth_and_five_times_chance(vocabulary):
         reason = head_reason((graph,), (moves,), vocabulary)
         assert (reason is not None) == there
         if reason is not None:
+            assert (reason.graph, head_reason((graph, graph), (None, moves), vocabulary).graph) == (0, 1)
             assert (reason.layer, reason.head, reason.key, reason.effect) == (1, 1, 1, effect)
             assert reason.median == pytest.approx(chance)
     assert head_reason((graph,), (None,), vocabulary) is None

@@ -51,6 +51,14 @@ def made(texts=(" a", " big", " hug")):
     return Graph(tuple(nodes), edges, logit.id, tokens=(1, 2, 3), texts=texts, settings=settings)
 
 
+def circuit():
+    """A feature that is the square of another, by weights alone."""
+    out, read = feature_node(OUT, 3), feature_node(IN, 5)
+    square = interaction_node(out, ("5", "5"), "both", None)
+    edges = (Edge(square.id, out.id, 2.0, 4.0), Edge(read.id, square.id, 2.0, 2.0))
+    return Graph((out, square, read), edges, out.id, settings={"by": "weight"})
+
+
 @pytest.fixture(scope="module")
 def graph():
     return made()
@@ -60,7 +68,7 @@ def graph():
 def path(tmp_path_factory, graph):
     path = tmp_path_factory.mktemp("views") / "page.html"
     other = made((" the", " big", " cat"))
-    path.write_text(graphs_page([graph, other], "model"), encoding="utf-8")
+    path.write_text(graphs_page([graph, other, circuit()], "model"), encoding="utf-8")
     return path
 
 
@@ -104,6 +112,24 @@ def test_the_details_stand_beside_the_graph(open_page, path):
     assert tab.locator(".scatter").first.locator(".random").count() == 4
     assert "25%" not in tab.locator("#graph-faith-line").inner_text()
     assert "errors, which dictionaries miss" in tab.locator("#graph-faith").inner_text()
+
+
+def test_links_to_graphs(open_page, path):
+    """To one by its place, to a feature's circuit; the same link leads there again."""
+    tab = open_page(path)
+    for hash_, says in (
+        ("#graph-1", "␣cat"),
+        ("#circuit-0-mlp-out-3", ""),
+        ("#graph-0", "␣hug"),
+        ("#circuit-0-mlp-out-3", ""),
+    ):
+        tab.evaluate("hash => { location.hash = hash }", hash_)
+        tab.wait_for_function("location.hash.startsWith('#graph=')")
+        assert tab.locator("#graph-prompt").is_hidden() == (not says)
+        assert says in tab.locator("#graph-prompt").inner_text()
+    assert tab.locator("#graph-answer").inner_text() == "#3, layer 0, from weights alone"
+    tab.evaluate("location.hash = '#circuit-0-mlp-out-4'")
+    assert tab.locator("#graph-answer").inner_text() == "#3, layer 0, from weights alone"
 
 
 def test_a_sheet_in_a_narrow_window(open_page, path):

@@ -14,7 +14,7 @@ from analysis.report.options import STORY, FeatureSource, ReportOptions
 from analysis.report.write import report
 from bilinear_lm.sites import Site
 
-from .pages import hostile_model, watched
+from .pages import hostile_model, unpacked, watched
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +48,16 @@ def test_scripts_by_hash(request, name):
     page = request.getfixturevalue(name)
     rules = policy(page)
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == ["'none'"]
-    # The library of figures is a text first, which becomes a script.
-    scripts = re.findall(r'<script(?: type="text/plain" id="plotly")?>(.*?)</script>', page, flags=re.DOTALL)
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    # The library of figures is a packed text first, which becomes a script.
+    scripts += map(unpacked, re.findall(r'<script type="text/plain" id="plotly">(.*?)</script>', page))
     assert len(scripts) == (3 if name == "page" else 2)
     assert sorted(rules["script-src"]) == sorted(map(hashed, scripts))
     assert rules["style-src"] == ["'unsafe-inline'"]
     assert page.index("Content-Security-Policy") < page.index("<script")
     # All others hold data.
-    assert page.count("<script") == len(scripts) + page.count('<script type="application/json"')
+    data = page.count('<script type="application/json"') + page.count('<script type="text/plain" data-shard')
+    assert page.count("<script") == len(scripts) + data
 
 
 @pytest.fixture

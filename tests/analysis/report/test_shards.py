@@ -113,7 +113,7 @@ def test_a_folder_holds_what_the_page_in_one_file_does(made, folder, data):
     page = report(model, tokenizer, "a model", OPTIONS, source, progress=False)
     assert data_in(folder) == data_of(page)
     written = (folder / "index.html").read_text()
-    assert '<script type="application/json" data-shard' not in written
+    assert '<script type="text/plain" data-shard' not in written
     assert "https://" not in written
     sections = r"<section .*?(?=<script type=\"application/json\")"
     assert re.findall(sections, page, re.DOTALL)[0] == re.findall(sections, written, re.DOTALL)[0]

@@ -11,10 +11,15 @@ const explorer = {
     return graph.data.asked ?? null;
   },
 
-  intervene(graph, change, together, place) {
-    const others = together && this.changesOf === graph ? this.changes.filter(({ node }) => node !== change.node) : [];
-    this.changes = [...others, change];
-    this.changesOf = graph;
+  // What was changed last, but for some nodes, if it was in this graph.
+  others(graph, changes) {
+    const own = new Set(changes.map(({ node }) => node));
+    return this.changesOf === graph.data ? this.changes.filter(({ node }) => !own.has(node)) : [];
+  },
+
+  intervene(graph, changes, together, place) {
+    this.changes = [...(together ? this.others(graph, changes) : []), ...changes];
+    this.changesOf = graph.data;
     return this.bar.ask("intervene", { ...this.asked(graph), changes: this.changes, ...this.bar.writing() }, place);
   },
 
@@ -41,13 +46,14 @@ function numberField(value) {
   return element("input", { type: "number", step: "any", value: String(Number(value.toPrecision(3))) });
 }
 
+const LONGEST_SAID = 300;
 const CHANGEABLE = new Set(["feature", "interaction", "eigenvector", "direction", "head", "token", "error"]);
 
 nodeExtras.push((graph, node) => {
   const parts = [];
   const isFeature = node.kind === "feature";
   const place = saysPlace();
-  if (explorer.asked(graph) && node !== graph.target && CHANGEABLE.has(node.kind)) parts.push(...changeControls(graph, node, place));
+  if (explorer.asked(graph) && isChangeable(graph, node)) parts.push(...changeControls(graph, node, place));
   if (isFeature) parts.push(...featureControls(`${node.site}-${node.number}`, node.value ?? 5, place));
   return parts.length ? element("div", { class: "explore-actions" }, ...parts, place) : null;
 });
@@ -57,11 +63,22 @@ function saysPlace() {
   return element("p", { class: "note says" });
 }
 
+function isChangeable(graph, node) {
+  return node.members?.every(({ kind }) => CHANGEABLE.has(kind)) ?? (node !== graph.target && CHANGEABLE.has(node.kind));
+}
+
+// The change of a node, or the changes of a supernode's nodes, with its name.
+function changesOf(graph, node, how) {
+  const name = node.members ? `${node.name} (${node.members.length} nodes)` : graph.fullName(node);
+  const short = [...name].slice(0, LONGEST_SAID).join("");
+  return (node.members ?? [node]).map(({ id }) => ({ node: id, name: short, ...how }));
+}
+
 function changeControls(graph, node, place) {
   const together = element("input", { type: "checkbox" });
-  const change = (how) => explorer.intervene(graph, { node: node.id, ...how }, together.checked, place);
-  const others = explorer.changesOf === graph ? explorer.changes.filter((each) => each.node !== node.id) : [];
-  const value = node.value ?? 0;
+  const change = (how) => explorer.intervene(graph, changesOf(graph, node, how), together.checked, place);
+  const others = explorer.others(graph, changesOf(graph, node, {}));
+  const value = node.members ? 0 : (node.value ?? 0);
   return [
     element(
       "p",
@@ -74,7 +91,7 @@ function changeControls(graph, node, place) {
     node.kind === "feature"
       ? fieldWithButton("Its value on", element("input", { placeholder: "another prompt" }), "Patch", (patch) => change({ patch }))
       : null,
-    others.length ? element("label", { class: "note" }, together, ` together with ${others.map(changeWords).join(", ")}`) : null,
+    others.length ? element("label", { class: "note" }, together, ` together with ${changesWords(others)}`) : null,
   ].filter(Boolean);
 }
 

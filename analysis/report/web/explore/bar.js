@@ -115,13 +115,13 @@ class ExploreBar {
   }
 
   // Asks the model, and shows what it answers. Where it was asked from, `place` says what comes of it.
-  async ask(kind, asked, place = null) {
+  async ask(kind, asked, place = null, show = (job, result) => this.show(job, result)) {
     this.tell("");
     place?.replaceChildren("Asked …");
     try {
       const { job, result } = await jobs.run(kind, asked);
       place?.replaceChildren();
-      this.show(job, result);
+      show(job, result);
     } catch (error) {
       place?.replaceChildren(element("span", { class: "problem" }, error.message));
       this.tell(error.message, true);
@@ -150,9 +150,28 @@ class ExploreBar {
     exploreState.opened(job.id);
     graphs.show(this.graph(job, result));
     if (!go || isElsewhere) return;
-    history.pushState(null, "", location.href); // the step back is to what was shown before
+    graphs.leave();
     graphs.view.save();
     this.toGraph();
+  }
+
+  // Where the address is of a feature's circuit that the page does not have: the circuit, once it is made. What comes
+  // of that is said beside the link that one came by.
+  followCircuit() {
+    const { hash } = location;
+    const target = graphAddress.circuit(hash);
+    if (target === null || graphs.circuit(target)) return;
+    const show = (job, result) => {
+      this.graph(job, result);
+      exploreState.opened(job.id);
+      if (location.hash === hash && graphs.route()) this.toGraph();
+    };
+    const made = jobs.all.find(({ kind, state, arguments: asked }) => kind === "weights" && state === "done" && asked.target === target);
+    if (made) return server.result(made.id).then((result) => show(made, result), (error) => this.tell(error.message, true));
+    const link = document.activeElement?.closest("a");
+    const place = element("span", { class: "note says", role: "status" });
+    if (link?.getAttribute("href") === hash) link.after(" ", place);
+    return this.ask("weights", { target, max_nodes: this.maxNodes() }, place, show).then(() => place.childNodes.length || place.remove());
   }
 
   // The graph of a job, among those of the page.
@@ -179,7 +198,7 @@ class ExploreBar {
     const shown = all.filter(({ kind }) => kind !== "tokens").reverse();
     const lines = new Map([...this.list.children].map((line) => [line.dataset.id, line]));
     const made = shown.map((job) => {
-      const state = JSON.stringify([job.state, job.message, job.progress]);
+      const state = JSON.stringify([job.state, job.message, job.progress, jobWords(job)]);
       const old = lines.get(job.id);
       if (old?.dataset.state === state) return old;
       if (old && job.state === "running" && old.dataset.of === "running") {

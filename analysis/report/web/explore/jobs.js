@@ -37,9 +37,19 @@ const jobs = {
   // Asks for something; gives its result, or fails with what is wrong in a sentence.
   async run(kind, asked) {
     const job = await server.add(kind, asked);
-    const result = new Promise((done, fail) => this.waiting.set(job.id, { done, fail }));
+    const result = this.follow(job.id);
     this.refresh();
     return result;
+  },
+
+  // What comes of a job that is on its way, as `run` gives it.
+  follow(id) {
+    if (!this.waiting.has(id)) {
+      const waits = {};
+      waits.promise = new Promise((done, fail) => Object.assign(waits, { done, fail }));
+      this.waiting.set(id, waits);
+    }
+    return this.waiting.get(id).promise;
   },
 
   settle() {

@@ -36,9 +36,13 @@ function startExplorer() {
   };
   let isOpened = false;
 
+  addEventListener("hashchange", () => bar.followCircuit());
   jobs.listeners.push(() => {
     if (jobs.problem) return bar.tell(jobs.problem, true);
-    if (isFirst) bar.begin(jobs.begin.prompt);
+    if (isFirst) {
+      bar.begin(jobs.begin.prompt);
+      bar.followCircuit();
+    }
     isFirst = false;
     bar.update(jobs.all);
     if (!isOpened && !graphs.graphs.length) isOpened = reopen();

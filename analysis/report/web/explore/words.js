@@ -4,24 +4,41 @@ function shortened(text, length = 40) {
   return text.length > length ? `…${text.slice(1 - length)}` : text;
 }
 
+// Nodes have the names that they had on the page; without one, their id in the graph.
 function changeWords(change) {
-  if (change.factor === 0) return `${change.node} ablated`;
-  if (change.factor !== undefined) return `${change.node} × ${number(change.factor)}`;
-  if (change.value !== undefined) return `${change.node} = ${number(change.value)}`;
-  return `${change.node} as on “${shortened(change.patch, 24)}”`;
+  const name = change.name ?? change.node;
+  if (change.factor === 0) return `${name} ablated`;
+  if (change.factor !== undefined) return `${name} × ${number(change.factor)}`;
+  if (change.value !== undefined) return `${name} = ${number(change.value)}`;
+  return `${name} as on “${shortened(change.patch, 24)}”`;
+}
+
+// The nodes of a supernode, which have its name and change alike, are said once.
+function changesWords(changes) {
+  return [...new Set(changes.map(changeWords))].join(", ");
+}
+
+// A feature LAYER-POINT-NUMBER by its name, where the page has it or its circuit; other texts as they are.
+function featureWords(text) {
+  const circuit = graphs.circuit(text);
+  if (circuit) return circuit.fullName(circuit.target);
+  const [, layer, point, number] = /^(\d+)-([a-z-]+)-(\d+)$/.exec(text) ?? [];
+  const feature = point && featureData.find(`#layer-${layer}-${point === "mlp-out" ? "out" : "in"}-${number}`);
+  if (!feature || featureData.lists(feature).site !== `${layer}-${point}`) return text;
+  return `${featureData.name(feature)}, layer ${layer}`;
 }
 
 function targetWords(target) {
   if (target === null) return "the likeliest token";
-  return typeof target === "number" ? `token ${target}` : target;
+  return typeof target === "number" ? `token ${target}` : featureWords(target);
 }
 
 function jobWords({ kind, arguments: asked }) {
   const on = asked.prompt === undefined ? "" : ` on “${shortened(asked.prompt)}”`;
   if (kind === "graph") return `Graph of ${targetWords(asked.target)}${on}`;
   if (kind === "weights") return `Circuit of ${targetWords(asked.target)} by weights`;
-  if (kind === "intervene") return `${asked.changes.map(changeWords).join(", ")}${on}`;
-  if (kind === "steer") return `Steered by ${number(asked.amount)} × ${asked.feature}${on}`;
+  if (kind === "intervene") return `${changesWords(asked.changes)}${asked.max_tokens ? "" : ", no text,"}${on}`;
+  if (kind === "steer") return `Steered by ${number(asked.amount)} × ${featureWords(asked.feature)}${on}`;
   if (kind === "sample") return `Sample${on}`;
   return kind;
 }

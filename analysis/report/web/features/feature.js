@@ -7,6 +7,7 @@ async function showFeature(article, feature) {
   plotting.forget(article);
   article.setAttribute("aria-busy", "true");
   article.style.minHeight = `${article.offsetHeight}px`; // so that the page stays where it is
+  article.dataset.address = featureData.hash(feature);
   article.replaceChildren(heading(feature));
   let parts;
   try {

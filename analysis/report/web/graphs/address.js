@@ -3,6 +3,7 @@
 
 const graphAddress = {
   PREFIX: "#graph=",
+  CIRCUIT: "#circuit-",
 
   // graph: the key; c: chosen; p: pinned; h: hidden; l: least share; s: open_nodes_name, or open_rule_number where a
   // rule has found the group; n: node_text.
@@ -36,6 +37,11 @@ const graphAddress = {
   // The key of the graph that an address is of; null where it is of none.
   names(hash) {
     return hash.startsWith(this.PREFIX) ? new URLSearchParams(hash.slice(1)).get("graph") : null;
+  },
+
+  // The feature LAYER-POINT-NUMBER whose circuit a link leads to; null for any other address.
+  circuit(hash) {
+    return hash.startsWith(this.CIRCUIT) ? hash.slice(this.CIRCUIT.length) : null;
   },
 
   // The view of an address among graphs; null where it is none, an Error where it cannot be shown.

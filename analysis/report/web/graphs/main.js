@@ -34,10 +34,28 @@ class GraphList {
 
   // Shows a node of a graph in its details; the step back is to what was shown before.
   enter(graph, node) {
-    history.pushState(null, "", location.href);
+    this.leave();
     if (this.view.base !== graph) this.show(graph);
     this.view.select(node, true);
     this.view.stage.scrollIntoView();
+  }
+
+  // A step of the history: the one back is to what is shown before it, a feature where one comes from its article.
+  leave() {
+    const article = document.getElementById("feature");
+    if (article?.contains(document.activeElement)) history.replaceState(null, "", article.dataset.address);
+    history.pushState(null, "", location.href);
+  }
+
+  // The circuit by weights of a feature LAYER-POINT-NUMBER, if the page has it.
+  circuit(name) {
+    return this.graphs.find(({ texts, target }) => !texts && target.kind === "feature" && name === `${target.site}-${target.number}`);
+  }
+
+  // The graph that a link of the page names: one of those that it came with by its place, or a feature's circuit.
+  linked(hash) {
+    const [, place] = /^#graph-(\d+)$/.exec(hash) ?? [];
+    return place ? this.graphs[Number(place)] : this.circuit(graphAddress.circuit(hash) ?? "");
   }
 
   // The strongest node of each graph that is this feature.
@@ -53,10 +71,12 @@ class GraphList {
     // It may be of a graph that a server is still to be asked for.
     if (!this.graphs.length) return false;
     try {
-      const state = graphAddress.parse(location.hash, this.graphs);
+      const linked = this.linked(location.hash);
+      const state = linked ? graphAddress.remembered(linked) : graphAddress.parse(location.hash, this.graphs);
       if (!state) return false;
       if (this.view.state && location.hash === graphAddress.hash(this.view.state)) return true;
       this.show(state.base, state);
+      if (linked) this.view.save(); // the link leads here again
       this.section.scrollIntoView();
       return true;
     } catch (error) {

@@ -23,7 +23,7 @@ function showNode(article, graph, node, actions) {
     ),
     ...nodeExtras.map((make) => make(graph, node)).filter(Boolean),
     node.members ? supernodeParts(graph, node, actions) : memberNote(graph, node, actions),
-    nodeChanges(node),
+    nodeChanges(node.changes),
     noteField(node, actions),
     element("div", { class: "columns" }, edgeList(graph, node, "into", actions), edgeList(graph, node, "outOf", actions)),
   );
@@ -85,16 +85,16 @@ function memberNote(graph, node, actions) {
   return element("p", { class: "note" }, `Of the supernode “${group.name}”. `, show);
 }
 
-// What the target did without this node, beside what the graph says.
-function nodeChanges(node) {
-  if (!node.changes) return "";
-  const { predicted, free, predictedHeld, held, randomFree, randomHeld } = node.changes;
+// What the target did without this node, or some together, beside what the graph says.
+function nodeChanges(changes, what = "this node is") {
+  if (!changes) return "";
+  const { predicted, free, predictedHeld, held, randomFree, randomHeld } = changes;
   const row = (name, said, measured, random) => [element("th", { scope: "row" }, name), cell(signed(said)), cell(signed(measured)), cell(random.map((value) => number(value, 2)).join(", ") || "–")];
   return element(
     "div",
     { id: "graph-changes" },
     table(
-      "The target's change when this node is taken away: as the graph predicts, as measured in the model, and with random nodes of equal weight taken away instead.",
+      `The target's change when ${what} taken away: as the graph predicts, as measured in the model, and with random nodes of equal weight taken away instead.`,
       ["", "Predicted", "Measured", "Random"],
       [row("free", predicted, free, randomFree), row("held", predictedHeld, held, randomHeld)],
       "changes",

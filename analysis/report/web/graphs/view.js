@@ -23,6 +23,10 @@ class GraphView {
     this.article.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.close();
     });
+    // In a narrow window the details lie over the page: they close where one goes on to another part of it.
+    document.addEventListener("focusin", ({ target }) => {
+      if (![this.article, this.canvas].some((part) => part.contains(target))) this.article.classList.remove("opened");
+    });
     find("save").addEventListener("click", () => this.download());
     find("open").addEventListener("change", (event) => this.upload(event.target));
     new ResizeObserver(() => {
