@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from bilinear_lm.checks import require_floating
@@ -86,6 +86,64 @@ class Strongest:
             if len(kept) == self.k:
                 self.threshold = float(values[kept[-1]].abs())
         return self._best or (self._like.new_empty(0), self._like.new_empty(0, dtype=torch.long))
+
+
+class StrongestOfEach:
+    """The k numbers of largest magnitude of each of n groups among those added so far.
+
+    They are ranked by magnitude, equal ones by place, in whatever order they come in. Zeros do not count: a
+    group with fewer than k numbers is filled up with them.
+
+    >>> strongest = StrongestOfEach(2, 1, like=torch.empty(0))
+    >>> strongest.add(torch.tensor([1, 0, 1]), torch.tensor([1.0, 2.0, -3.0]), torch.tensor([7, 8, 9]))
+    >>> strongest.merge()
+    >>> strongest.values, strongest.places
+    (tensor([[ 2.],
+            [-3.]]), tensor([[8],
+            [9]]))
+    """
+
+    def __init__(self, n: int, k: int, like: Tensor):
+        """Start empty, for numbers on the device and in the precision of `like`."""
+        self.values: Float[Tensor, "n k"] = like.new_zeros(n, k)
+        """The numbers of each group, strongest first, as of the last `merge`."""
+        self.places: Int[Tensor, "n k"] = torch.zeros_like(self.values, dtype=torch.long)
+        self.least: Float64[Tensor, " n"] = like.new_zeros(n, dtype=torch.float64)
+        """Numbers of a smaller magnitude are not among the k of a group."""
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_waiting = 0
+
+    def at_least(self, sizes: Float64[Tensor, " n"]) -> None:
+        """Takes note that k numbers of each group have magnitudes of `sizes` or more."""
+        self.least = torch.maximum(self.least, sizes)
+
+    def add(self, groups: Int[Tensor, " m"], values: Float[Tensor, " m"], places: Int[Tensor, " m"]) -> None:
+        """Takes numbers of some groups; each place may come once in a group."""
+        sizes = values.abs()
+        kept = torch.nonzero((sizes >= self.least[groups]) & (sizes > 0)).squeeze(1)
+        self._waiting.append((groups[kept], values[kept], places[kept]))
+        self._n_waiting += len(kept)
+        # Ranking costs as much as ranking what is kept; it waits for some more.
+        if 4 * self._n_waiting >= self.values.numel():
+            self.merge()
+
+    def merge(self) -> None:
+        """Ranks what was added since, which raises `least`."""
+        if not self._n_waiting:
+            return
+        n, k = self.values.shape
+        own = torch.arange(n, device=self.places.device)
+        parts = [(own.repeat_interleave(k), self.values.flatten(), self.places.flatten()), *self._waiting]
+        groups, values, places = (torch.cat(column) for column in zip(*parts, strict=True))
+        self._waiting, self._n_waiting = [], 0
+        order = places.argsort(stable=True)
+        order = order[values[order].abs().argsort(descending=True, stable=True)]
+        order = order[groups[order].argsort(stable=True)]
+        groups = groups[order]
+        rank = torch.arange(len(groups), device=own.device) - torch.searchsorted(groups, own)[groups]
+        kept = order[rank < k]
+        self.values, self.places = values[kept].view(n, k), places[kept].view(n, k)
+        self.at_least(self.values[:, -1].abs().double())
 
 
 def require_rankable(largest: float, dtype: torch.dtype) -> None:
