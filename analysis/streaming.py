@@ -216,6 +216,25 @@ class PairMoments:
         moments = (mean_x, mean_y.expand_as(mean_x), xx, xy, yy)
         return cls(count.expand_as(xx), *map(times_two_to, moments, powers))
 
+    @classmethod
+    def of_groups(
+        cls, x: Float[Tensor, "m k"], y: Float[Tensor, " m"], groups: Int[Tensor, " m"], n: int
+    ) -> PairMoments:
+        """The moments [n, k] of m observations of k series beside one y, each of them of one of n groups.
+
+        Sums are in float64: numbers whose squares it can hold.
+        """
+        x, y = x.double(), y.double().unsqueeze(1)
+
+        def sums(values: Tensor) -> Tensor:
+            return values.new_zeros(n, values.shape[1]).index_add_(0, groups, values)
+
+        count = sums(torch.ones_like(y))
+        mean_x, mean_y = sums(x) / count.clamp(min=1), sums(y) / count.clamp(min=1)
+        x, y = x - mean_x[groups], y - mean_y[groups]
+        xx, xy, yy = sums(x.square()), sums(x * y), sums(y.square())
+        return cls(count.expand_as(xx), mean_x, mean_y.expand_as(xx), xx, xy, yy.expand_as(xx))
+
     def _without_series(self) -> PairMoments:
         return PairMoments(*(getattr(self, field.name).squeeze(-1) for field in fields(PairMoments)))
 

@@ -46,6 +46,9 @@ from bilinear_lm.weights import mlp_tensor
 AT_ONCE = 128
 """Features that are decomposed at once."""
 
+FEW = 0.1
+"""Up to this share of active tokens they are picked out of all."""
+
 SUMS = 16
 """Parts of a text that are summed up one by one."""
 
@@ -93,9 +96,13 @@ class Probe:
         approximation = (projections.square() * self.values.unsqueeze(-1)).cumsum(dim=1)  # [n, k, pos]
         exact = (written @ self.outputs.encoder[:, self.chosen]).T  # [n, pos]
         active = (self.outputs.encode(written)[:, self.chosen] != 0).T
-        parts = [
-            PairMoments.of_series(approximation, exact, seen) for seen in (torch.ones_like(active), active)
-        ]
+        parts = [PairMoments.of_series(approximation, exact, torch.ones_like(active))]
+        if exact.dtype == torch.float64 or int(active.sum()) > FEW * active.numel():
+            parts.append(PairMoments.of_series(approximation, exact, active))
+        else:
+            feature, at = torch.nonzero(active, as_tuple=True)
+            seen = approximation[feature, :, at]
+            parts.append(PairMoments.of_groups(seen, exact[feature, at], feature, n))
         columns = ([getattr(part, field.name) for part in parts] for field in fields(PairMoments))
         return PairMoments(*(torch.stack(column, dim=1) for column in columns))
 
