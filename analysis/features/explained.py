@@ -88,6 +88,11 @@ class Probe:
     values: Float[Tensor, "n k"]
     vectors: Float[Tensor, "n k d_in"]
 
+    @property
+    def at_once(self) -> int:
+        """How many positions fit in memory at once."""
+        return rows_at_once(8 * self.values.numel() * self.values.dtype.itemsize)
+
     def moments(self, x: Float[Tensor, "pos width"], written: Float[Tensor, "pos d_out"]) -> PairMoments:
         """Moments of approximation and pre-activation, [n, (everywhere, active), k], at inputs x."""
         n, k, d_in = self.vectors.shape
@@ -157,8 +162,7 @@ class _Compared:
         require_floating(x, "points to explain a layer at")
         if x.ndim != 2 or x.shape[1] != width:
             raise InputError(f"points to explain a layer at: got {list(x.shape)}; expected [n, {width}]")
-        piece = rows_at_once(8 * self.probe.values.numel() * self.tensor.dtype.itemsize)
-        for part in x.to(self.tensor.device, self.tensor.dtype).split(piece):
+        for part in x.to(self.tensor.device, self.tensor.dtype).split(self.probe.at_once):
             if len(part):
                 yield self.probe.moments(part, self.tensor(part))
 
@@ -225,7 +229,8 @@ def explained_by_probes(
                 values[:, skip:].flatten(0, 1).to(probe.values)
                 for values in (_read(model, around.read, seen), seen[around.written])
             )
-            yield probe.moments(x, written)
+            parts = zip(x.split(probe.at_once), written.split(probe.at_once), strict=True)
+            yield reduce(add, (probe.moments(*part) for part in parts))
 
     def read(part: range) -> Iterator[tuple[int, list[PairMoments]]]:
         for numbers, seen in activations_on_windows(model, windows, sites, CONTEXT_BATCH, only=part):

@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import analysis.features.index
+import analysis.features.submatrix
 import analysis.features.tiles
-from analysis import FeatureLayer, strongest_interactions
+from analysis import FeatureLayer, strongest_interactions, strongest_submatrix
 from analysis.features.index import interaction_index
 from analysis.features.interactions import n_pairs
-from analysis.features.screening import Screen
+from analysis.features.screening import Screen, products_of
+from analysis.features.submatrix import pairs_that_hold, submatrices_of_pairs
 from bilinear_lm import BilinearTensor, InputError
 
 WIDTH, H, OUT = 6, 10, 5
@@ -206,3 +208,34 @@ def test_exhaustive_for_rows_of_any_numbers(case, dtype, whole, monkeypatch):
     monkeypatch.setattr(analysis.features.tiles, "ENTRIES", 2**13)
     monkeypatch.setattr(analysis.features.index, "Screen", lambda features: Screen(features, whole))
     require_exhaustive(features, 25, 15)
+
+
+def test_no_tile_is_larger_than_allowed(monkeypatch):
+    """Of 150 features, whose matrices have 22,500 entries, 2^12 are computed at once at most."""
+    features, largest = make(150, 33), []
+
+    def recorded(left, right):
+        largest.append(len(left) * len(right))
+        return products_of(left, right)
+
+    monkeypatch.setattr(analysis.features.tiles, "ROWS", 32)
+    monkeypatch.setattr(analysis.features.tiles, "ENTRIES", 2**12)
+    monkeypatch.setattr(analysis.features.tiles, "rows_at_once", lambda bytes_each: 10)
+    monkeypatch.setattr(analysis.features.tiles, "products_of", recorded)
+    small = interaction_index(features, 5, 3)
+    monkeypatch.undo()
+    assert max(largest) <= 2**12
+    whole = interaction_index(features, 5, 3)
+    for name in ("left", "right", "reached", "partner"):
+        assert getattr(small, name).equal(getattr(whole, name))
+
+
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_submatrices_of_all_output_features(at_once, monkeypatch):
+    features = make()
+    monkeypatch.setattr(analysis.features.submatrix, "AT_ONCE", at_once)
+    index = interaction_index(features, pairs_that_hold(6), 1)
+    for output, found in enumerate(submatrices_of_pairs(features, index.left, index.right, 6)):
+        expected = strongest_submatrix(features, output, 6, order="strength")
+        assert (found.output, found.features.tolist()) == (output, expected.features.tolist())
+        torch.testing.assert_close(found.matrix, expected.matrix)
