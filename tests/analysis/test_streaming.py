@@ -81,6 +81,7 @@ def test_numbers_that_left_the_range_are_refused():
             Strongest(1, torch.empty(0)).candidates(torch.tensor([1.0, number, 2.0]))
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     numbers=st.lists(st.tuples(st.integers(0, 3), st.integers(-4, 4).map(float)), max_size=60),
     k=st.integers(1, 9),
