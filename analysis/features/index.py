@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from analysis.features.interactions import Interactions, n_pairs, put_back
+from analysis.features.interactions import Interactions, n_pairs, put_back, strong_first
 from analysis.features.layer import FeatureLayer
 from analysis.features.screening import Factored, Screen
 from analysis.features.tiles import Tile, directions_at_once, least_of_features, tiles
@@ -89,6 +89,7 @@ def interaction_index(
     n_in, like = features.n_in, features.inputs
     k_out, k_in = min(k_out, n_pairs(n_in)), min(k_in, features.n_out * n_in)
     screen, of = Screen(features), StrongestOfEach(n_in, k_in, like)
+    of.at_least(_least(screen, k_in))
     with together() as worker:
         results = [StrongestOfEach(0, k_out, like)]
         at_once = _at_once(features)
@@ -113,6 +114,21 @@ def interaction_index(
 def _at_once(features: FeatureLayer) -> int:
     """How many interaction matrices are made together."""
     return min(AT_ONCE, rows_at_once(features.inputs.shape[1] ** 2 * features.inputs.element_size()))
+
+
+def _least(screen: Screen, k: int) -> Float64[Tensor, " n_in"]:
+    """A |value| that k interactions of each input feature have into output features that look strong.
+
+    Without it all pairs would be in reach at first.
+    """
+    features, right = screen.features, screen.rows
+    if k > features.n_in:
+        return torch.zeros_like(right.norms)
+    few = directions_at_once(features.n_in, features.inputs)
+    strongest = strong_first(features, list(range(features.n_out)))[:few]
+    products = screen.along(features.outputs[strongest])
+    require_rankable(float(products.lengths.max()), screen.right.dtype)
+    return least_of_features(products.rows, right, len(strongest), k)
 
 
 def _along(screen: Screen, pieces: range, at_once: int) -> Iterator[tuple[range, Factored]]:
@@ -148,8 +164,6 @@ def _search(
     n, n_in, like = len(outputs), products.n, screen.right
     into, left, right = StrongestOfEach(n, k, like), products.rows, screen.rows
     if left.norms.any():
-        if of.values.shape[1] <= n_in and not of.least.any():
-            of.at_least(least_of_features(left, right, n, of.values.shape[1]))
         found, seen = [], like.new_zeros(n, 0)
         for tile in tiles(left, right, n):
             sizes = tile.largest()
