@@ -22,7 +22,7 @@ from torch import Tensor
 from analysis.features.interactions import Interactions, n_pairs, put_back, strong_first
 from analysis.features.layer import FeatureLayer
 from analysis.features.screening import Factored, Screen
-from analysis.features.tiles import Tile, directions_at_once, least_of_features, tiles
+from analysis.features.tiles import Tile, directions_at_once, largest_of_features, tiles
 from analysis.streaming import StrongestOfEach, require_rankable
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_count, require_index
@@ -124,11 +124,15 @@ def _least(screen: Screen, k: int) -> Float64[Tensor, " n_in"]:
     features, right = screen.features, screen.rows
     if k > features.n_in:
         return torch.zeros_like(right.norms)
-    few = directions_at_once(features.n_in, features.inputs)
-    strongest = strong_first(features, list(range(features.n_out)))[:few]
-    products = screen.along(features.outputs[strongest])
-    require_rankable(float(products.lengths.max()), screen.right.dtype)
-    return least_of_features(products.rows, right, len(strongest), k)
+    strongest = strong_first(features, list(range(features.n_out)))[: _at_once(features)]
+    few, largest = directions_at_once(features.n_in, features.inputs), right.norms.new_zeros(features.n_in, k)
+    for start in range(0, len(strongest), few):
+        some = strongest[start : start + few]
+        products = screen.along(features.outputs[some])
+        require_rankable(float(products.lengths.max()), screen.right.dtype)
+        more = largest_of_features(products.rows, right, len(some), k)
+        largest = torch.cat([largest, more], dim=1).topk(k, dim=1).values
+    return largest[:, -1]
 
 
 def _along(screen: Screen, pieces: range, at_once: int) -> Iterator[tuple[range, Factored]]:

@@ -138,15 +138,15 @@ def tiles(left: Rows, right: Rows, n: int) -> Iterator[Tile]:
             yield Tile.of(left, right, n, rows, slice(first, min(first + columns, features))).upper()
 
 
-def least_of_features(left: Rows, right: Rows, n: int, k: int) -> Float64[Tensor, " n_feat"]:
-    """The |value| that k pairs of each feature have along n directions, at least; k ≤ n_feat."""
+def largest_of_features(left: Rows, right: Rows, n: int, k: int) -> Float64[Tensor, "n_feat k"]:
+    """The |values| that k pairs of each feature have along n directions, at least; k ≤ n_feat."""
     features, parts = len(right.norms), []
     at_once = rows_at_once(4 * n * features * 8)
     for start in range(0, features, at_once):
         rows = slice(start, min(start + at_once, features))
         tile = Tile.of(left, right, n, rows, slice(0, features))
         of_each = tile.at_least(tile.sizes.topk(k, dim=1, sorted=False).values).unflatten(0, (n, -1))
-        parts.append(of_each.transpose(0, 1).flatten(1).topk(k, dim=1, sorted=False).values.amin(1))
+        parts.append(of_each.transpose(0, 1).flatten(1).topk(k, dim=1, sorted=False).values)
     return torch.cat(parts).double()
 
 
