@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from bilinear_lm.checks import require_floating
@@ -88,6 +88,64 @@ class Strongest:
         return self._best or (self._like.new_empty(0), self._like.new_empty(0, dtype=torch.long))
 
 
+class StrongestOfEach:
+    """The k numbers of largest magnitude of each of n groups among those added so far.
+
+    They are ranked by magnitude, equal ones by place, in whatever order they come in. Zeros do not count: a
+    group with fewer than k numbers is filled up with them.
+
+    >>> strongest = StrongestOfEach(2, 1, like=torch.empty(0))
+    >>> strongest.add(torch.tensor([1, 0, 1]), torch.tensor([1.0, 2.0, -3.0]), torch.tensor([7, 8, 9]))
+    >>> strongest.merge()
+    >>> strongest.values, strongest.places
+    (tensor([[ 2.],
+            [-3.]]), tensor([[8],
+            [9]]))
+    """
+
+    def __init__(self, n: int, k: int, like: Tensor):
+        """Start empty, for numbers on the device and in the precision of `like`."""
+        self.values: Float[Tensor, "n k"] = like.new_zeros(n, k)
+        """The numbers of each group, strongest first, as of the last `merge`."""
+        self.places: Int[Tensor, "n k"] = torch.zeros_like(self.values, dtype=torch.long)
+        self.least: Float64[Tensor, " n"] = like.new_zeros(n, dtype=torch.float64)
+        """Numbers of a smaller magnitude are not among the k of a group."""
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_waiting = 0
+
+    def at_least(self, sizes: Float64[Tensor, " n"]) -> None:
+        """Takes note that k numbers of each group have magnitudes of `sizes` or more."""
+        self.least = torch.maximum(self.least, sizes)
+
+    def add(self, groups: Int[Tensor, " m"], values: Float[Tensor, " m"], places: Int[Tensor, " m"]) -> None:
+        """Takes numbers of some groups; each place may come once in a group."""
+        sizes = values.abs()
+        kept = torch.nonzero((sizes >= self.least[groups]) & (sizes > 0)).squeeze(1)
+        self._waiting.append((groups[kept], values[kept], places[kept]))
+        self._n_waiting += len(kept)
+        # Ranking costs as much as ranking what is kept; it waits for some more.
+        if 4 * self._n_waiting >= self.values.numel():
+            self.merge()
+
+    def merge(self) -> None:
+        """Ranks what was added since, which raises `least`."""
+        if not self._n_waiting:
+            return
+        n, k = self.values.shape
+        own = torch.arange(n, device=self.places.device)
+        parts = [(own.repeat_interleave(k), self.values.flatten(), self.places.flatten()), *self._waiting]
+        groups, values, places = (torch.cat(column) for column in zip(*parts, strict=True))
+        self._waiting, self._n_waiting = [], 0
+        order = places.argsort(stable=True)
+        order = order[values[order].abs().argsort(descending=True, stable=True)]
+        order = order[groups[order].argsort(stable=True)]
+        groups = groups[order]
+        rank = torch.arange(len(groups), device=own.device) - torch.searchsorted(groups, own)[groups]
+        kept = order[rank < k]
+        self.values, self.places = values[kept].view(n, k), places[kept].view(n, k)
+        self.at_least(self.values[:, -1].abs().double())
+
+
 def require_rankable(largest: float, dtype: torch.dtype) -> None:
     """Raises InputError unless the largest magnitude of numbers to rank is finite."""
     if not largest < math.inf:
@@ -157,6 +215,25 @@ class PairMoments:
         powers = (x_power, y_power, 2 * x_power, x_power + y_power, 2 * y_power)
         moments = (mean_x, mean_y.expand_as(mean_x), xx, xy, yy)
         return cls(count.expand_as(xx), *map(times_two_to, moments, powers))
+
+    @classmethod
+    def of_groups(
+        cls, x: Float[Tensor, "m k"], y: Float[Tensor, " m"], groups: Int[Tensor, " m"], n: int
+    ) -> PairMoments:
+        """The moments [n, k] of m observations of k series beside one y, each of them of one of n groups.
+
+        Sums are in float64: numbers whose squares it can hold.
+        """
+        x, y = x.double(), y.double().unsqueeze(1)
+
+        def sums(values: Tensor) -> Tensor:
+            return values.new_zeros(n, values.shape[1]).index_add_(0, groups, values)
+
+        count = sums(torch.ones_like(y))
+        mean_x, mean_y = sums(x) / count.clamp(min=1), sums(y) / count.clamp(min=1)
+        x, y = x - mean_x[groups], y - mean_y[groups]
+        xx, xy, yy = sums(x.square()), sums(x * y), sums(y.square())
+        return cls(count.expand_as(xx), mean_x, mean_y.expand_as(xx), xx, xy, yy.expand_as(xx))
 
     def _without_series(self) -> PairMoments:
         return PairMoments(*(getattr(self, field.name).squeeze(-1) for field in fields(PairMoments)))

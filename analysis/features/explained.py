@@ -13,7 +13,7 @@ from functools import reduce
 from operator import add
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from analysis.features.contexts import BATCH as CONTEXT_BATCH
@@ -45,6 +45,12 @@ from bilinear_lm.weights import mlp_tensor
 
 AT_ONCE = 128
 """Features that are decomposed at once."""
+
+CACHED = 2**21
+"""Bytes of approximations that are compared at once on a CPU."""
+
+FEW = 0.1
+"""Up to this share of active tokens they are picked out of all."""
 
 SUMS = 16
 """Parts of a text that are summed up one by one."""
@@ -87,17 +93,38 @@ class Probe:
 
     def moments(self, x: Float[Tensor, "pos width"], written: Float[Tensor, "pos d_out"]) -> PairMoments:
         """Moments of approximation and pre-activation, [n, (everywhere, active), k], at inputs x."""
-        n, k, d_in = self.vectors.shape
-        point = torch.nn.functional.pad(x, (0, d_in - x.shape[1]), value=1.0)
-        projections = (self.vectors.flatten(0, 1) @ point.T).view(n, k, len(x))
-        approximation = (projections.square() * self.values.unsqueeze(-1)).cumsum(dim=1)  # [n, k, pos]
+        point = torch.nn.functional.pad(x, (0, self.vectors.shape[2] - x.shape[1]), value=1.0)
         exact = (written @ self.outputs.encoder[:, self.chosen]).T  # [n, pos]
         active = (self.outputs.encode(written)[:, self.chosen] != 0).T
-        parts = [
-            PairMoments.of_series(approximation, exact, seen) for seen in (torch.ones_like(active), active)
-        ]
+        parts = []
+        for some in self._pieces(len(x)):
+            vectors, values = self.vectors[some], self.values[some]
+            projections = (vectors.flatten(0, 1) @ point.T).view(*values.shape, len(x))
+            terms = projections.square_().mul_(values.unsqueeze(-1))
+            parts.append(_moments(terms.cumsum(dim=1), exact[some], active[some]))
         columns = ([getattr(part, field.name) for part in parts] for field in fields(PairMoments))
-        return PairMoments(*(torch.stack(column, dim=1) for column in columns))
+        return PairMoments(*(torch.cat(column) for column in columns))
+
+    def _pieces(self, n_pos: int) -> Iterator[slice]:
+        """Features that are compared at once, so that a processor's cache holds their approximations."""
+        each = n_pos * self.values.shape[1] * self.values.dtype.itemsize
+        most = max(1, CACHED // each) if self.values.device.type == "cpu" else rows_at_once(8 * each)
+        return (slice(start, start + most) for start in range(0, len(self.values), most))
+
+
+def _moments(
+    approximation: Float[Tensor, "n k pos"], exact: Float[Tensor, "n pos"], active: Bool[Tensor, "n pos"]
+) -> PairMoments:
+    """Moments [n, (everywhere, active), k] of approximations and pre-activations."""
+    parts = [PairMoments.of_series(approximation, exact, torch.ones_like(active))]
+    if exact.dtype == torch.float64 or int(active.sum()) > FEW * active.numel():
+        parts.append(PairMoments.of_series(approximation, exact, active))
+    else:
+        feature, at = torch.nonzero(active, as_tuple=True)
+        seen = approximation[feature, :, at]
+        parts.append(PairMoments.of_groups(seen, exact[feature, at], feature, len(exact)))
+    columns = ([getattr(part, field.name) for part in parts] for field in fields(PairMoments))
+    return PairMoments(*(torch.stack(column, dim=1) for column in columns))
 
 
 @checked

@@ -100,7 +100,7 @@ def strongest_interactions(
     scaled, *powers = features.scaled(selected)
     strongest = Strongest(k, features.inputs)
     screen = Screen(scaled)
-    for output in tqdm(_strong_first(scaled, selected), desc="interactions", disable=not progress):
+    for output in tqdm(strong_first(scaled, selected), desc="interactions", disable=not progress):
         _offer(strongest, screen, output)
     result = named(strongest, features.n_in)
     return replace(result, values=put_back(result.values, sum(powers)))
@@ -216,7 +216,7 @@ def _tile_size(features: FeatureLayer) -> int:
     return min(max(least, -(-features.n_in // 16)), most)
 
 
-def _strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
+def strong_first(features: FeatureLayer, outputs: list[int]) -> list[int]:
     """The output features in the order of a guess at their strength, so that the threshold rises early."""
     if len(outputs) < 2:
         return outputs

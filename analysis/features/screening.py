@@ -98,18 +98,27 @@ class Screen:
         self.whole = whole
         self.rows = (rounded_rows if self.whole else plain_rows)(self.right)
 
-    def along(self, u: Float[Tensor, " d_out"]) -> Factored:
-        """The products along an output direction."""
-        features, rounding = self.features, 2 * self.right.shape[1] * torch.finfo(self.right.dtype).eps
-        if not features.through_matrix:
-            left, _ = features.factors(u)
-            return Factored(self, left, rounding * norms(left, 1).double())
-        Q = features.quadratic.interaction_matrix(u)
-        return Factored(self, features.inputs @ Q, rounding * float(norms(Q.flatten(), 0)) * self.rows.norms)
+    def along(self, u: Float[Tensor, "*n d_out"]) -> Factored:
+        """The products along an output direction, or along several, rows of one after those of the other."""
+        if self.features.through_matrix:
+            return self.through(self.features.quadratic.interaction_matrix(u))
+        left = torch.cat([self.features.factors(each)[0] for each in u.reshape(-1, u.shape[-1])])
+        return Factored(self, left, self.rounding * norms(left, 1).double())
+
+    def through(self, Q: Float[Tensor, "*n width width"]) -> Factored:
+        """`along` directions whose interaction matrices are there, for a layer `through_matrix`."""
+        away = self.rounding * norms(Q.flatten(-2), -1).double()
+        left = self.features.inputs @ Q
+        return Factored(self, left.flatten(0, -2), (away.unsqueeze(-1) * self.rows.norms).flatten())
+
+    @property
+    def rounding(self) -> float:
+        """How far a sum over a row may be from the true one, as a share of the product of the norms."""
+        return 2 * self.right.shape[1] * torch.finfo(self.right.dtype).eps
 
 
 class Factored:
-    """The products along one output direction: bounds, a screen, and values.
+    """The products along output directions: bounds, a screen, and values.
 
     A value is that of `analysis.features.interactions`: Q_ii, and 2 Q_ij of two features.
     """
@@ -119,7 +128,7 @@ class Factored:
         self._screen, self._left, self._distances = screen, left, distances
         self.lengths = norms(left, 1).double() * SLACK + distances
         """At least the norms of L."""
-        self.n = len(left)
+        self.n = len(screen.right)
         """How many features."""
 
     @property
@@ -130,14 +139,27 @@ class Factored:
         return Rows(self._left, torch.ones_like(self.lengths), self.lengths, self._distances)
 
     def values(self, left: Int[Tensor, " k"], right: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
-        """Values of pairs, left ≤ right: products of the rows L_left and R_right, summed in float64."""
+        """Values of pairs, left ≤ right: products of the rows L_left and R_right, summed in float64.
+
+        Along the second of several directions `left` is n more than the feature, and so on.
+        """
+        values = self._products(left, right, torch.float64) * torch.where(left % self.n == right, 1.0, 2.0)
+        return values.to(self._left.dtype)
+
+    def at_most(self, left: Int[Tensor, " k"], right: Int[Tensor, " k"]) -> Float64[Tensor, " k"]:
+        """The most that |values| of pairs can be, by products summed in the precision of the rows."""
+        away = self._screen.rounding * self.lengths[left] * self._screen.rows.norms[right]
+        products = self._products(left, right, self._left.dtype).abs().double()
+        return torch.where(left % self.n == right, 1.0, 2.0) * (products + away) * SLACK
+
+    def _products(self, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
         L, R = self._left, self._screen.right
         at_once = rows_at_once(4 * 8 * L.shape[1])
         products = [
-            (L[some].double() * R[others].double()).sum(1)
+            (L[some].to(dtype) * R[others].to(dtype)).sum(1)
             for some, others in zip(left.split(at_once), right.split(at_once), strict=True)
         ]
-        return (torch.cat(products) * torch.where(left == right, 1.0, 2.0)).to(L.dtype)
+        return torch.cat(products)
 
 
 def pairs_in_reach(
@@ -148,7 +170,7 @@ def pairs_in_reach(
     Third comes the most that each |value| can be.
     On the diagonal the first columns are the features of the rows: each pair of them counts once.
     """
-    products = _products(left.numbers, right.numbers)
+    products = products_of(left.numbers, right.numbers)
     if diagonal:
         products[:, : len(left.numbers)].triu_()
     search = _whole_in_reach if products.dtype == torch.int32 else _plain_in_reach
@@ -217,7 +239,8 @@ def _least_of_rows(products: Tensor, left: Rows, right: Rows, away: Tensor, k: i
     return max(0.0, float(sure.topk(k, sorted=False).values.min()))
 
 
-def _products(left: Tensor, right: Tensor) -> Tensor:
+def products_of(left: Tensor, right: Tensor) -> Tensor:
+    """The products of the numbers of two sides, whole ones in int32."""
     return torch._int_mm(left, right.T) if left.dtype == torch.int8 else left @ right.T
 
 
@@ -227,7 +250,7 @@ def whole_numbers_are_faster(dtype: torch.dtype, width: int) -> bool:
     sides = [torch.ones(512, -(-width // 8) * 8, dtype=dtype) for _ in range(2)]
     whole = [side.to(torch.int8) for side in sides]
     try:
-        return _seconds(lambda: _products(*whole)) < _seconds(lambda: sides[0] @ sides[1].T)
+        return _seconds(lambda: products_of(*whole)) < _seconds(lambda: sides[0] @ sides[1].T)
     except RuntimeError:
         return False
 

@@ -9,14 +9,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from analysis.features.interactions import n_pairs, strongest_interactions
+from analysis.features.interactions import n_pairs, put_back, strongest_interactions
 from analysis.features.layer import FeatureLayer
 from bilinear_lm.arguments import checked
 from bilinear_lm.checks import require_choice, require_count, require_index
+from bilinear_lm.numerics.memory import rows_at_once
 from bilinear_lm.numerics.rescaling import unit_vectors
 from bilinear_lm.shown import shown
 
 Order = Literal["likeness", "strength"]
+
+AT_ONCE = 64
+"""Output features whose submatrices are made at once."""
 
 
 @shown
@@ -67,6 +71,30 @@ def submatrix_of_pairs(
     chosen = torch.tensor(list(dict.fromkeys(both))[:k], device=left.device)
     matrix = features.tensor.pairwise(features.outputs[output], features.inputs[chosen])
     return Submatrix(output, chosen, matrix)
+
+
+def submatrices_of_pairs(
+    features: FeatureLayer, left: Int[Tensor, "n_out n"], right: Int[Tensor, "n_out n"], k: int
+) -> tuple[Submatrix, ...]:
+    """`submatrix_of_pairs` of every output feature, by a row of `left` and `right` each.
+
+    Input features go through the factors of the layer once for many output features.
+    """
+    both = torch.stack([left, right], dim=2).flatten(1).tolist()
+    chosen = torch.tensor([list(dict.fromkeys(row))[:k] for row in both], device=left.device)  # [n_out, k]
+    scaled, *powers = features.scaled(list(range(features.n_out)))
+    factors, width = scaled.quadratic, chosen.shape[1]
+    at_once = min(AT_ONCE, rows_at_once(4 * width * factors.d_mlp * factors.dtype.itemsize))
+    matrices = []
+    for some, u in zip(chosen.split(at_once), scaled.outputs.split(at_once), strict=True):
+        needed, places = some.unique(return_inverse=True)
+        gate, up = (scaled.inputs[needed] @ factor for factor in (factors.W_gate, factors.W_in))
+        half = (gate[places] * (u @ factors.W_out.T / 2).unsqueeze(1)) @ up[places].mT  # [n, k, k]
+        matrices.append(put_back(half + half.mT, sum(powers)))
+    return tuple(
+        Submatrix(output, own, matrix)
+        for output, (own, matrix) in enumerate(zip(chosen, torch.cat(matrices), strict=True))
+    )
 
 
 def _by_likeness(submatrix: Submatrix) -> Submatrix:

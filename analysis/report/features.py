@@ -17,12 +17,13 @@ from analysis.features.index import InteractionIndex, interaction_index
 from analysis.features.layer import FeatureLayer, feature_layer
 from analysis.features.naming import tokens_of
 from analysis.features.peaks import Contexts
-from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrix_of_pairs
+from analysis.features.submatrix import Submatrix, pairs_that_hold, submatrices_of_pairs
 from analysis.features.weight_tokens import weight_tokens
 from analysis.guarantees.model_ranges import certify_features, has_range
 from analysis.report.nulls import Opposition, RandomFeatures, opposition, random_probe
 from analysis.report.options import FeatureSource
-from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
+from analysis.spectra.eigen import effective_rank, shares_of_squares
+from analysis.spectra.spectrum import spectrum
 from analysis.text.tokens import TokenReading
 from analysis.text.vocabulary import Vocabulary
 from analysis.text.windows import Windows
@@ -307,10 +308,7 @@ class _Reader:
         index = interaction_index(
             features, max(source.n_interactions, pairs_that_hold(n_corner)), source.n_interactions
         )
-        corners = tuple(
-            submatrix_of_pairs(features, output, index.left[output], index.right[output], n_corner)
-            for output in range(features.n_out)
-        )
+        corners = submatrices_of_pairs(features, index.left, index.right, n_corner)
         return FeatureReading(
             layer=around.layer,
             inputs=self._side(around.read, around.inputs),
@@ -358,13 +356,17 @@ class _Reader:
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
     def spectra(some: Sequence[int]) -> Spectra:
         tell("eigenvectors of a layer", some[0], features.n_out)
-        eigen = eigendecompose(features.tensor, features.outputs[some[0] : some[-1] + 1])
+        outputs, k = (
+            features.outputs[some[0] : some[-1] + 1],
+            min(source.n_eigenvectors, features.tensor.d_in),
+        )
+        eigen = spectrum(features.tensor, outputs, k)
         return Spectra(
-            values=eigen.values[:, : source.n_values],
-            vectors=eigen.vectors[:, : source.n_eigenvectors].clone(),
+            values=eigen.values[:, : source.n_values].clone(),
+            vectors=eigen.vectors,
             strength=eigen.values.square().sum(dim=1).sqrt(),
             effective_rank=effective_rank(eigen.values),
-            share=shares_of_squares(eigen.values)[:, : source.n_values],
+            share=shares_of_squares(eigen.values)[:, : source.n_values].clone(),
         )
 
     return divided(range(features.n_out), spectra, AT_ONCE)

@@ -19,6 +19,7 @@ from analysis.features.explained import Explained, Probe
 from analysis.features.layer import FeatureLayer
 from analysis.features.patterns import OpposingFeatures, circuit_similarity, opposing_features
 from analysis.spectra.eigen import effective_rank, eigendecompose, shares_of_squares
+from analysis.spectra.spectrum import spectrum
 from analysis.streaming import PairMoments
 from bilinear_lm.dictionaries.dictionary import Dictionary
 from bilinear_lm.numerics.memory import rows_at_once
@@ -29,7 +30,7 @@ from bilinear_lm.tensor import BilinearTensor
 N_RANDOM = 100
 """Features of the rotated dictionary that are decomposed, and random pairs that are compared."""
 
-AT_ONCE = 16
+AT_ONCE = 50
 """Interaction matrices that are decomposed at once."""
 
 N_OPPOSING = 20
@@ -85,9 +86,9 @@ def random_probe(
     some = chosen[torch.randperm(len(chosen), generator=generator)[:N_RANDOM].sort().values.to(chosen.device)]
     values, vectors = [], []
     for u in rotated.encoder.T[some].split(AT_ONCE):
-        eigen = eigendecompose(tensor, u)
+        eigen = spectrum(tensor, u, n_vectors)
         values.append(eigen.values)
-        vectors.append(eigen.vectors[:, :n_vectors].clone())
+        vectors.append(eigen.vectors)
     spectra = torch.cat(values)
     probe = Probe(rotated, some, spectra[:, :n_vectors], torch.cat(vectors))
     return probe, effective_rank(spectra), spectra[:, :n_values].clone()

@@ -1,11 +1,13 @@
 """The strongest of many numbers, in pieces and in any order, against sorting all of them."""
 
+from dataclasses import fields
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.streaming import Strongest
+from analysis.streaming import PairMoments, Strongest, StrongestOfEach
 from bilinear_lm import InputError
 
 
@@ -77,3 +79,37 @@ def test_numbers_that_left_the_range_are_refused():
     for number in (torch.nan, torch.inf):
         with pytest.raises(InputError, match=r"numbers to rank overflow torch.float32 or are NaN"):
             Strongest(1, torch.empty(0)).candidates(torch.tensor([1.0, number, 2.0]))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    numbers=st.lists(st.tuples(st.integers(0, 3), st.integers(-4, 4).map(float)), max_size=60),
+    k=st.integers(1, 9),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+    data=st.data(),
+)
+def test_the_strongest_of_each_group_in_pieces_and_any_order(numbers, k, cuts, data):
+    found = StrongestOfEach(4, k, torch.empty(0))
+    order = torch.tensor(data.draw(st.permutations(range(len(numbers)))), dtype=torch.long)
+    for part in torch.tensor_split(order, sorted(cuts)):
+        groups, values = (torch.tensor([numbers[at][side] for at in part.tolist()]) for side in (0, 1))
+        found.add(groups.long(), values.float(), part)
+    found.merge()
+    for group in range(4):
+        own = [(value, place) for place, (of, value) in enumerate(numbers) if of == group and value]
+        expected = sorted(own, key=lambda item: (-abs(item[0]), item[1]))[:k]
+        strong = list(zip(found.values[group].tolist(), found.places[group].tolist(), strict=True))
+        assert strong[: len(expected)] == expected
+        assert all(value == 0 for value, _ in strong[len(expected) :])
+        assert float(found.least[group]) == abs(strong[-1][0])
+
+
+def test_moments_of_groups_are_those_of_series():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(7, 3, 50, generator=generator) + 2, torch.randn(7, 50, generator=generator)
+    seen = torch.rand(7, 50, generator=generator) < torch.linspace(0, 1, 7).unsqueeze(1)
+    group, at = torch.nonzero(seen, as_tuple=True)
+    found = PairMoments.of_groups(x[group, :, at], y[group, at], group, 7)
+    expected = PairMoments.of_series(x.double(), y.double(), seen)
+    for field in fields(PairMoments):
+        torch.testing.assert_close(getattr(found, field.name), getattr(expected, field.name))

@@ -5,10 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import analysis.features.layer
-from analysis import FeatureLayer, strongest_interactions
+import analysis.features.index
+import analysis.features.submatrix
+import analysis.features.tiles
+from analysis import FeatureLayer, strongest_interactions, strongest_submatrix
 from analysis.features.index import interaction_index
 from analysis.features.interactions import n_pairs
+from analysis.features.screening import Screen, products_of
+from analysis.features.submatrix import pairs_that_hold, submatrices_of_pairs
 from bilinear_lm import BilinearTensor, InputError
 
 WIDTH, H, OUT = 6, 10, 5
@@ -44,7 +48,7 @@ def strongest_of_input(values, feature, k):
 
 @pytest.fixture(params=[1, 4, 512], ids=["rows of 1", "rows of 4", "whole"])
 def strips(request, monkeypatch):
-    monkeypatch.setattr(analysis.features.layer, "STRIP_ROWS", request.param)
+    monkeypatch.setattr(analysis.features.tiles, "ROWS", request.param)
 
 
 @pytest.mark.parametrize(("k_out", "k_in"), [(1, 1), (3, 7), (10, 40), (1000, 1000)])
@@ -118,3 +122,120 @@ def test_features_that_do_not_exist():
         index.into(9)
     with pytest.raises(InputError, match="input feature -1 does not exist; expected 0 to 16"):
         index.of(-1)
+
+
+def ranked(items):
+    """Values with their places, as (value, *places), strongest first, equal ones by place."""
+    return sorted(items, key=lambda item: (-abs(item[0]), item[1:]))
+
+
+def all_of_sums(features):
+    """(value, output, left, right) of all pairs left ≤ right, by the same sums in float64."""
+    left, right = torch.triu_indices(features.n_in, features.n_in)
+    screen = Screen(features, whole=False)
+    for outputs, products in analysis.features.index._along(screen, range(1), 32):
+        for row, output in enumerate(outputs):
+            values = products.values(left + row * features.n_in, right).tolist()
+            yield from zip(values, [output] * len(left), left.tolist(), right.tolist(), strict=True)
+
+
+def require_exhaustive(features, k_out, k_in):
+    """The index holds what a search of all pairs finds, to the last bit and in the same order."""
+    pairs = list(all_of_sums(features))
+    index = interaction_index(features, k_out, k_in)
+    for output in range(features.n_out):
+        expected = ranked(pair for pair in pairs if pair[1] == output)[:k_out]
+        left, right = index.left[output].tolist(), index.right[output].tolist()
+        assert list(zip(index.values[output].tolist(), left, right, strict=True)) == [
+            (value, left, right) for value, _, left, right in expected
+        ]
+    for feature in range(features.n_in):
+        own = [
+            (value, output, left + right - feature)
+            for value, output, left, right in pairs
+            if feature in (left, right) and value
+        ]
+        found = zip(
+            index.reach_values[feature].tolist(),
+            index.reached[feature].tolist(),
+            index.partner[feature].tolist(),
+            strict=True,
+        )
+        assert [item for item in found if item[0]] == ranked(own)[:k_in]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 40),
+    n_out=st.integers(1, 5),
+    k_out=st.integers(1, 30),
+    k_in=st.integers(1, 60),
+    whole=st.booleans(),
+    tile=st.sampled_from([(3, 9), (8, 256), (256, 2**20)]),
+    exponent=st.integers(-12, 12),
+    data=st.data(),
+)
+def test_exhaustive_for_rows_of_few_numbers(n, n_out, k_out, k_in, whole, tile, exponent, data):
+    """Rows of small whole numbers have many ties, equal rows, rows of zeros, and ends of both signs."""
+    numbers = data.draw(st.lists(st.integers(-2, 2), min_size=4 * n, max_size=4 * n))
+    inputs = torch.tensor(numbers, dtype=torch.float32).reshape(n, 4) * 2.0**exponent
+    ends = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 0.5], [1.0, 0.0], [0.0, 3.0]])[:n_out]
+    factors = (draw(4, 6, seed=1).round(), draw(4, 6, seed=2).round(), draw(6, 2, seed=3).round())
+    features = FeatureLayer(BilinearTensor(*(part.float() for part in factors)), inputs, ends)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis.features.tiles, "ROWS", tile[0])
+        patch.setattr(analysis.features.tiles, "ENTRIES", tile[1])
+        patch.setattr(analysis.features.index, "Screen", lambda features: Screen(features, whole))
+        require_exhaustive(features, min(k_out, n_pairs(n)), k_in)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "plain"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", ["some zero", "any size", "peaks", "hidden units"])
+def test_exhaustive_for_rows_of_any_numbers(case, dtype, whole, monkeypatch):
+    h = 200 if case != "hidden units" else 3
+    rows = draw(70, 16, seed=4)
+    if case == "some zero":
+        rows[::3] = 0
+    elif case == "any size":
+        rows *= torch.logspace(-9, 3, 70, dtype=rows.dtype)[torch.randperm(70)].unsqueeze(1)
+    elif case == "peaks":
+        rows = rows * 0.001 + torch.eye(16, dtype=rows.dtype).repeat(5, 1)[:70]
+    factors = (draw(16, h, seed=1), draw(16, h, seed=2), draw(h, 5, seed=3))
+    tensor = BilinearTensor(*(part.to(dtype) for part in factors))
+    features = FeatureLayer(tensor, rows.to(dtype), draw(6, 5, seed=10).to(dtype))
+    monkeypatch.setattr(analysis.features.tiles, "ROWS", 32)
+    monkeypatch.setattr(analysis.features.tiles, "ENTRIES", 2**13)
+    monkeypatch.setattr(analysis.features.index, "Screen", lambda features: Screen(features, whole))
+    require_exhaustive(features, 25, 15)
+
+
+def test_no_tile_is_larger_than_allowed(monkeypatch):
+    """Of 150 features, whose matrices have 22,500 entries, 2^12 are computed at once at most."""
+    features, largest = make(150, 33), []
+
+    def recorded(left, right):
+        largest.append(len(left) * len(right))
+        return products_of(left, right)
+
+    monkeypatch.setattr(analysis.features.tiles, "ROWS", 32)
+    monkeypatch.setattr(analysis.features.tiles, "ENTRIES", 2**12)
+    monkeypatch.setattr(analysis.features.tiles, "rows_at_once", lambda bytes_each: 10)
+    monkeypatch.setattr(analysis.features.tiles, "products_of", recorded)
+    small = interaction_index(features, 5, 3)
+    monkeypatch.undo()
+    assert max(largest) <= 2**12
+    whole = interaction_index(features, 5, 3)
+    for name in ("left", "right", "reached", "partner"):
+        assert getattr(small, name).equal(getattr(whole, name))
+
+
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_submatrices_of_all_output_features(at_once, monkeypatch):
+    features = make()
+    monkeypatch.setattr(analysis.features.submatrix, "AT_ONCE", at_once)
+    index = interaction_index(features, pairs_that_hold(6), 1)
+    for output, found in enumerate(submatrices_of_pairs(features, index.left, index.right, 6)):
+        expected = strongest_submatrix(features, output, 6, order="strength")
+        assert (found.output, found.features.tolist()) == (output, expected.features.tolist())
+        torch.testing.assert_close(found.matrix, expected.matrix)
