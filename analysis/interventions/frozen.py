@@ -56,7 +56,7 @@ def frozen(
                 plain(module.o_proj).register_forward_pre_hook(mixed),
             ]
     try:
-        with keys_of_each_head():
+        with keys_of_each_head(measured.resid_final.device):
             yield
     finally:
         for handle in handles:

@@ -172,7 +172,7 @@ def measure(model: nn.Module, ids: Sequence[int] | Int[Tensor, "*one pos"]) -> M
     _require_measurable(model)
     prompt = _prompt(model, ids)
     records: list[dict[str, Any]] = [{} for _ in range(len(decoder(model).layers) + 1)]
-    with torch.no_grad(), keys_of_each_head(), _recording(model, records):
+    with torch.no_grad(), keys_of_each_head(prompt.device), _recording(model, records):
         logits = model(input_ids=prompt.unsqueeze(0), use_cache=False).logits[0]
     *blocks, last = records
     return Measured(

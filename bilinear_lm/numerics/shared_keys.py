@@ -7,8 +7,8 @@ instead, n_heads · pos² numbers several times over: 9 GB in a layer of TinyLla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,18 +19,22 @@ from torch.overrides import TorchFunctionMode
 SHARED_IN = (torch.float16, torch.bfloat16)
 """Precisions in which shared keys and values are taken as they are."""
 
+SHARED_ON = ("cpu",)
+"""Devices that take them in any precision."""
 
-@contextmanager
-def keys_of_each_head() -> Iterator[None]:
+
+def keys_of_each_head(device: torch.device) -> AbstractContextManager[object]:
     """While open, attention of float32 and float64 is given keys and values of each head, equal where shared.
 
-    It holds in the thread that opened it: a backward pass that computes anew has to open it again.
+    It holds in the thread that opened it: a backward pass that computes anew has to open it again. For
+    models on a CPU it does nothing.
     """
-    with _KeysOfEachHead():
-        yield
+    return nullcontext() if device.type in SHARED_ON else KeysOfEachHead()
 
 
-class _KeysOfEachHead(TorchFunctionMode):
+class KeysOfEachHead(TorchFunctionMode):
+    """What `keys_of_each_head` opens: all functions of torch pass through it, which costs some time each."""
+
     def __torch_function__(
         self,
         func: Callable[..., Any],

@@ -137,7 +137,7 @@ def _on_copy(forward: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def on_copy(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with keys_of_each_head():
+        with keys_of_each_head(x.device):
             return forward(x.clone(), *args, **kwargs)
 
     return on_copy

@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 from analysis.circuits.prompt.gradients import _on_copy, target_gradients
 from analysis.circuits.prompt.prompt import open_prompt
 from analysis.circuits.targets import LogitTarget
-from bilinear_lm.numerics.shared_keys import keys_of_each_head
+from bilinear_lm.numerics import shared_keys
+from bilinear_lm.numerics.shared_keys import KeysOfEachHead
 
 
 class Heads(TorchFunctionMode):
@@ -38,12 +39,17 @@ def test_the_same_numbers(dtype, n_keys):
         return result, *torch.autograd.grad(result.square().sum(), (query, *shared))
 
     expected = both()
-    with Heads() as heads, keys_of_each_head():
+    with Heads() as heads, KeysOfEachHead():
         torch.testing.assert_close(both(), expected)
     assert heads.seen == [(4, n_keys)]
 
 
-def test_measuring_and_derivatives(make_model):
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(shared_keys, "SHARED_ON", ())
+
+
+def test_measuring_and_derivatives(make_model, as_on_a_gpu):
     model, ids, n_layers = make_model(), torch.tensor([3, 1, 4, 1, 5]), 2
     model.set_attn_implementation("sdpa")
     with Heads() as heads:
@@ -56,7 +62,7 @@ def test_measuring_and_derivatives(make_model):
     assert heads.seen == n_layers * [(4, 2)]
 
 
-def test_what_a_backward_pass_computes_anew_in_its_own_thread():
+def test_what_a_backward_pass_computes_anew_in_its_own_thread(as_on_a_gpu):
     def attention(x):
         return scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True)
 
