@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,9 @@ from bilinear_lm.text.files import read_plain_text
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from analysis.features.dictionaries import LayerDictionaries
     from analysis.graphs.graph import Graph
     from analysis.polynomials.quadratic_model import QuadraticModel
     from analysis.report.options import FeatureSource
-    from bilinear_lm.dictionaries.dictionary import Dictionary
-    from bilinear_lm.sites import Site
 
 SHOWN_FIRST = (3, 540)
 """Layer and output feature with which the page about the default model opens."""
@@ -86,7 +82,7 @@ def report(
         device: Where to compute.
         seed: Seeds the sampled text.
     """
-    from analysis.features.dictionaries import read_dictionaries
+    from analysis.features.dictionaries import layers_by_site, read_dictionaries
     from analysis.report.options import STORY, FeatureSource, ReportOptions
     from analysis.report.shards.folder import require_folder
     from analysis.report.write import report as render
@@ -126,7 +122,7 @@ def report(
                 n_features=features,
                 first=SHOWN_FIRST if checkpoint == DEFAULT_MODEL else None,
                 names={} if dictionaries or contexts else shipped_names(checkpoint),
-                given=load_feature_names(names, _by_site(around)),
+                given=load_feature_names(names, layers_by_site(around)),
             )
         if checkpoint == DEFAULT_MODEL and prompt is None:
             prompt = PROMPT
@@ -174,8 +170,9 @@ def _graphs(
 ) -> list[Graph]:
     """The graph of a prompt, and the static circuit of the feature that the page opens with."""
     from analysis.circuits.trace import trace
+    from analysis.features.dictionaries import layers_by_site
 
-    dictionaries = {} if source is None else _by_site(source.dictionaries)
+    dictionaries = {} if source is None else layers_by_site(source.dictionaries)
     graphs = []
     if prompt is not None:
         graphs.append(trace(model, tokenizer, prompt, dictionaries=dictionaries, check=True))
@@ -185,11 +182,6 @@ def _graphs(
             trace(model, tokenizer, feature=f"{layer}-mlp-out-{feature}", dictionaries=dictionaries)
         )
     return graphs
-
-
-def _by_site(around: Sequence[LayerDictionaries]) -> dict[Site, Dictionary]:
-    by_site = {pair.read: pair.inputs for pair in around}
-    return by_site | {pair.written: pair.outputs for pair in around}
 
 
 def _feature_files(

@@ -201,6 +201,12 @@ class LayerDictionaries:
         return Site(self.layer, require_site(self.outputs.site, self.layer, (WRITTEN,), "output"))
 
 
+def layers_by_site(around: Sequence[LayerDictionaries]) -> dict[Site, Dictionary]:
+    """The dictionaries of all layers, those of inputs first."""
+    by_site = {pair.read: pair.inputs for pair in around}
+    return by_site | {pair.written: pair.outputs for pair in around}
+
+
 def read_dictionaries(folder: Path, model: nn.Module) -> tuple[LayerDictionaries, ...]:
     """The dictionaries in a folder, one folder each, paired by the MLPs that they lie around.
 

@@ -12,16 +12,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from analysis.circuits.labels import labelled
 from analysis.circuits.targets import LogitTarget
+from analysis.circuits.trace import trace
+from analysis.features.dictionaries import layers_by_site
 from analysis.graphs.graph import Graph
 from analysis.guarantees.model_ranges import has_range
 from analysis.interventions.head_moves import HeadMoves, head_moves
 from analysis.polynomials.quadratic_model import QuadraticModel
 from analysis.report.features import FeatureData, Keeper, collect_features
+from analysis.report.findings.features import few_eigenvectors, has_circuit
 from analysis.report.layers import DirectionReading, LayerReader, strongest
 from analysis.report.nulls import RandomDirections, random_directions
 from analysis.report.options import FeatureSource, ReportOptions
 from analysis.text.tokens import OutputDirection, parse_direction
 from analysis.text.vocabulary import Vocabulary
+from bilinear_lm.distributed import alone
 from bilinear_lm.errors import InputError
 from bilinear_lm.families import family_of
 from bilinear_lm.norms import IDENTITY_EPS
@@ -129,9 +133,10 @@ def collect(
     ids = torch.tensor([[*first, *text]], device=model.device)
     inputs = mlp_inputs(model, ids, layers)[:, 0, len(first) :]
     readings = _read_layers(bilinear, vocabulary, asked, layers, inputs, options, progress)
-    features = None
+    features, graphs = None, tuple(graphs)
     if source is not None:
         features = collect_features(model, tokenizer, source, layers, progress, bilinear, keeper)
+        graphs += _found_circuit(bilinear, tokenizer, source, features, graphs, vocabulary)
     return ReportData(
         name=name,
         options=options,
@@ -146,7 +151,7 @@ def collect(
         features=features,
         quadratic=quadratic,
         moves=tuple(_moves(bilinear, graph, len(first)) for graph in graphs),
-        graphs=tuple(graphs)
+        graphs=graphs
         if features is None
         else tuple(named_graph(graph, features, vocabulary) for graph in graphs),
     )
@@ -205,6 +210,23 @@ def _read_layer(
         random=random_directions(reader.tensor, reader.x, n_random, reader.n_eigenvectors, seed=layer),
         bounded=bounded,
     )
+
+
+def _found_circuit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    source: FeatureSource,
+    features: FeatureData,
+    graphs: tuple[Graph, ...],
+    vocabulary: Vocabulary,
+) -> tuple[Graph, ...]:
+    """The circuit of the feature that a finding is about, by weights alone, where it is not there already."""
+    found = few_eigenvectors(features, vocabulary)
+    if found is None or has_circuit(graphs, found.shown):
+        return ()
+    dictionaries, feature = layers_by_site(source.dictionaries), f"{found.shown.site}-{found.shown.feature}"
+    with alone():  # processes that share features may hold other ones, and find another
+        return (trace(model, tokenizer, feature=feature, dictionaries=dictionaries),)
 
 
 def _moves(model: PreTrainedModel, graph: Graph, first: int) -> HeadMoves | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 from analysis.features.peaks import Context
-from analysis.graphs.graph import Graph
 from analysis.report.collect import ReportData
 from analysis.report.drawing import Row, compared
 from analysis.report.findings.directions import (
@@ -22,6 +20,7 @@ from analysis.report.findings.features import (
     OppositeFeatures,
     feature_bound,
     few_eigenvectors,
+    has_circuit,
     opposite_features,
 )
 from analysis.report.findings.prompts import HeadReason, head_reason
@@ -61,7 +60,7 @@ def _card(finding: Finding, data: ReportData, served: bool) -> str:
         case HeadReason():
             return _head(finding, "model" if data.quadratic is None else "quadratics")
         case FewEigenvectors():
-            return _few(finding, data.vocabulary, served or _has_circuit(data.graphs, finding.shown))
+            return _few(finding, data.vocabulary, served or has_circuit(data.graphs, finding.shown))
         case OppositeFeatures():
             return _opposite(finding, data.vocabulary)
         case FeatureBound():
@@ -138,15 +137,6 @@ def _few(found: FewEigenvectors, vocabulary: Vocabulary, has_circuit: bool) -> s
         "highest of features of one word.",
         f"#circuit-{shown.site}-{shown.feature}" if has_circuit else _address(shown),
         "Its circuit" if has_circuit else "The feature",
-    )
-
-
-def _has_circuit(graphs: Sequence[Graph], shown: FeatureShown) -> bool:
-    """Whether one of the graphs is the circuit of a feature, by weights alone."""
-    targets = (graph.node(graph.target) for graph in graphs if not graph.on_prompt)
-    return any(
-        (target.kind, target.site, target.index) == ("feature", str(shown.site), shown.feature)
-        for target in targets
     )
 
 

@@ -14,6 +14,7 @@ import torch
 
 from analysis.features.explained import Explained
 from analysis.features.peaks import Context
+from analysis.graphs.graph import Graph
 from analysis.report.features import FeatureData, FeatureReading, Side, with_two
 from analysis.text.vocabulary import Vocabulary
 from bilinear_lm.sites import Site
@@ -105,6 +106,15 @@ class FeatureBound:
     """The largest value in the text."""
     median: float
     """The median of reached / most over all output features shown."""
+
+
+def has_circuit(graphs: Sequence[Graph], shown: FeatureShown) -> bool:
+    """Whether one of the graphs is the circuit of a feature, by weights alone."""
+    targets = (graph.node(graph.target) for graph in graphs if not graph.on_prompt)
+    return any(
+        (target.kind, target.site, target.index) == ("feature", str(shown.site), shown.feature)
+        for target in targets
+    )
 
 
 def few_eigenvectors(data: FeatureData, vocabulary: Vocabulary) -> FewEigenvectors | None:

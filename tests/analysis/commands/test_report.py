@@ -88,9 +88,11 @@ def test_the_model_that_ships_has_features(tmp_path):
     place = found["first"][1]
     assert (layer["layer"], layer["out"]["id"][place]) == SHOWN_FIRST
     text = page.read_text()
-    on_prompt, static = json.loads(text.split('id="graph-data">')[1].split("</script>")[0])
+    on_prompt, static, of_finding = json.loads(text.split('id="graph-data">')[1].split("</script>")[0])
     assert "".join(on_prompt["texts"]).endswith(PROMPT)
     assert static["id"][static["target"]] == f"feature {SHOWN_FIRST[0]}-mlp-out {SHOWN_FIRST[1]}"
+    site, number = (of_finding[name][of_finding["target"]] for name in ("site", "index"))
+    assert f'href="#circuit-{site}-{number}">Its circuit</a>' in text
     assert all(
         label.startswith(f"#{number}")
         for label, number, site in zip(static["label"], static["index"], static["site"], strict=True)
