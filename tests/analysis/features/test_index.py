@@ -185,7 +185,7 @@ def test_exhaustive_for_rows_of_few_numbers(n, n_out, k_out, k_in, whole, tile, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analysis.features.tiles, "ROWS", tile[0])
         patch.setattr(analysis.features.tiles, "ENTRIES", tile[1])
-        patch.setattr(analysis.features.index, "Screen", lambda features: Screen(features, whole))
+        patch.setattr(analysis.features.index, "Screen", lambda features, _: Screen(features, whole))
         require_exhaustive(features, min(k_out, n_pairs(n)), k_in)
 
 
@@ -206,7 +206,7 @@ def test_exhaustive_for_rows_of_any_numbers(case, dtype, whole, monkeypatch):
     features = FeatureLayer(tensor, rows.to(dtype), draw(6, 5, seed=10).to(dtype))
     monkeypatch.setattr(analysis.features.tiles, "ROWS", 32)
     monkeypatch.setattr(analysis.features.tiles, "ENTRIES", 2**13)
-    monkeypatch.setattr(analysis.features.index, "Screen", lambda features: Screen(features, whole))
+    monkeypatch.setattr(analysis.features.index, "Screen", lambda features, _: Screen(features, whole))
     require_exhaustive(features, 25, 15)
 
 
