@@ -356,11 +356,8 @@ class _Reader:
 def _spectra(features: FeatureLayer, source: FeatureSource) -> Spectra:
     def spectra(some: Sequence[int]) -> Spectra:
         tell("eigenvectors of a layer", some[0], features.n_out)
-        outputs, k = (
-            features.outputs[some[0] : some[-1] + 1],
-            min(source.n_eigenvectors, features.tensor.d_in),
-        )
-        eigen = spectrum(features.tensor, outputs, k)
+        k = min(source.n_eigenvectors, features.tensor.d_in)
+        eigen = spectrum(features.tensor, features.outputs[some[0] : some[-1] + 1], k)
         return Spectra(
             values=eigen.values[:, : source.n_values].clone(),
             vectors=eigen.vectors,

@@ -187,16 +187,22 @@ def _dense(tensor: BilinearTensor, rows: Tensor, k: int) -> Eigendecomposition:
     pieces = []
     for piece in rows.split(_chunk(tensor, tensor.d_in**2, memory.CHUNK_BYTES)):
         matrices, power = tensor.scaled_interaction_matrix(piece)
-        values, columns = torch.linalg.eigh(matrices)
-        order = values.abs().argsort(dim=-1, descending=True)
-        values = torch.nn.functional.pad(values.gather(1, order), (0, 1))
-        vectors = columns.mT.gather(1, order[:, :k].unsqueeze(-1).expand(-1, -1, tensor.d_in))
+        values, vectors = by_eigh(matrices, k)
+        values = torch.nn.functional.pad(values, (0, 1))
         errors = vectors @ matrices - values[:, :k].unsqueeze(-1) * vectors
         largest = values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
         residuals = torch.linalg.vector_norm(errors / largest.unsqueeze(-1), dim=-1)
         eigen = _decomposition(values[:, :k], vectors, residuals, values[:, k], whole=k == tensor.d_in)
         pieces.append(_put_back(eigen, power))
     return _joined(pieces)
+
+
+def by_eigh(matrices: Float[Tensor, "n d d"], k: int) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k d"]]:
+    """All eigenvalues of symmetric matrices, largest |λ| first, and rows of the first k eigenvectors."""
+    values, columns = torch.linalg.eigh(matrices)
+    order = values.abs().argsort(dim=-1, descending=True)
+    largest = order[:, :k].unsqueeze(-1).expand(-1, -1, columns.shape[-1])
+    return values.gather(1, order), columns.mT.gather(1, largest)
 
 
 def _block(tensor: BilinearTensor, rows: Tensor, k: int, tolerance: float, seed: int) -> Eigendecomposition:
@@ -264,12 +270,13 @@ def _block_bytes(device: torch.device) -> int:
 
 def _put_back(eigen: Eigendecomposition, power: Tensor | None) -> Eigendecomposition:
     """The decomposition with eigenvalues of the matrices themselves, not in units of 2^power."""
-    if power is None:
-        return eigen
-    values = in_precision(
-        eigen.values, power.unsqueeze(-1), eigen.values.dtype, "interaction matrices", "output directions", -1
-    )
-    return replace(eigen, values=values)
+    return eigen if power is None else replace(eigen, values=eigenvalues_put_back(eigen.values, power))
+
+
+def eigenvalues_put_back(values: Float[Tensor, "n k"], power: Tensor) -> Float[Tensor, "n k"]:
+    """Eigenvalues of the matrices themselves, from units of 2^power; InputError where they overflow."""
+    names = "interaction matrices", "output directions"
+    return in_precision(values, power.unsqueeze(-1), values.dtype, *names, -1)
 
 
 def _chunk(tensor: BilinearTensor, numbers_each: int, limit: int) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from analysis.spectra.chebyshev import Largest
@@ -50,19 +50,33 @@ def lanczos_eigenpairs(matrices: Float[Tensor, "n d d"], k: int, tolerance: floa
     values = torch.from_numpy(np.stack([each[0] for each in found]))
     vectors = torch.from_numpy(np.stack([each[1] for each in found]))
     whole = torch.tensor([each[2] for each in found])
-    errors = torch.baddbmm(values.unsqueeze(-1) * vectors, vectors, scaled, alpha=-1)
-    residuals = torch.linalg.vector_norm(errors, dim=-1)
-    residuals /= values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
-    unit = torch.eye(k + 1, dtype=values.dtype)
-    sound = (vectors @ vectors.mT - unit).abs().amax(dim=(1, 2)) <= tolerance
+    residuals, sound = residuals_of(scaled, values, vectors, tolerance)
     values = values * scale.unsqueeze(1)
     return Largest(
         values[:, :k],
         vectors[:, :k],
         residuals[:, :k],
         values[:, k],
-        whole & sound & (residuals.amax(1) <= tolerance),
+        whole & sound,
     )
+
+
+def residuals_of(
+    matrices: Float[Tensor, "n d d"],
+    values: Float[Tensor, "n k"],
+    vectors: Float[Tensor, "n k d"],
+    tolerance: float,
+) -> tuple[Float[Tensor, "n k"], Bool[Tensor, " n"]]:
+    """Residuals ‖Q v − λ v‖ / |λ₁| of eigenpairs of each matrix, largest |λ| first, and whether they will do.
+
+    They will where residuals are within the tolerance and the eigenvectors orthonormal to it.
+    """
+    errors = torch.baddbmm(values.unsqueeze(-1) * vectors, vectors, matrices, alpha=-1)
+    residuals = torch.linalg.vector_norm(errors, dim=-1)
+    residuals /= values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
+    unit = torch.eye(vectors.shape[1], dtype=values.dtype)
+    orthonormal = (vectors @ vectors.mT - unit).abs().amax(dim=(1, 2)) <= tolerance
+    return residuals, orthonormal & (residuals.amax(1) <= tolerance)
 
 
 def _largest(

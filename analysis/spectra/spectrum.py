@@ -14,10 +14,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from analysis.spectra.eigen import default_tolerance, fix_signs, require_decomposable
+from analysis.spectra.eigen import (
+    by_eigh,
+    default_tolerance,
+    eigenvalues_put_back,
+    fix_signs,
+    require_decomposable,
+)
+from analysis.spectra.lanczos import residuals_of
 from bilinear_lm.arguments import checked
 from bilinear_lm.numerics.memory import rows_at_once
-from bilinear_lm.numerics.rescaling import in_precision
 from bilinear_lm.shown import shown
 from bilinear_lm.tensor import BilinearTensor
 
@@ -61,22 +67,14 @@ def spectrum(tensor: BilinearTensor, u: Float[Tensor, "n d_out"], k: int) -> Spe
         if few and len(matrices):
             own, rows, _, converged = largest_of_spectra(matrices, k, tolerance)
             if not converged.all():
-                own[~converged], rows[~converged] = _by_eigh(matrices[~converged], k)
+                own[~converged], rows[~converged] = by_eigh(matrices[~converged], k)
         else:
-            own, rows = _by_eigh(matrices, k)
+            own, rows = by_eigh(matrices, k)
         if power is not None:
-            names = "interaction matrices", "output directions"
-            own = in_precision(own, power.unsqueeze(-1), own.dtype, *names, -1)
+            own = eigenvalues_put_back(own, power)
         values.append(own)
         vectors.append(fix_signs(rows))
     return Spectrum(torch.cat(values), torch.cat(vectors))
-
-
-def _by_eigh(matrices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values, columns = torch.linalg.eigh(matrices)
-    order = values.abs().argsort(dim=-1, descending=True)
-    largest = order[:, :k].unsqueeze(-1).expand(-1, -1, columns.shape[-1])
-    return values.gather(1, order), columns.mT.gather(1, largest)
 
 
 def largest_of_spectra(
@@ -84,19 +82,14 @@ def largest_of_spectra(
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k d"], Float[Tensor, "n k"], Bool[Tensor, " n"]]:
     """All eigenvalues, largest |λ| first, k rows of eigenvectors, residuals, and whether these will do.
 
-    They will where residuals ‖Q v − λ v‖ / |λ₁| are within the tolerance and the eigenvectors orthonormal to
-    it. Where one end of the spectrum cannot be told from the other (eigenvalues near 0 from both sides) they
-    may not be. Matrices are on a CPU, of ordinary size, in float32 or float64, with k < d.
+    They will as `residuals_of` says. Where one end of the spectrum cannot be told from the other (eigenvalues
+    near 0 from both sides) they may not. Matrices are on a CPU, of ordinary size, in float32 or float64, and
+    k < d.
     """
     found = [_largest(matrix, k) for matrix in matrices.numpy()]
     values = torch.from_numpy(np.stack([each[0] for each in found])).to(matrices.dtype)
     vectors = torch.from_numpy(np.stack([each[1] for each in found])).to(matrices.dtype)
-    largest = values[:, :1].abs().clamp(min=torch.finfo(values.dtype).tiny)
-    errors = torch.baddbmm(values[:, :k].unsqueeze(-1) * vectors, vectors, matrices, alpha=-1)
-    residuals = torch.linalg.vector_norm(errors / largest.unsqueeze(-1), dim=-1)
-    unit = torch.eye(k, dtype=values.dtype)
-    orthonormal = (vectors @ vectors.mT - unit).abs().amax(dim=(1, 2)) <= tolerance
-    return values, vectors, residuals, orthonormal & (residuals.amax(1) <= tolerance)
+    return values, vectors, *residuals_of(matrices, values[:, :k], vectors, tolerance)
 
 
 def _largest(matrix: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ def keys_of_each_head(device: torch.device) -> AbstractContextManager[object]:
 
 
 class KeysOfEachHead(TorchFunctionMode):
-    """What `keys_of_each_head` opens: all functions of torch pass through it, which costs some time each."""
+    """The mode that `keys_of_each_head` opens: all functions of torch pass through it, which costs time."""
 
     def __torch_function__(
         self,

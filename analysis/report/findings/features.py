@@ -35,7 +35,7 @@ class FeatureShown:
 
     layer: int
     site: Site
-    """What it is a feature of."""
+    """The site that it is a feature of."""
     feature: int
     name: str
     """Its name, without the number."""
